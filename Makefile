@@ -1,0 +1,72 @@
+# Two commands do everything on a machine that has python3 (3.10 or newer), make and git:
+#   make reproduce    make test
+# Everything installed goes to .venv, at the versions of constraints.txt; pip reads your own pip configuration.
+
+PYTHON ?= python3
+OUT ?= out
+JOBS ?= 2
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip
+INPUTS := pyproject.toml constraints.txt
+# One thread of linear algebra in each pytest worker: the workers already share the cores.
+PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help reproduce test test-slow nightly bench lint format types clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+reproduce: $(VENV)/.installed ## install, then make every figure, table and report.html in out/ (OUT=dir)
+	$(BIN)/fstsim reproduce --out "$(OUT)"
+
+test: $(VENV)/.installed-test ## run the tests (200 Hypothesis examples, JOBS=2 workers)
+	FSTSIM_HYPOTHESIS_PROFILE=ci $(PYTEST) -n $(JOBS)
+
+test-slow: $(VENV)/.installed-test ## run only the tests marked slow
+	FSTSIM_HYPOTHESIS_PROFILE=ci $(PYTEST) -n $(JOBS) -m slow
+
+nightly: $(VENV)/.installed-test ## run all tests, slow ones too, with 2000 random Hypothesis examples
+	FSTSIM_HYPOTHESIS_PROFILE=nightly $(PYTEST) -n $(JOBS) -m "slow or not slow"
+
+bench: $(VENV)/.installed-test ## time the hot paths on one core (reported, never asserted)
+	$(PYTEST) --benchmark-only --benchmark-columns=min,median,iqr,ops,rounds tests/benchmarks/bench_*.py
+
+lint: $(VENV)/.installed-test ## check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.installed-test ## fix what lint can fix
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# mypy cannot follow an editable install of this layout, so it checks an installed copy. It runs inside that copy,
+# because it looks in the working directory before MYPYPATH and would find only the half of the package that is
+# there. The old copy goes first, and setuptools' own build folder with it: both keep modules since deleted.
+types: $(VENV)/.installed-test ## check types
+	rm -rf build
+	$(PIP) install --quiet --no-deps --target build/types .
+	cd build/types && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml \
+		--cache-dir ../../.mypy_cache -p fstsim
+
+clean: ## remove build products and caches (keeps .venv and out/)
+	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .benchmarks
+	find fstsim theory llm paper tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Stamps: each install runs again only when what it installs from has changed.
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+		|| { echo "fstsim needs Python 3.10 or newer; name one with: make PYTHON=/path/to/python3"; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV) \
+		|| { echo "cannot make $(VENV): on Debian and Ubuntu install python3-venv first"; exit 1; }
+	@touch $@
+
+$(VENV)/.installed: $(INPUTS) | $(VENV)/.made
+	$(PIP) install --quiet -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.installed-test: $(INPUTS) | $(VENV)/.made
+	$(PIP) install --quiet -c constraints.txt -e '.[test]'
+	@touch $(VENV)/.installed $@

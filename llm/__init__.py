@@ -1,0 +1,1 @@
+"""The language-model laboratory: the same measurements on real training runs."""

@@ -1,0 +1,25 @@
+"""What every test shares: the Hypothesis profiles and a seeded generator.
+
+Folders: `simulator/` tests fstsim/, `theory/` tests theory/, `front/` the command line, README and packaging,
+`benchmarks/` only measures (its files are called bench_*.py, so a plain `pytest` leaves them out).
+"""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+# No deadlines: a shared machine may be slow, and time is measured in benchmarks only.
+settings.register_profile("dev", max_examples=20, deadline=None)
+settings.register_profile("ci", max_examples=200, deadline=None, derandomize=True)  # the same examples every time
+settings.register_profile("nightly", max_examples=2000, deadline=None)
+settings.load_profile(os.environ.get("FSTSIM_HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev"))
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A fresh generator with a fixed seed: a test that fails, fails again."""
+    return np.random.default_rng(20260312)
