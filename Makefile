@@ -42,14 +42,12 @@ format: $(VENV)/.installed-test ## fix what lint can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# mypy cannot follow an editable install of this layout, so it checks an installed copy. It runs inside that copy,
-# because it looks in the working directory before MYPYPATH and would find only the half of the package that is
-# there. The old copy goes first, and setuptools' own build folder with it: both keep modules since deleted.
+# mypy cannot follow an editable install of this layout, so it checks an installed copy. The old copy goes first,
+# and setuptools' own build folder with it: both would keep modules that have since been deleted.
 types: $(VENV)/.installed-test ## check types
 	rm -rf build
 	$(PIP) install --quiet --no-deps --target build/types .
-	cd build/types && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml \
-		--cache-dir ../../.mypy_cache -p fstsim
+	MYPYPATH=build/types $(BIN)/mypy -p fstsim
 
 clean: ## remove build products and caches (keeps .venv and out/)
 	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .benchmarks

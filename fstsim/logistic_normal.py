@@ -40,6 +40,7 @@ Array = NDArray[np.float64]
 _CUTOFF = 9.0  # standard deviations kept on each side: the tail beyond is 2e-19
 _FINE = 16  # nodes of one fine block of the outer product; a power of two, and u = 0 is a node
 _BLOCK = 512  # points treated together: a working array of _FINE x _BLOCK doubles stays in the cache
+_ABOVE_ONE = 1.0 + np.finfo(np.float64).eps
 MAX_SCALE = 64.0  # exp(9 * scale) must not overflow
 
 
@@ -54,8 +55,9 @@ class _Nodes(NamedTuple):
 def _make_nodes(step: float) -> _Nodes:
     blocks = int(np.ceil((2.0 * _CUTOFF / step + 1.0) / _FINE))
     coarse = step * _FINE * (np.arange(blocks) - 0.5 * blocks)
-    u = coarse[:, None] + step * np.arange(_FINE)
-    return _Nodes(step, coarse, step * np.exp(-0.5 * u * u) / np.sqrt(2.0 * np.pi))
+    u = coarse[:, None] + step * np.arange(_FINE, dtype=np.float64)
+    weights = step * np.exp(-0.5 * u * u) / np.sqrt(2.0 * np.pi)
+    return _Nodes(step, coarse, np.asarray(weights, dtype=np.float64))
 
 
 def _plain_step(scale: float) -> float:
@@ -119,7 +121,7 @@ class _Tilt(NamedTuple):
 def _tilt(loc: Array, scale: Array) -> _Tilt:
     a = -np.abs(loc)
     variance = scale * scale
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         # -a >= d^2 is the clipped case t = 1 (also d = 0 < -a); a = 0 is t = 0 (also d = 0)
         t = np.where(-a >= variance, 1.0, -a / variance)
     t = np.where(a == 0.0, 0.0, t)
@@ -143,7 +145,7 @@ def _pole_corrections(t: Array, center: Array, scale: Array, step: float) -> tup
     mean[i] = p * sin
     slope[i] = p * ((2.0 * np.pi / step * (1.0 + m) - height) * cos / scale[i] + sin * t[i])
 
-    i = np.flatnonzero((scale > 0.5 * step) & (center < 0.0))
+    i = np.flatnonzero((scale > 0.5 * step) & (center < 0.0) & (center > -12.0 * scale))  # farther out: below e^-72
     if i.size:
         d = scale[i]
         u_pole = (1j * np.pi - center[i]) / d
@@ -185,10 +187,12 @@ def _softplus(loc: Array, scale: Array) -> tuple[Array, Array]:
         for weights, e, r in zip(
             nodes.weights, _exp_rows(c, d, nodes), _exp_rows(rest * c, rest * d, nodes), strict=True
         ):
-            # exp(-t z) log(1 + e^z) = r * log1p(e) / e, and log1p(e) / e -> 1 where e underflows
-            ratio = np.log1p(e)
-            np.divide(ratio, e, out=ratio, where=e > 1e-300)
-            ratio[e <= 1e-300] = 1.0
+            # exp(-t z) log(1 + e^z) = r * log1p(e) / e, and log1p(e) / e = log(u) / (u - 1) to rounding, u = fl(1 + e)
+            e += 1.0
+            np.maximum(e, _ABOVE_ONE, out=e)
+            ratio = np.log(e)
+            e -= 1.0
+            ratio /= e
             ratio *= r
             out[i] += weights @ ratio
     return tilt.exponent, out

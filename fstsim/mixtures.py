@@ -23,7 +23,7 @@ def cholesky(covariance: ArrayLike, name: str = "covariance") -> Array:
     if not np.allclose(cov, np.swapaxes(cov, -1, -2), rtol=1e-10, atol=1e-300):
         raise InputError(f"{name} must be symmetric")
     try:
-        return np.linalg.cholesky(cov)
+        return np.asarray(np.linalg.cholesky(cov), dtype=np.float64)
     except np.linalg.LinAlgError as error:
         raise InputError(f"{name} must be positive definite") from error
 
@@ -100,12 +100,14 @@ class GaussianMixture:
         with np.errstate(divide="ignore"):
             return softmax(np.log(self.weights) + self.component_log_prob(x), axis=-1)
 
+    def component_score(self, x: ArrayLike) -> Array:
+        """Scores of the components, ``-cov_k^-1 (x - mean_k)``, ``(..., D) -> (..., K, D)``."""
+        y = np.linalg.solve(self._roots, (self._points(x)[..., None, :] - self.means)[..., None])
+        return -np.linalg.solve(np.swapaxes(self._roots, -1, -2), y)[..., 0]
+
     def score(self, x: ArrayLike) -> Array:
         """Score ``grad_x log p(x) = -sum_k r_k cov_k^-1 (x - mean_k)``, ``(..., D) -> (..., D)``."""
-        x_D = self._points(x)
-        y = np.linalg.solve(self._roots, (x_D[..., None, :] - self.means)[..., None])
-        pull = np.linalg.solve(np.swapaxes(self._roots, -1, -2), y)[..., 0]  # cov_k^-1 (x - mean_k)
-        return -(self.responsibilities(x_D)[..., None] * pull).sum(axis=-2)
+        return (self.responsibilities(x)[..., None] * self.component_score(x)).sum(axis=-2)
 
     def sample(self, n: int, rng: np.random.Generator) -> Array:
         """``n`` independent samples, ``(n, D)``; each draws its component first, then its point."""

@@ -110,8 +110,8 @@ class ForwardKL:
         """``KL(train || q)`` in nats."""
         with np.errstate(divide="ignore"):
             s_train = np.log(self.old_fraction) - np.log1p(-self.old_fraction)
-        centers = [self.problem.whiten(m) for m in (self.problem.mean_old, self.problem.mean_new)]
-        return two_mode_kl(s_train, *centers, *_whitened(self.problem, state))
+        old, new = self.problem.whiten(self.problem.mean_old), self.problem.whiten(self.problem.mean_new)
+        return two_mode_kl(s_train, old, new, *_whitened(self.problem, state))
 
     def gradient(self, state: TwoModeState) -> TwoModeState:
         """Exact gradient."""

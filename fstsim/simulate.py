@@ -142,7 +142,7 @@ def gradient_flow(
         state = unpack(y)
         g = objective.gradient(state)
         out = np.zeros_like(y)
-        gap = np.linalg.norm(y[1 : d + 1] - y[d + 1 :])
+        gap = np.asarray(np.linalg.norm(y[1 : d + 1] - y[d + 1 :]), dtype=np.float64)
         out[0] = weight_velocity(state.log_odds, g.log_odds, gap, how.geometry)
         if how.train == "all":
             # the whitened gradient is L' times the original one
@@ -154,14 +154,15 @@ def gradient_flow(
     solution = solve_ivp(
         velocity, (0.0, duration), y0, method="LSODA", dense_output=True, rtol=how.rtol, atol=1e-3 * how.rtol
     )
-    if not solution.success:
+    dense = solution.sol
+    if not solution.success or dense is None:
         raise RuntimeError(f"the flow could not be solved to rtol {how.rtol:g}: {solution.message}")
 
     def at(t: ArrayLike) -> TwoModeState:
         t_array = np.asarray(t, dtype=np.float64)
         if not ((t_array >= 0.0) & (t_array <= duration)).all():
             raise InputError(f"time must lie in [0, {duration:g}]")
-        return unpack(np.moveaxis(solution.sol(t_array.ravel()), 0, -1).reshape(*t_array.shape, -1))
+        return unpack(np.moveaxis(dense(t_array.ravel()), 0, -1).reshape(*t_array.shape, -1))
 
     return at
 

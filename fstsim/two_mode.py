@@ -104,7 +104,8 @@ class TwoModeProblem:
 
     def whiten(self, x: ArrayLike) -> Array:
         """Coordinates with identity covariance, ``cov = L L'``, ``x -> L^-1 x``, ``(..., D) -> (..., D)``."""
-        return np.linalg.solve(self._root, np.asarray(x, dtype=np.float64)[..., None])[..., 0]
+        y = np.linalg.solve(self._root, np.asarray(x, dtype=np.float64)[..., None])
+        return np.asarray(y[..., 0], dtype=np.float64)
 
     def unwhiten(self, y: ArrayLike) -> Array:
         """Inverse of :meth:`whiten`."""
@@ -112,7 +113,8 @@ class TwoModeProblem:
 
     def unwhiten_gradient(self, g: ArrayLike) -> Array:
         """Gradient with respect to ``x`` from the one with respect to ``whiten(x)``: ``g -> L^-T g``."""
-        return np.linalg.solve(self._root.T, np.asarray(g, dtype=np.float64)[..., None])[..., 0]
+        y = np.linalg.solve(self._root.T, np.asarray(g, dtype=np.float64)[..., None])
+        return np.asarray(y[..., 0], dtype=np.float64)
 
 
 @dataclass(frozen=True, eq=False)

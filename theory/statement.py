@@ -42,6 +42,7 @@ class Statement:
       by an independent route in both; ``kind = "approximation"`` gives the leading-order value in both, and then
       nothing can be violated: the deviation is reported.
     - ``tolerance`` is the relative error of the numerics (never slack for the claim).
+    - ``max_examples`` caps a check whose instances each need an accurate flow of their own; the table shows the number.
     - ``status`` is T (proved), A (asymptotic) or N (numeric only), shown wherever a reader meets the statement.
     - ``figure`` and ``test`` name the figure and the test file that go with it.
     """
@@ -60,3 +61,4 @@ class Statement:
     figure: str = ""
     test: str = ""
     tolerance: float = 1e-10
+    max_examples: int | None = None

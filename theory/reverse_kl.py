@@ -1,0 +1,219 @@
+r"""Reverse KL to the target: weight flow, merged saddles, old-mean force (theory 3).
+
+Time is that of the Euclidean gradient flow in ``(s, m_o, m_n)``, whitened coordinates. Everything broadcasts.
+Source: setting of arXiv 2603.12163; statements `reverse-kl-target`, `reverse-weight-flow`, `old-mean-force`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import brentq
+from scipy.special import expit, log_expit, logit, shichi
+
+from fstsim.divergences import reverse_kl, reverse_kl_gradient
+from fstsim.errors import InputError
+from fstsim.logistic_normal import logistic_normal_mean, logistic_normal_slope
+from fstsim.objectives import ReverseKL
+from fstsim.optimizers import SGD, Geometry, GradientFlow, Trained
+from fstsim.overlap import harmonic_overlap, overlap_gap, validate_separation
+from fstsim.simulate import simulate
+from fstsim.theory.overlap import second_moment_constant
+from fstsim.trajectory import Trajectory
+from fstsim.two_mode import TwoModeProblem
+
+__all__ = [
+    "merged_saddle_growth",
+    "merged_state",
+    "old_mean_force",
+    "old_mean_force_bounds",
+    "reverse_kl",
+    "reverse_kl_gradient",
+    "reverse_kl_weight_time",
+    "simulate_reverse_kl",
+    "skeleton_kl",
+    "weight_flow_rate",
+]
+
+Array = NDArray[np.float64]
+
+_GAUSS_NODES, _GAUSS_WEIGHTS = np.polynomial.legendre.leggauss(20)
+
+
+def skeleton_kl(
+    log_odds: ArrayLike,
+    mean_old: ArrayLike,
+    mean_new: ArrayLike,
+    target_log_odds: ArrayLike,
+    target_old: ArrayLike,
+    target_new: ArrayLike,
+) -> Array:
+    r"""Reverse KL of the labelled mixtures, ``R_sk = KL(beta || alpha) + beta |e|^2 / 2 + (1 - beta) |v|^2 / 2 >= R``, nats.
+
+    What the reverse KL would be if every sample carried its mode label (chain rule; theory 3.2). Statement
+    `reverse-kl-target`.
+    """
+    s, s_p = np.asarray(log_odds, dtype=np.float64), np.asarray(target_log_odds, dtype=np.float64)
+    e, v = np.subtract(mean_old, target_old), np.subtract(mean_new, target_new)
+    old = log_expit(s) - log_expit(s_p) + 0.5 * (np.atleast_1d(e) ** 2).sum(axis=-1)
+    new = log_expit(-s) - log_expit(-s_p) + 0.5 * (np.atleast_1d(v) ** 2).sum(axis=-1)
+    return expit(s) * old + expit(-s) * new
+
+
+def _path_integral(function_values: Array, start: Array, end: Array) -> Array:
+    """``int_start^end`` from values at the Gauss-Legendre nodes (last axis)."""
+    return 0.5 * (end - start) * (function_values * _GAUSS_WEIGHTS).sum(axis=-1)
+
+
+def _path_nodes(start: Array, end: Array) -> Array:
+    return 0.5 * (start + end)[..., None] + 0.5 * (end - start)[..., None] * _GAUSS_NODES
+
+
+def weight_flow_rate(log_odds: ArrayLike, target_log_odds: ArrayLike, delta: ArrayLike) -> Array:
+    r"""``ds/dt = -sigmoid'(s) int_{s_alpha}^s (1 - kappa(x)) dx`` of the reverse-KL flow, components right (theory 3.3 [T]).
+
+    The integral keeps its accuracy next to the target, where the gradient is a difference of near-equal numbers.
+    """
+    s, s_p, d = np.broadcast_arrays(
+        np.asarray(log_odds, dtype=np.float64),
+        np.asarray(target_log_odds, dtype=np.float64),
+        validate_separation(delta),
+    )
+    gap = overlap_gap(_path_nodes(s_p, s), d[..., None])
+    return -expit(s) * expit(-s) * _path_integral(gap, s_p, s)
+
+
+def reverse_kl_weight_time(s0: ArrayLike, s1: ArrayLike, s_alpha: ArrayLike) -> Array:
+    r"""Time of the separated reverse-KL weight flow from log-odds ``s0`` to ``s1`` on the same side of ``s_alpha``.
+
+    ``ds/dt = -sigmoid'(s) (s - s_alpha)`` gives ``t = Q(|s0 - s_alpha|) - Q(|s1 - s_alpha|)`` with
+    ``Q(x) = 2 log x + 2 cosh(s_alpha) Chi(x) - 2 sgn(s_alpha - s0) sinh(s_alpha) Shi(x)``; escape from a small mass
+    takes ``~ 1 / (beta0 log(alpha / beta0))`` (theory 3.3 [T]). Negative when s1 is farther from s_alpha than s0.
+    Raises InputError if s0 and s1 lie on different sides of, or on, ``s_alpha``.
+    """
+    a, b, c = np.broadcast_arrays(*(np.asarray(x, dtype=np.float64) for x in (s0, s1, s_alpha)))
+    if not (np.sign(a - c) * np.sign(b - c) > 0.0).all():
+        raise InputError("s0 and s1 must lie strictly on the same side of s_alpha")
+    side = np.sign(c - a)
+
+    def q(x: Array) -> Array:
+        shi, chi = shichi(x)
+        return 2.0 * np.log(x) + 2.0 * np.cosh(c) * chi - 2.0 * side * np.sinh(c) * shi
+
+    return q(np.abs(a - c)) - q(np.abs(b - c))
+
+
+def old_mean_force(log_odds: ArrayLike, target_log_odds: ArrayLike, delta: ArrayLike) -> Array:
+    r"""``|grad_{m_o} R|`` when only the weight is wrong: ``beta delta |int_{s_alpha}^s xi(x) dx|`` (theory 3.5 [T]).
+
+    ``xi(x) = E_old[r_o r_n] = LP(-x - delta^2/2, delta)``. It vanishes linearly at the optimum.
+    """
+    s, s_p, d = np.broadcast_arrays(
+        np.asarray(log_odds, dtype=np.float64),
+        np.asarray(target_log_odds, dtype=np.float64),
+        validate_separation(delta),
+    )
+    x = _path_nodes(s_p, s)
+    xi = logistic_normal_slope(-x - 0.5 * d[..., None] ** 2, d[..., None])
+    return expit(s) * d * np.abs(_path_integral(xi, s_p, s))
+
+
+def old_mean_force_bounds(log_odds: ArrayLike, target_log_odds: ArrayLike, delta: ArrayLike) -> tuple[Array, Array]:
+    r"""``(lower, upper)`` on :func:`old_mean_force`: exponent exactly ``delta^2 / 8`` (theory 3.5 [T]).
+
+    ``sqrt(pi/8)/delta e^(-x/2 - delta^2/8) e^(-((x-2)^2 + pi^2 - 4) / (2 delta^2)) <= xi(x) <= C(delta) e^(-x/2 - delta^2/8)``,
+    integrated over the path.
+    """
+    s, s_p, d = np.broadcast_arrays(
+        np.asarray(log_odds, dtype=np.float64),
+        np.asarray(target_log_odds, dtype=np.float64),
+        validate_separation(delta),
+    )
+    if not (d > 0.0).all():
+        raise InputError("delta must be positive for the old-mean force bounds")
+    x = _path_nodes(s_p, s)
+    gate = np.exp(-0.5 * x - 0.125 * d[..., None] ** 2)
+    jensen = np.exp(-((x - 2.0) ** 2 + np.pi**2 - 4.0) / (2.0 * d[..., None] ** 2))
+    scale = expit(s) * d
+    lower = scale * np.sqrt(np.pi / 8.0) / d * np.abs(_path_integral(gate * jensen, s_p, s))
+    return lower, scale * second_moment_constant(d) * np.abs(_path_integral(gate, s_p, s))
+
+
+def merged_state(alpha: float, delta: float) -> float:
+    r"""Position ``m*`` (distance from the old mean along the axis) of the merged stationary state near the new mean.
+
+        ``m* - delta + delta eta_p(m*) = 0`` with ``eta_p(m) = E_{N(m)}[r^p_o]``: both learner components sit there, for every
+    weight (theory 3.2). It is a strict saddle. Raises InputError on alpha outside (0, 1), delta outside (0, 64], or when
+        the target modes overlap so much that there is no such state.
+    """
+    if not 0.0 < alpha < 1.0:
+        raise InputError(f"alpha must lie strictly between 0 and 1, got {alpha!r}")
+    if not 0.0 < delta <= 64.0:
+        raise InputError(f"delta must lie in (0, 64], got {delta!r}")
+    s = float(logit(alpha))
+
+    def force(m: ArrayLike) -> Array:
+        # log-odds (old against new) of a sample of N(m, 1): s + delta^2/2 - delta m
+        m = np.asarray(m, dtype=np.float64)
+        return m - delta + delta * logistic_normal_mean(s + 0.5 * delta * delta - delta * m, delta)
+
+    # the force is positive beyond the new mean; walk inward to the first place where it pulls outward
+    grid = np.linspace(delta, 0.5 * delta, 257)
+    inward = np.flatnonzero(force(grid) < 0.0)
+    if inward.size == 0:
+        raise InputError(
+            f"no merged state near the new mean at alpha = {alpha:g}, delta = {delta:g}: the modes overlap"
+        )
+    return float(brentq(lambda m: float(force(m)), grid[inward[0]], delta + 1.0, xtol=1e-13))
+
+
+def merged_saddle_growth(beta: ArrayLike, alpha: float, delta: float) -> Array:
+    r"""Growth rate ``2 beta (1 - beta) delta^2 E_{N(m*)}[r^p_o r^p_n]`` of the splitting mode of a merged state.
+
+    Of order ``e^(-delta^2/8)``: mode collapse is metastable under reverse KL (theory 3.2). ``beta`` in (0, 1), any shape.
+    """
+    b = np.asarray(beta, dtype=np.float64)
+    loc = float(logit(alpha)) + 0.5 * delta * delta - delta * merged_state(alpha, delta)
+    return 2.0 * b * (1.0 - b) * delta * delta * logistic_normal_slope(loc, delta)
+
+
+def weight_flow_bounds(log_odds: ArrayLike, target_log_odds: ArrayLike, delta: ArrayLike) -> tuple[Array, Array]:
+    r"""``(1 - kappa_max, 1)``: bounds on ``|ds/dt| / (sigmoid'(s) |s - s_alpha|)`` (theory 3.3 [T])."""
+    s, s_p = np.asarray(log_odds, dtype=np.float64), np.asarray(target_log_odds, dtype=np.float64)
+    lower = overlap_gap(np.maximum(np.abs(s), np.abs(s_p)), delta)
+    return lower, np.ones_like(lower)
+
+
+def polyak_lojasiewicz_constant(log_odds: ArrayLike, target_log_odds: ArrayLike, delta: ArrayLike) -> Array:
+    r"""``mu = 2 min(sigmoid')^2 (1 - kappa_max)`` on the interval, with ``|dR/ds|^2 >= 2 mu R`` (theory 3.3 [T])."""
+    s, s_p = np.asarray(log_odds, dtype=np.float64), np.asarray(target_log_odds, dtype=np.float64)
+    reach = np.maximum(np.abs(s), np.abs(s_p))
+    return 2.0 * (expit(reach) * expit(-reach)) ** 2 * (1.0 - harmonic_overlap(reach, delta))
+
+
+def simulate_reverse_kl(
+    delta: float,
+    alpha: float,
+    beta0: float,
+    v0: ArrayLike,
+    steps: int,
+    step: float = 0.1,
+    *,
+    geometry: Geometry = "logit",
+    train: Trained = "all",
+    batch: int | None = None,
+    rng: np.random.Generator | None = None,
+) -> Trajectory:
+    """Reverse-KL training from a right old component, mass ``beta0``, and a new mean off by the vector ``v0`` (D,).
+
+    The first axis points from the old to the new mean; a scalar ``v0`` is a one-dimensional problem. The exact flow
+    with ``steps`` rows ``step`` apart, or SGD with learning rate ``step`` when ``batch`` is given (then ``rng`` too).
+    """
+    error = np.atleast_1d(np.asarray(v0, dtype=np.float64))
+    problem = TwoModeProblem.separated(delta, alpha, error.size)
+    how = (
+        GradientFlow(step, geometry=geometry, train=train)
+        if batch is None
+        else SGD(step, batch, geometry=geometry, train=train)
+    )
+    return simulate(problem, ReverseKL(problem), problem.initial(beta0, error), how, steps, rng)
