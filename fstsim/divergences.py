@@ -18,9 +18,18 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, log_expit
 
 from fstsim.errors import InputError
-from fstsim.logistic_normal import expected_softplus, logistic_normal_mean, responsibility_moments
+from fstsim.logistic_normal import (
+    expected_softplus,
+    logistic_normal_mean,
+    logistic_normal_slope,
+    responsibility_moments,
+)
+from fstsim.overlap import overlap_gap
 
 Array = NDArray[np.float64]
+
+_CLOSE = 1e-3  # a difference this much smaller than its terms has lost too many digits
+_NODES, _NODE_WEIGHTS = np.polynomial.legendre.leggauss(6)
 
 
 def _means(*means: ArrayLike) -> list[Array]:
@@ -36,6 +45,12 @@ def _log_odds_at(center: Array, s: Array, m_o: Array, m_n: Array) -> tuple[Array
     return s + (gap * (center - 0.5 * (m_o + m_n))).sum(axis=-1), np.sqrt((gap * gap).sum(axis=-1))
 
 
+def _nearest_log_weight(center: Array, is_old: Array, s: Array, m_o: Array, m_n: Array) -> Array:
+    """``log w_k - |c - m_k|^2 / 2`` of the component k that the center belongs to."""
+    own = np.where(is_old[..., None], m_o, m_n)
+    return log_expit(np.where(is_old, s, -s)) - 0.5 * ((center - own) ** 2).sum(axis=-1)
+
+
 def expected_log_density(center: ArrayLike, log_odds: ArrayLike, mean_old: ArrayLike, mean_new: ArrayLike) -> Array:
     r"""``E_{N(c, I)}[log q]`` for a two-mode ``q``, up to the constant ``-(D/2)(log 2 pi + 1)``, nats.
 
@@ -45,11 +60,12 @@ def expected_log_density(center: ArrayLike, log_odds: ArrayLike, mean_old: Array
     """
     c, m_o, m_n = _means(center, mean_old, mean_new)
     s = np.asarray(log_odds, dtype=np.float64)
+    if np.isnan(s).any():
+        raise InputError("log_odds must not be nan")
     finite = np.where(np.isfinite(s), s, 0.0)
     a, d = _log_odds_at(c, finite, m_o, m_n)
     is_old = np.where(np.isfinite(s), a >= 0.0, s > 0.0)
-    own = np.where(is_old[..., None], m_o, m_n)
-    base = log_expit(np.where(is_old, s, -s)) - 0.5 * ((c - own) ** 2).sum(axis=-1)
+    base = _nearest_log_weight(c, is_old, s, m_o, m_n)
     return base + np.where(np.isfinite(s), expected_softplus(-np.abs(a), d), 0.0)
 
 
@@ -72,6 +88,38 @@ def two_mode_kl(
         gain = expected_log_density(center, s_p, old_p, new_p) - expected_log_density(center, log_odds_q, old_q, new_q)
         total = total + np.where(weight > 0.0, weight * gain, 0.0)
     return total
+
+
+def _mean_difference(a: Array, shift: Array, d: Array) -> Array:
+    """``LN(a + shift, d) - LN(a, d)``, relative error 1e-12 however small the shift is."""
+    half = 0.5 * shift
+    inside = (a + half)[..., None] + half[..., None] * _NODES
+    near = half * (_NODE_WEIGHTS * logistic_normal_slope(inside, d[..., None])).sum(axis=-1)
+    sign = np.where(a > 0.0, -1.0, 1.0)  # above 0 the difference of the complements is the accurate one
+    far = sign * (logistic_normal_mean(sign * (a + shift), d) - logistic_normal_mean(sign * a, d))
+    return np.where(np.abs(half) < 0.25, near, far)
+
+
+def _weight_gradient(s: Array, d: Array, w: Array, old: Array, new: Array, shifts: tuple[Array, Array]) -> Array:
+    r"""``beta - sum_k w_k E_k[r_o]`` without cancellation, from the weighted means ``w_k E_k[r]`` (..., C).
+
+    Where the terms cancel (a rare mode and data near one component: the result is ``O(beta^2)``), it is put together
+    from ``beta - E_{m_n}[r_o] = beta (1 - kappa)``, ``beta - E_{m_o}[r_o] = -(1 - beta) (1 - kappa)`` and what is left
+    between the data's center and that component: ``shifts`` of the log-odds from the old and the new one (..., C).
+    """
+    spare = np.broadcast_to(1.0 - w.sum(axis=-1), s.shape)
+    spare = np.where(np.abs(spare) < 1e-14, 0.0, spare)  # rounding of weights that sum to one
+    out = np.asarray(np.where(s < 0.0, expit(s) - old.sum(axis=-1), new.sum(axis=-1) - expit(-s) + spare))
+    close = np.abs(out) < _CLOSE * np.minimum(expit(s), expit(-s))
+    if not close.any():
+        return out
+    s, d, w, to_old, to_new = (np.broadcast_to(x, old.shape)[close] for x in (s[..., None], d, w, *shifts))
+    at_new = np.abs(to_new) < np.abs(to_old)
+    near = s + np.where(at_new, -0.5, 0.5) * d * d
+    own = np.where(at_new, expit(s), -expit(-s)) * overlap_gap(s, d)
+    exact = own - _mean_difference(near, np.where(at_new, to_new, to_old), d)
+    out[close] = (w * exact).sum(axis=-1) + expit(s[:, 0]) * spare[close]
+    return out
 
 
 def forward_kl_gradient(
@@ -98,10 +146,12 @@ def forward_kl_gradient(
     a, d = _log_odds_at(c, s[..., None], m_o[..., None, :], m_n[..., None, :])
     old, new, both = (w * moment for moment in responsibility_moments(a, d))  # (..., C)
     gap = m_o - m_n
+    shifts = tuple(((c - m[..., None, :]) * gap[..., None, :]).sum(axis=-1) for m in (m_o, m_n))
+    g_s = _weight_gradient(np.broadcast_to(s, old.shape[:-1]), d, w, old, new, (shifts[0], shifts[1]))
     both_total = both.sum(axis=-1)[..., None]
     pull_old = (old[..., None] * (c - m_o[..., None, :])).sum(axis=-2) + both_total * gap
     pull_new = (new[..., None] * (c - m_n[..., None, :])).sum(axis=-2) - both_total * gap
-    return expit(s) - old.sum(axis=-1), -pull_old, -pull_new
+    return g_s, -pull_old, -pull_new
 
 
 def reverse_kl(
@@ -136,21 +186,25 @@ def reverse_kl_gradient(
     m_o, m_n, mu_o, mu_n = _means(mean_old, mean_new, target_old, target_new)
     s, s_p = np.asarray(log_odds, dtype=np.float64), np.asarray(target_log_odds, dtype=np.float64)
 
-    def log_ratio(center: Array) -> Array:
-        return expected_log_density(center, s, m_o, m_n) - expected_log_density(center, s_p, mu_o, mu_n)
-
-    def misassigned(center: Array, own: int) -> tuple[Array, Array]:
-        a_q, d_q = _log_odds_at(center, s, m_o, m_n)
-        a_p, d_p = _log_odds_at(center, s_p, mu_o, mu_n)
-        return logistic_normal_mean(own * a_q, d_q), logistic_normal_mean(own * a_p, d_p)
-
-    eps_q, eps_p = misassigned(m_o, -1)
-    eta_q, eta_p = misassigned(m_n, 1)
+    # one call for all four responsibilities (learner and target at each learner mean): fuller vectors
+    learner, target = (s, m_o, m_n), (s_p, mu_o, mu_n)
+    cases = [(m_o, learner), (m_n, learner), (m_o, target), (m_n, target)]
+    pairs = [_log_odds_at(center, *mixture) for center, mixture in cases]
+    shape = np.broadcast_shapes(*(a.shape for a, _ in pairs))
+    loc = np.stack([np.broadcast_to(a, shape) for a, _ in pairs])
+    scale = np.stack([np.broadcast_to(d, shape) for _, d in pairs])
+    away = np.array([-1.0, 1.0, -1.0, 1.0]).reshape(4, *(1,) * len(shape))
+    eps_q, eta_q, eps_p, eta_p = logistic_normal_mean(away * loc, scale)[..., None]
+    correction = expected_softplus(-np.abs(loc), scale)
+    q_old, q_new, p_old, p_new = (
+        _nearest_log_weight(center, loc[k] >= 0.0, *mixture) + correction[k]
+        for k, (center, mixture) in enumerate(cases)
+    )
     beta, rest = expit(s), expit(-s)
-    force_old = (m_o - mu_o) + eps_q[..., None] * (m_n - m_o) - eps_p[..., None] * (mu_n - mu_o)
-    force_new = (m_n - mu_n) + eta_q[..., None] * (m_o - m_n) - eta_p[..., None] * (mu_o - mu_n)
+    force_old = (m_o - mu_o) + eps_q * (m_n - m_o) - eps_p * (mu_n - mu_o)
+    force_new = (m_n - mu_n) + eta_q * (m_o - m_n) - eta_p * (mu_o - mu_n)
     return (
-        beta * rest * (log_ratio(m_o) - log_ratio(m_n)),
+        beta * rest * ((q_old - p_old) - (q_new - p_new)),
         beta[..., None] * force_old,
         rest[..., None] * force_new,
     )

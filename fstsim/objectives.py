@@ -86,6 +86,49 @@ def _log_density(s: Array, m_o: Array, m_n: Array, x: Array) -> Array:
     return np.logaddexp(old, new)
 
 
+def forward_kl_estimate(
+    state: tuple[Array, Array, Array],
+    old_fraction: Array,
+    centers: tuple[Array, Array],
+    rng: np.random.Generator,
+    batch: int,
+) -> tuple[Array, Array, Array]:
+    """Gradient of the mean negative log-likelihood of ``batch`` samples of the training mixture, whitened coordinates.
+
+    ``state`` is ``(s (...), m_o (..., D), m_n (..., D))``; the old share and the two centers broadcast against it.
+    """
+    s, m_o, m_n = state
+    old, new = (np.broadcast_to(c, m_o.shape) for c in centers)
+    x = _two_mode_sample(np.broadcast_to(old_fraction, s.shape), old, new, batch, rng)
+    g_s, g_o, g_n = _scores(s, m_o, m_n, x)
+    return -g_s.mean(axis=-1), -g_o.mean(axis=-2), -g_n.mean(axis=-2)
+
+
+def reverse_kl_estimate(
+    state: tuple[Array, Array, Array], target: tuple[Array, Array, Array], rng: np.random.Generator, batch: int
+) -> tuple[Array, Array, Array]:
+    """Score-function estimate of the reverse-KL gradient from ``batch`` on-policy samples, leave-one-out baseline.
+
+    The mean of ``(A_i - mean of the others' A) grad log q(x_i)`` with ``A = log q / p``; whitened coordinates, shapes as in
+    :func:`forward_kl_estimate`. Unbiased for ``batch >= 2``.
+    """
+    s, m_o, m_n = state
+    s_p, mu_o, mu_n = target
+    x = _two_mode_sample(expit(s), m_o, m_n, batch, rng)
+    log_p = _log_density(
+        np.broadcast_to(s_p, s.shape), np.broadcast_to(mu_o, m_o.shape), np.broadcast_to(mu_n, m_n.shape), x
+    )
+    log_ratio = _log_density(s, m_o, m_n, x) - log_p
+    # A_i minus the mean of the others equals (A_i - mean) N / (N - 1)
+    advantage = (log_ratio - log_ratio.mean(axis=-1, keepdims=True)) * (batch / (batch - 1.0))
+    g_s, g_o, g_n = _scores(s, m_o, m_n, x)
+    return (
+        (advantage * g_s).mean(axis=-1),
+        (advantage[..., None] * g_o).mean(axis=-2),
+        (advantage[..., None] * g_n).mean(axis=-2),
+    )
+
+
 @dataclass(frozen=True)
 class ForwardKL:
     r"""Supervised fine-tuning: ``KL(train || q)`` with ``train = f N(mean_old) + (1 - f) N(mean_new)``.
@@ -120,13 +163,10 @@ class ForwardKL:
     def estimate(self, state: TwoModeState, rng: np.random.Generator, batch: int) -> TwoModeState:
         """Gradient of the mean negative log-likelihood of ``batch`` training samples."""
         _check_batch(batch, 1)
-        s, m_o, m_n = _whitened(self.problem, state)
-        old, new = (
-            np.broadcast_to(self.problem.whiten(m), m_o.shape) for m in (self.problem.mean_old, self.problem.mean_new)
-        )
-        x = _two_mode_sample(np.full(s.shape, self.old_fraction), old, new, batch, rng)
-        g_s, g_o, g_n = _scores(s, m_o, m_n, x)
-        return _unwhitened(self.problem, (-g_s.mean(axis=-1), -g_o.mean(axis=-2), -g_n.mean(axis=-2)))
+        p = self.problem
+        centers = (p.whiten(p.mean_old), p.whiten(p.mean_new))
+        share = np.asarray(self.old_fraction)
+        return _unwhitened(p, forward_kl_estimate(_whitened(p, state), share, centers, rng, batch))
 
 
 @dataclass(frozen=True)
@@ -152,26 +192,11 @@ class ReverseKL:
         return _unwhitened(self.problem, reverse_kl_gradient(*_whitened(self.problem, state), *self._target()))
 
     def estimate(self, state: TwoModeState, rng: np.random.Generator, batch: int) -> TwoModeState:
-        """Mean of ``(A_i - mean of the others' A) grad log q(x_i)`` with ``A = log q / p`` over on-policy samples."""
+        """Score-function gradient of ``batch`` on-policy samples with the leave-one-out baseline."""
         _check_batch(batch, 2)
-        s, m_o, m_n = _whitened(self.problem, state)
-        x = _two_mode_sample(expit(s), m_o, m_n, batch, rng)
         s_p, mu_o, mu_n = self._target()
-        target = _log_density(
-            np.full(s.shape, s_p), np.broadcast_to(mu_o, m_o.shape), np.broadcast_to(mu_n, m_n.shape), x
-        )
-        log_ratio = _log_density(s, m_o, m_n, x) - target
-        # A_i minus the mean of the others equals (A_i - mean) N / (N - 1)
-        advantage = (log_ratio - log_ratio.mean(axis=-1, keepdims=True)) * (batch / (batch - 1.0))
-        g_s, g_o, g_n = _scores(s, m_o, m_n, x)
-        return _unwhitened(
-            self.problem,
-            (
-                (advantage * g_s).mean(axis=-1),
-                (advantage[..., None] * g_o).mean(axis=-2),
-                (advantage[..., None] * g_n).mean(axis=-2),
-            ),
-        )
+        target = (np.asarray(s_p), mu_o, mu_n)
+        return _unwhitened(self.problem, reverse_kl_estimate(_whitened(self.problem, state), target, rng, batch))
 
 
 OBJECTIVES = (ForwardKL, ReverseKL)

@@ -20,7 +20,13 @@ from fstsim.overlap import (
     misassignment_probability,
     weight_fisher_information,
 )
-from fstsim.theory import convergence_statements, forward_statements, reverse_statements, tool_statements
+from fstsim.theory import (
+    convergence_statements,
+    forward_statements,
+    modes_statements,
+    reverse_statements,
+    tool_statements,
+)
 from fstsim.theory.check import CheckResult, check_statement, examples_of
 from fstsim.theory.drift import convergence_certificate, reverse_drift_certificate
 from fstsim.theory.forward_kl import (
@@ -38,6 +44,13 @@ from fstsim.theory.geometry import (
     fisher_information,
     missing_information_bound,
     missing_information_fraction,
+)
+from fstsim.theory.modes import (
+    chernoff_information,
+    misassignment_matrix,
+    mixture_weight_fisher,
+    total_misassignment_bound,
+    weight_velocity_forward,
 )
 from fstsim.theory.overlap import logistic_normal_bounds, misassignment_bound_table, misassignment_bounds
 from fstsim.theory.reverse_kl import (
@@ -60,6 +73,7 @@ ALL_STATEMENTS: tuple[Statement, ...] = (
     tool_statements.MISASSIGNMENT,
     *reverse_statements.STATEMENTS,
     *convergence_statements.STATEMENTS,
+    *modes_statements.STATEMENTS,
 )
 
 
@@ -79,6 +93,7 @@ __all__ = [
     "bhattacharyya_coefficient",
     "check_statement",
     "chernoff_coefficient",
+    "chernoff_information",
     "condition_number_bound",
     "convergence_certificate",
     "examples_of",
@@ -102,9 +117,11 @@ __all__ = [
     "merged_state",
     "misassignment_bound_table",
     "misassignment_bounds",
+    "misassignment_matrix",
     "misassignment_probability",
     "missing_information_bound",
     "missing_information_fraction",
+    "mixture_weight_fisher",
     "old_mean_drift_forward",
     "old_mean_force",
     "old_mean_force_bounds",
@@ -115,5 +132,7 @@ __all__ = [
     "simulate_forward_kl",
     "simulate_reverse_kl",
     "skeleton_kl",
+    "total_misassignment_bound",
     "weight_fisher_information",
+    "weight_velocity_forward",
 ]

@@ -1,0 +1,262 @@
+"""Sweeps: a grid of settings times seeds, vectorised inside a process, spread over processes or machines by joblib.
+
+All settings of a chunk advance together, whatever their separations: modes lie on one axis, so that a learner is three
+numbers and the exact gradients broadcast. Chunks are independent, have their own generator and always the same content,
+so that the table does not depend on the backend, the number of jobs, or interruptions.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import joblib
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import entr, expit, logit, ndtr
+
+from fstsim.divergences import forward_kl_gradient, reverse_kl_gradient, two_mode_kl
+from fstsim.errors import InputError
+from fstsim.logistic_normal import MAX_SCALE
+from fstsim.objectives import forward_kl_estimate, reverse_kl_estimate
+from fstsim.optimizers import Geometry, Trained, weight_step
+from fstsim.records import environment, prepare_directory, read_json, row_line, write_json, write_text
+
+Array = NDArray[np.float64]
+State = tuple[Array, Array, Array]
+Backend = Literal["loky", "threading", "sequential", "dask", "ray"]
+
+CHUNK = 2000  # settings advanced together: enough to fill the vectors, few enough to resume and to balance
+_AXES = ("separation", "alpha", "beta0", "new_error", "old_fraction", "lr")
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """A grid: every combination of the listed values, times ``seeds``. Tuples are axes of the grid."""
+
+    objective: Literal["forward", "reverse"] = "reverse"
+    """Forward KL on the training data, or reverse KL to the target."""
+    separation: tuple[float, ...] = (2.0, 4.0, 6.0)
+    """Mahalanobis distances of the two target modes."""
+    alpha: tuple[float, ...] = (0.5,)
+    """Old masses of the target (reverse KL)."""
+    beta0: tuple[float, ...] = (0.5,)
+    """Initial old masses."""
+    new_error: tuple[float, ...] = (0.0,)
+    """Initial errors of the new mean, along the axis, positive away from the old mode."""
+    old_fraction: tuple[float, ...] = (0.0,)
+    """Shares of old data in the training mixture (forward KL)."""
+    lr: tuple[float, ...] = (0.1,)
+    """Learning rates."""
+    seeds: int = 1
+    """Repetitions of every setting; they differ only with a finite batch."""
+    steps: int = 500
+    """Updates of every learner."""
+    batch: int = 0
+    """Samples an update; 0 uses the exact gradient."""
+    geometry: Geometry = "logit"
+    """Metric of the weight."""
+    train: Trained = "all"
+    """Train everything, or the weight alone."""
+    seed: int = 0
+    """Seed of the whole sweep."""
+
+    def __post_init__(self) -> None:
+        for name in _AXES:
+            values = getattr(self, name)
+            if len(values) == 0:
+                raise InputError(f"{name} is empty: a grid needs at least one value on every axis")
+            if not all(np.isfinite(v) for v in values):
+                raise InputError(f"{name} must be finite, got {values}")
+        open_unit = {"alpha": self.alpha, "beta0": self.beta0}
+        for name, values in open_unit.items():
+            if not all(0.0 < v < 1.0 for v in values):
+                raise InputError(f"{name} must lie strictly between 0 and 1, got {values}")
+        if not all(0.0 <= v <= 1.0 for v in self.old_fraction):
+            raise InputError(f"old_fraction must lie in [0, 1], got {self.old_fraction}")
+        if not all(0.0 < v <= MAX_SCALE for v in self.separation):
+            raise InputError(f"separation must lie in (0, {MAX_SCALE:g}], got {self.separation}")
+        if not all(v > 0.0 for v in self.lr):
+            raise InputError(f"lr must be positive, got {self.lr}")
+        if self.seeds < 1 or self.steps < 0 or self.seed < 0:
+            raise InputError("seeds must be at least 1, steps and seed nonnegative")
+        least = 2 if self.objective == "reverse" else 1
+        if self.batch != 0 and self.batch < least:
+            raise InputError(f"batch must be 0 (exact) or at least {least} for {self.objective} KL, got {self.batch}")
+        for name, kind in (
+            ("objective", ("forward", "reverse")),
+            ("geometry", get_args(Geometry)),
+            ("train", get_args(Trained)),
+        ):
+            if getattr(self, name) not in kind:
+                raise InputError(f"{name} must be one of {', '.join(kind)}; got {getattr(self, name)!r}")
+
+    @property
+    def size(self) -> int:
+        """Number of trajectories."""
+        return int(np.prod([len(getattr(self, name)) for name in _AXES])) * self.seeds
+
+    def settings(self, first: int, last: int) -> dict[str, Array]:
+        """Settings ``first .. last - 1`` of the grid (the seed varies fastest), each ``(n,)``."""
+        shape = (*(len(getattr(self, name)) for name in _AXES), self.seeds)
+        index = np.unravel_index(np.arange(first, last), shape)
+        columns = {name: np.asarray(getattr(self, name))[i] for name, i in zip(_AXES, index, strict=False)}
+        return {**columns, "seed": index[-1].astype(np.float64)}
+
+
+def run_chunk(config: SweepConfig, number: int) -> list[dict[str, Any]]:
+    """Simulate chunk ``number`` of the grid and return one row a trajectory: its setting and its end."""
+    first = number * CHUNK
+    grid = config.settings(first, min(first + CHUNK, config.size))
+    rng = np.random.default_rng([config.seed, number])
+    delta = grid["separation"][:, None]
+    origin = np.zeros_like(delta)
+    base: State = (logit(grid["beta0"]), origin, delta + grid["new_error"][:, None])
+    target: State = (logit(grid["alpha"]), origin, delta)
+
+    def gradient(state: State) -> State:
+        if config.objective == "reverse":
+            if config.batch:
+                return reverse_kl_estimate(state, target, rng, config.batch)
+            return reverse_kl_gradient(*state, *target)
+        if config.batch:
+            return forward_kl_estimate(state, grid["old_fraction"], (origin, delta), rng, config.batch)
+        weights = np.stack([grid["old_fraction"], 1.0 - grid["old_fraction"]], axis=-1)
+        centers = np.stack([origin, delta], axis=-2)
+        if not grid["old_fraction"].any():
+            return forward_kl_gradient(*state, weights[:, 1:], centers[:, 1:])
+        return forward_kl_gradient(*state, weights, centers)
+
+    state, peak = base, np.zeros(delta.size)
+    diverged = np.zeros(delta.size, dtype=bool)
+    for _ in range(config.steps):
+        g_s, g_o, g_n = gradient(state)
+        s, m_o, m_n = state
+        gap = np.abs(m_n - m_o)[:, 0]
+        s = weight_step(s, g_s, gap, grid["lr"], config.geometry)
+        if config.train == "all":
+            m_o, m_n = m_o - grid["lr"][:, None] * g_o, m_n - grid["lr"][:, None] * g_n
+        # a learner that leaves the range of the integrals stays where it was and is reported as diverged
+        diverged |= ~(np.isfinite(s) & (np.abs(m_n - m_o)[:, 0] <= MAX_SCALE))
+        keep = diverged[:, None]
+        state = (np.where(diverged, state[0], s), np.where(keep, state[1], m_o), np.where(keep, state[2], m_n))
+        peak = np.maximum(peak, np.abs(state[1][:, 0]))
+    columns = {**grid, **_measure(state, base, delta[:, 0]), "peak_drift": peak}
+    samples = config.steps * config.batch
+    return [
+        {
+            "index": first + i,
+            **{name: float(values[i]) for name, values in columns.items()},
+            "steps": config.steps,
+            "samples": samples,
+            "status": "diverged" if diverged[i] else "completed",
+        }
+        for i in range(delta.size)
+    ]
+
+
+def _measure(state: State, base: State, delta: Array) -> dict[str, Array]:
+    """The columns of a run at the end of a trajectory (see `Trajectory`)."""
+    s, m_o, m_n = state
+    region = expit(s) * ndtr(0.5 * delta - m_o[:, 0]) + expit(-s) * ndtr(0.5 * delta - m_n[:, 0])
+    return {
+        "reward": 1.0 - region,
+        "old_mass": expit(s),
+        "old_region_mass": region,
+        "drift": np.abs(m_o[:, 0]),
+        "kl_to_base": np.maximum(two_mode_kl(*state, *base), 0.0),
+        "kl_from_base": np.maximum(two_mode_kl(*base, *state), 0.0),
+        "entropy": entr(expit(s)) + entr(expit(-s)),
+    }
+
+
+@contextmanager
+def _backend(backend: str, jobs: int, address: str | None) -> Iterator[None]:
+    """joblib's configuration for ``backend``; a dask scheduler or ray cluster is joined at ``address``."""
+    with ExitStack() as stack:
+        if backend == "dask":
+            try:
+                from dask.distributed import Client
+            except ImportError as error:
+                raise InputError("backend dask needs: pip install 'dask[distributed]'") from error
+            if address is None:
+                raise InputError("backend dask needs --address of a scheduler (start one with: dask scheduler)")
+            try:
+                stack.enter_context(Client(address, timeout="5s"))
+            except OSError as error:
+                raise InputError(f"no dask scheduler answers at {address}") from error
+        elif backend == "ray":
+            try:
+                import ray
+                from ray.util.joblib import register_ray
+            except ImportError as error:
+                raise InputError("backend ray needs: pip install 'ray[default]'") from error
+            register_ray()
+            ray.init(address=address, ignore_reinit_error=True)
+        stack.enter_context(joblib.parallel_config(backend=backend, n_jobs=jobs))
+        yield
+
+
+def run_sweep(
+    config: SweepConfig,
+    out: Path,
+    backend: Backend = "loky",
+    jobs: int = -1,
+    address: str | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Path:
+    """Run the grid and write ``out/table.jsonl``, one row a trajectory in grid order; returns its path.
+
+    Finished chunks are kept in ``out/parts`` and are not run again, so that an interrupted sweep continues to the same
+    table. ``progress(n)`` is called with the trajectories just finished (those found on disk included). Raises InputError for
+    an unknown backend, a scheduler that does not answer, or an ``out`` that holds another sweep.
+    """
+    if backend not in get_args(Backend):
+        raise InputError(f"backend must be one of {', '.join(get_args(Backend))}; got {backend!r}")
+    if jobs == 0:
+        raise InputError("jobs must not be 0 (-1 uses every core)")
+    plain = json.loads(json.dumps(asdict(config)))
+    if (out / "config.json").exists():
+        found = read_json(out / "config.json")
+        for name in (f.name for f in fields(config)):
+            if found.get(name) != plain[name]:
+                raise InputError(
+                    f"{out} holds a sweep with {name} {found.get(name)}, not {plain[name]}: choose another --out"
+                )
+    chunks = range(-(-config.size // CHUNK))
+    table = out / "table.jsonl"
+    if table.exists():
+        if progress is not None:
+            progress(config.size)
+        return table
+    with _backend(backend, jobs, address):
+        prepare_directory(out)
+        write_json(out / "config.json", plain)
+        write_json(out / "environment.json", environment(config.seed))
+        parts = {k: out / "parts" / f"{k:06d}.jsonl" for k in chunks}
+        missing = [k for k in chunks if not parts[k].exists()]
+        if progress is not None:
+            progress(sum(min(CHUNK, config.size - k * CHUNK) for k in chunks if k not in set(missing)))
+        # rounds of a few chunks a worker: what an interruption can cost, on any backend
+        workers = joblib.effective_n_jobs(jobs)
+        for group in _rounds(missing, 4 * max(1, workers)):
+            rows = joblib.Parallel()(joblib.delayed(run_chunk)(config, k) for k in group)
+            for k, chunk_rows in zip(group, rows, strict=True):
+                write_text(parts[k], "".join(map(row_line, chunk_rows)))
+                if progress is not None:
+                    progress(len(chunk_rows))
+    write_text(table, "".join(parts[k].read_text(encoding="utf-8") for k in chunks))
+    for part in parts.values():
+        part.unlink()
+    (out / "parts").rmdir()
+    return table
+
+
+def _rounds(items: Sequence[int], size: int) -> list[list[int]]:
+    iterator = iter(items)
+    return list(iter(lambda: list(itertools.islice(iterator, size)), []))
