@@ -8,7 +8,8 @@ Everything is a sum over components, ``E_p f = sum_k w_k E f(mean_k + L_k U)``, 
 - ``method="quadrature"``: the trapezoid rule in the whitened coordinates ``u`` of each component, on ``|u| <= 9``
   (the tail beyond is 3e-18). The first step resolves the sharpest transition between two components that the
   integrand can see; it is then halved until two sums differ by at most ``rtol`` times ``E|f|`` (the largest one, of
-  a vector). For an analytic integrand the error of the finer sum is about the *square* of that difference.
+  a vector) or by ``atol = 1e-14``, the rounding of a function of order one. For an analytic integrand the error of the
+  finer sum is about the *square* of that difference.
 - ``method="monte-carlo"``: ``samples`` points, shared among the components in proportion to their weights
   (stratified, which never has a larger variance than sampling the mixture), and the standard error of the mean.
 
@@ -63,12 +64,15 @@ class _How:
     rtol: float
     samples: int
     rng: np.random.Generator | None
+    atol: float = 1e-14
 
     def __post_init__(self) -> None:
         if self.method not in get_args(Method):
             raise InputError(f"method must be one of {', '.join(get_args(Method))}; got {self.method!r}")
         if not 1e-14 <= self.rtol < 1.0:
             raise InputError(f"rtol must lie in [1e-14, 1), got {self.rtol!r}")
+        if not self.atol >= 0.0:
+            raise InputError(f"atol must be nonnegative, got {self.atol!r}")
         if self.samples < 2:
             raise InputError(f"samples must be at least 2, got {self.samples!r}")
         if self.method == "monte-carlo" and self.rng is None:
@@ -82,7 +86,7 @@ class _How:
             return Estimate(f.mean(axis=0), f.std(axis=0, ddof=1) / np.sqrt(samples))
         if mean.size > 2:
             raise InputError(f"quadrature serves dimensions 1 and 2, got {mean.size}: use method 'monte-carlo'")
-        value = _trapezoid(mean, root, function, sharpness, self.rtol)
+        value = _trapezoid(mean, root, function, sharpness, self.rtol, self.atol)
         return Estimate(value, np.zeros_like(value))
 
 
@@ -113,7 +117,7 @@ def _grid(step: float, shift: Sequence[float]) -> Iterator[tuple[Array, Array]]:
             yield u[inside], norm ** len(shift) * np.exp(-0.5 * square[inside])
 
 
-def _trapezoid(mean: Array, root: Array, function: Function, sharpness: float, rtol: float) -> Array:
+def _trapezoid(mean: Array, root: Array, function: Function, sharpness: float, rtol: float, atol: float) -> Array:
     """``E f(mean + root U)`` by step halving; the coarse sum is kept, only the nodes in between are new."""
     dimension = mean.size
 
@@ -137,7 +141,7 @@ def _trapezoid(mean: Array, root: Array, function: Function, sharpness: float, r
         size = (size + sum(s[1] for s in sums)) / 2.0**dimension
         if not np.isfinite(finer).all():
             raise InputError("function must be finite wherever the mixture has mass")
-        if np.abs(finer - value).max(initial=0.0) <= rtol * size.max(initial=0.0):
+        if np.abs(finer - value).max(initial=0.0) <= max(rtol * size.max(initial=0.0), atol):
             return finer
         value, step = finer, 0.5 * step
         if points(0.5 * step) > _MOST_POINTS:
@@ -192,21 +196,23 @@ def expectation(
     *,
     method: Method = "quadrature",
     rtol: float = 1e-10,
+    atol: float = 1e-14,
     samples: int = 100_000,
     rng: np.random.Generator | None = None,
 ) -> Estimate:
     r"""``E_p[f(x)]`` for a vectorised ``function: (N, D) -> (N, ...)``; the estimate has the shape ``(...)``.
 
-    Quadrature starts from a step made for functions of the mixture's own densities; a function with finer detail is
-    met by halving, one that jumps is not (RuntimeError). See the module docstring for both methods.
+    Quadrature starts from a step made for functions of the mixture's own densities. A function with finer detail is
+    met by halving; one that jumps is not (RuntimeError), and one that oscillates within the first step can deceive it.
+    For a function that is small everywhere lower ``atol``. See the module docstring for both methods.
     Raises InputError on an unknown method, a missing ``rng``, quadrature in more than two dimensions, or a function
-    of the wrong shape.
+    that has the wrong shape or is not finite.
 
     >>> mixture = GaussianMixture([0.25, 0.75], [[0.0], [4.0]], [[[1.0]], [[0.25]]])
     >>> expectation(mixture, lambda x: np.concatenate([x, x * x], axis=-1)).value.round(9)
     array([ 3.    , 12.4375])
     """
-    how = _How(method, rtol, samples, rng)
+    how = _How(method, rtol, samples, rng, atol)
     return _combine(mixture.weights, _by_component(mixture, function, (mixture,), how))
 
 

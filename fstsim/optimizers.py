@@ -31,8 +31,9 @@ Trained = Literal["all", "weight"]
 
 # Descent steps in beta stay inside (0, 1): a step that would leave is cut to these.
 _SMALLEST, _LARGEST = 1e-300, 1.0 - 1e-16
-# The logit flow of `prob` runs off to minus infinity in finite time once the overlap is lost to rounding.
-_FLOOR = -690.0
+# The log-odds of `prob` run off to minus infinity in finite time once the overlap is lost to rounding: the weight
+# stops at this distance from 0, where beta^2 is still a normal number.
+_FARTHEST = 340.0
 
 
 def _validate(geometry: str, train: str, **positive: float) -> None:
@@ -106,14 +107,15 @@ def weight_velocity(log_odds: Array, gradient: Array, separation: Array, geometr
     """``ds/dt`` of the gradient flow in ``geometry``; ``separation`` is the learner's own Mahalanobis distance."""
     if geometry == "logit":
         return -gradient
-    variance = expit(log_odds) * expit(-log_odds)
+    s = np.clip(log_odds, -_FARTHEST, _FARTHEST)
+    variance = expit(s) * expit(-s)
     if geometry == "em":
         velocity = -gradient / variance
     elif geometry == "prob":
         velocity = -gradient / variance**2
     else:
-        velocity = -gradient / (variance * overlap_gap(log_odds, separation))
-    return np.where(log_odds > _FLOOR, velocity, 0.0)
+        velocity = -gradient / (variance * overlap_gap(s, separation))
+    return np.where(s == log_odds, velocity, 0.0)
 
 
 def weight_step(log_odds: Array, gradient: Array, separation: Array, lr: float, geometry: Geometry) -> Array:

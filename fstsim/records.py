@@ -21,6 +21,21 @@ from fstsim.errors import InputError
 _PACKAGES = ("fstsim", "numpy", "scipy", "sympy", "matplotlib", "torch", "transformers", "gepa")
 
 
+def prepare_directory(path: Path) -> None:
+    """Make directory ``path``, with its parents; InputError if it cannot be made or written."""
+    nearest = path
+    try:
+        while not nearest.exists() and nearest != nearest.parent:
+            nearest = nearest.parent
+        if not nearest.is_dir():
+            raise InputError(f"{nearest} is not a directory: --out must be one, or not exist yet")
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise InputError(f"cannot write in {path}: {error.strerror}") from error
+
+
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Call ``write`` on a temporary file in the same folder, then rename it to ``path``."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,9 +62,14 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
 
 
+def row_line(row: Mapping[str, Any]) -> str:
+    """One row as a line of JSON; nan and inf become null."""
+    return json.dumps(plain(row)) + "\n"
+
+
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows as JSON lines, atomically; nan and inf become null."""
-    write_text(path, "".join(json.dumps(_plain(row)) + "\n" for row in rows))
+    """Write rows as JSON lines, atomically."""
+    write_text(path, "".join(map(row_line, rows)))
 
 
 def read_json(path: Path) -> Any:
@@ -72,14 +92,14 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         raise InputError(f"{path} is not JSON lines: {error}") from error
 
 
-def _plain(value: Any) -> Any:
-    """``value`` with numpy scalars as Python ones and non-finite numbers as None."""
+def plain(value: Any) -> Any:
+    """``value`` as JSON can hold it: numpy scalars as Python ones, non-finite numbers as None."""
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if hasattr(value, "tolist"):
-        return _plain(value.tolist())
+        return plain(value.tolist())
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
         return None
     return value
@@ -93,7 +113,10 @@ def _commit() -> str | None:
             ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10
         ).stdout.strip()
         tracked = subprocess.run(
-            ["git", "-C", str(here), "ls-files", "--error-unmatch", __file__], capture_output=True, timeout=10
+            ["git", "-C", str(here), "ls-files", "--error-unmatch", __file__],
+            check=False,
+            capture_output=True,
+            timeout=10,
         )
         if tracked.returncode != 0:
             return None

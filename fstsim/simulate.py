@@ -9,12 +9,16 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.integrate import solve_ivp
 
 from fstsim.errors import InputError
+from fstsim.logistic_normal import MAX_SCALE
 from fstsim.objectives import Objective
 from fstsim.optimizers import SGD, GradientDescent, GradientFlow, Optimizer, weight_step, weight_velocity
 from fstsim.trajectory import Trajectory
 from fstsim.two_mode import TwoModeProblem, TwoModeState
 
 Array = NDArray[np.float64]
+
+# Of one solve: a flow that needs more is held up by rounding noise in the gradient and would not end.
+_MOST_EVALUATIONS = 20_000
 
 
 def simulate(
@@ -106,13 +110,20 @@ def _run_descent(
             gradient = objective.estimate(state, rng, optimizer.batch)
         else:
             gradient = objective.gradient(state)
-        separation = _separation(problem, m_o, m_n) if optimizer.geometry == "fisher" else np.zeros(s.shape)
-        history.log_odds[k + 1] = weight_step(s, gradient.log_odds, separation, optimizer.lr, optimizer.geometry)
-        if optimizer.train == "all":
-            history.mean_old[k + 1] = m_o - optimizer.lr * (gradient.mean_old @ problem.covariance)
-            history.mean_new[k + 1] = m_n - optimizer.lr * (gradient.mean_new @ problem.covariance)
-        else:
-            history.mean_old[k + 1], history.mean_new[k + 1] = m_o, m_n
+        with np.errstate(over="ignore", invalid="ignore"):  # a step may overflow: the status will tell
+            separation = _separation(problem, m_o, m_n) if optimizer.geometry == "fisher" else np.zeros(s.shape)
+            history.log_odds[k + 1] = weight_step(s, gradient.log_odds, separation, optimizer.lr, optimizer.geometry)
+            if optimizer.train == "all":
+                history.mean_old[k + 1] = m_o - optimizer.lr * (gradient.mean_old @ problem.covariance)
+                history.mean_new[k + 1] = m_n - optimizer.lr * (gradient.mean_new @ problem.covariance)
+                # Learners beyond the range of the integrals are on their way to infinity.
+                gap = _separation(problem, history.mean_old[k + 1], history.mean_new[k + 1])
+                here = (gap <= MAX_SCALE) & np.isfinite(history.log_odds[k + 1])
+                history.log_odds[k + 1] = np.where(here, history.log_odds[k + 1], np.nan)
+                history.mean_old[k + 1] = np.where(here[..., None], history.mean_old[k + 1], np.nan)
+                history.mean_new[k + 1] = np.where(here[..., None], history.mean_new[k + 1], np.nan)
+            else:
+                history.mean_old[k + 1], history.mean_new[k + 1] = m_o, m_n
         if progress is not None:
             progress(k + 1)
 
@@ -127,7 +138,7 @@ def gradient_flow(
     """Dense solution of the gradient flow of one learner on ``[0, duration]``: a function of time (any shape).
 
     LSODA on ``(s, whitened means)`` to relative tolerance ``optimizer.rtol``. Raises InputError for a batched state
-    and RuntimeError if the solver gives up.
+    and RuntimeError if the solver gives up or does not come to an end.
     """
     if initial.batch_shape:
         raise InputError(f"gradient_flow solves one learner, got batch axes {initial.batch_shape}")
@@ -138,7 +149,14 @@ def gradient_flow(
         # y (..., 1 + 2 D) in whitened coordinates
         return TwoModeState(y[..., 0], problem.unwhiten(y[..., 1 : d + 1]), problem.unwhiten(y[..., d + 1 :]))
 
-    def velocity(_: float, y: Array) -> Array:
+    evaluations = 0
+
+    def velocity(t: float, y: Array) -> Array:
+        nonlocal evaluations
+        evaluations += 1
+        gap = np.linalg.norm(y[1 : d + 1] - y[d + 1 :])
+        if evaluations > _MOST_EVALUATIONS or not (np.isfinite(y).all() and gap <= MAX_SCALE):
+            raise RuntimeError(f"the flow could not be solved to rtol {how.rtol:g} beyond time {t:g} of {duration:g}")
         state = unpack(y)
         g = objective.gradient(state)
         out = np.zeros_like(y)

@@ -32,7 +32,7 @@ State = tuple[Array, Array, Array]
 Backend = Literal["loky", "threading", "sequential", "dask", "ray"]
 
 CHUNK = 2000  # settings advanced together: enough to fill the vectors, few enough to resume and to balance
-_AXES = ("separation", "alpha", "beta0", "new_error", "old_fraction", "lr")
+AXES = ("separation", "alpha", "beta0", "new_error", "old_fraction", "lr")
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class SweepConfig:
     """Seed of the whole sweep."""
 
     def __post_init__(self) -> None:
-        for name in _AXES:
+        for name in AXES:
             values = getattr(self, name)
             if len(values) == 0:
                 raise InputError(f"{name} is empty: a grid needs at least one value on every axis")
@@ -99,13 +99,13 @@ class SweepConfig:
     @property
     def size(self) -> int:
         """Number of trajectories."""
-        return int(np.prod([len(getattr(self, name)) for name in _AXES])) * self.seeds
+        return int(np.prod([len(getattr(self, name)) for name in AXES])) * self.seeds
 
     def settings(self, first: int, last: int) -> dict[str, Array]:
         """Settings ``first .. last - 1`` of the grid (the seed varies fastest), each ``(n,)``."""
-        shape = (*(len(getattr(self, name)) for name in _AXES), self.seeds)
+        shape = (*(len(getattr(self, name)) for name in AXES), self.seeds)
         index = np.unravel_index(np.arange(first, last), shape)
-        columns = {name: np.asarray(getattr(self, name))[i] for name, i in zip(_AXES, index, strict=False)}
+        columns = {name: np.asarray(getattr(self, name))[i] for name, i in zip(AXES, index, strict=False)}
         return {**columns, "seed": index[-1].astype(np.float64)}
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -142,8 +145,11 @@ class Trajectory:
         """The measurement table: `COLUMNS` in order, each ``(T+1,)`` or ``(T+1, *batch)``."""
         return {name: np.asarray(getattr(self, name)) for name in COLUMNS}
 
-    def save(self, path: str | Path) -> None:
-        """Write to ``path`` (.npz, no pickle); the file appears whole or not at all."""
+    def save(self, path: str | Path, generator: str = "") -> None:
+        """Write to ``path`` (.npz, no pickle); the file appears whole or not at all.
+
+        ``generator`` is kept in the same file for whoever continues the run: the state of the random generator.
+        """
         p = self.problem
         arrays = {
             "step": self.step,
@@ -155,6 +161,7 @@ class Trajectory:
             "problem_mean_old": p.mean_old,
             "problem_mean_new": p.mean_new,
             "problem_covariance": p.covariance,
+            "generator": np.array(generator),
             "header": np.array(json.dumps({"format": 1, "alpha": p.alpha, "status": self.status})),
         }
         write_atomically(Path(path), lambda f: np.savez_compressed(f, allow_pickle=False, **arrays))
@@ -163,7 +170,7 @@ class Trajectory:
     def load(path: str | Path) -> Trajectory:
         """Read what :meth:`save` wrote; InputError if the file is missing or is something else."""
         try:
-            with np.load(Path(path), allow_pickle=False) as data:
+            with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as data:
                 header = json.loads(str(data["header"]))
                 problem = TwoModeProblem(
                     header["alpha"], data["problem_mean_old"], data["problem_mean_new"], data["problem_covariance"]
@@ -172,7 +179,7 @@ class Trajectory:
                 return Trajectory(problem, *(data[name] for name in names), status=header["status"])
         except FileNotFoundError as error:
             raise InputError(f"no trajectory at {path}") from error
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile, zlib.error) as error:
             raise InputError(f"{path} is not a trajectory saved by fstsim") from error
 
     def then(self, later: Trajectory) -> Trajectory:

@@ -37,6 +37,7 @@ from fstsim.theory.forward_kl import (
     mass_forgetting_time,
     mass_forgetting_ultimate,
     old_mean_drift_forward,
+    old_mean_drift_saddle,
     simulate_forward_kl,
 )
 from fstsim.theory.geometry import (
@@ -123,6 +124,7 @@ __all__ = [
     "missing_information_fraction",
     "mixture_weight_fisher",
     "old_mean_drift_forward",
+    "old_mean_drift_saddle",
     "old_mean_force",
     "old_mean_force_bounds",
     "reverse_drift_certificate",

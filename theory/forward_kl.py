@@ -29,6 +29,7 @@ __all__ = [
     "mass_forgetting_time",
     "mass_forgetting_ultimate",
     "old_mean_drift_forward",
+    "old_mean_drift_saddle",
     "simulate_forward_kl",
 ]
 
@@ -171,6 +172,26 @@ def old_mean_drift_forward(delta: ArrayLike, beta0: ArrayLike, T: ArrayLike) -> 
     with np.errstate(invalid="ignore"):
         certified = (back_rho <= safe_rho) & (back_v <= safe_v)
     return np.where(certified, safe_rho, np.where(time == 0.0, 0.0, np.nan)), leading
+
+
+def old_mean_drift_saddle(delta: ArrayLike, beta0: ArrayLike, T: ArrayLike) -> Array:
+    r"""[A] Drift of the joint forward flow with the Gaussian factor that the leading order leaves out.
+
+    ``sqrt(pi/8) e^(-delta^2/8) int_{s_T}^{s_0} 2 cosh(s/2) e^(-(s - 2)^2 / (2 delta^2)) ds``: the saddle value of ``E_n[r_o^2] delta``
+    along the separated path ``dt = -(1 + e^-s) ds``. It bends the sqrt(T) law: the local slope in ``log T`` is about
+    ``1/2 - (log T + 2) / delta^2``. Valid while the drift is small and ``BC sqrt(T)`` too. Statement `forward-drift-saddle`.
+    """
+    d, s0, time = np.broadcast_arrays(validate_separation(delta), logit(_mass(beta0, "beta0")), _time(T))
+    s_T = _separated_log_odds(s0, time)
+    width = s0 - s_T
+    panels = max(1, int(np.ceil(width.max(initial=0.0) / _PANEL)))
+    half = 0.5 * width / panels
+    total = np.zeros(width.shape)
+    for panel in range(panels):
+        x = (s_T + (2 * panel + 1) * half)[..., None] + half[..., None] * _GAUSS_NODES
+        factor = 2.0 * np.cosh(0.5 * x) * np.exp(-((x - 2.0) ** 2) / (2.0 * d[..., None] ** 2))
+        total = total + half * (_GAUSS_WEIGHTS * factor).sum(axis=-1)
+    return np.sqrt(np.pi / 8.0) * np.exp(-0.125 * d * d) * total
 
 
 def simulate_forward_kl(

@@ -20,6 +20,7 @@ from fstsim.theory.forward_kl import (
     mass_forgetting_time,
     mass_forgetting_ultimate,
     old_mean_drift_forward,
+    old_mean_drift_saddle,
 )
 from fstsim.theory.overlap import second_moment_constant
 from fstsim.theory.statement import Bounds, Derivation, Sample, Statement
@@ -537,6 +538,27 @@ DRIFT_LEADING = Statement(
 )
 
 
+def _saddle_drift(delta: Array, beta0: Array, T: Array) -> Bounds:
+    value = old_mean_drift_saddle(delta, beta0, T)
+    return value, value
+
+
+DRIFT_SADDLE = Statement(
+    slug="forward-drift-saddle",
+    title="The same with its Gaussian factor: a little slower than the square root",
+    status="A",
+    kind="approximation",
+    hypotheses="delta large, BC sqrt(T) small; here delta in [7, 10]",
+    latex=r"\mathrm{drift}(T)\approx\sqrt{\tfrac\pi8}\,e^{-\delta^2/8}\int_{s_T}^{s_0}2\cosh\tfrac s2\;e^{-(s-2)^2/2\delta^2}ds",
+    derive=lambda: nothing("saddle value of E_n[r_o^2] along the separated path"),
+    sample=DRIFT_LEADING.sample,
+    exact=_exact_drift,
+    bound=_saddle_drift,
+    figure="drift-vs-time",
+    test=_TEST,
+)
+
+
 def _half_time(delta: Array) -> Array:
     """``log t_{1/2}``: logarithm of the time at which the old mean is half way to the new data."""
     out = np.empty(delta.size)
@@ -583,5 +605,6 @@ STATEMENTS = (
     FORCE,
     DRIFT,
     DRIFT_LEADING,
+    DRIFT_SADDLE,
     HALF_TIME,
 )
