@@ -14,10 +14,10 @@ INPUTS := pyproject.toml constraints.txt
 PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce test test-slow nightly bench lint format types clean
+.PHONY: help reproduce test test-slow nightly nightly-check readme bench lint format types clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 reproduce: $(VENV)/.installed ## install, then make every figure, table and report.html in out/ (OUT=dir)
 	$(BIN)/fstsim reproduce --out "$(OUT)"
@@ -30,6 +30,12 @@ test-slow: $(VENV)/.installed-test ## run only the tests marked slow
 
 nightly: $(VENV)/.installed-test ## run all tests, slow ones too, with 2000 random Hypothesis examples
 	FSTSIM_HYPOTHESIS_PROFILE=nightly $(PYTEST) -n $(JOBS) -m "slow or not slow"
+
+nightly-check: $(VENV)/.installed ## a million random instances of every statement, into paper/data/checks.json
+	$(BIN)/python -m fstsim.paper.record_check
+
+readme: $(VENV)/.installed ## rewrite the README's table of statements from paper/data/checks.json
+	$(BIN)/python -m fstsim.paper.statement_table
 
 bench: $(VENV)/.installed-test ## time the hot paths on one core (reported, never asserted)
 	$(PYTEST) --benchmark-only --benchmark-columns=min,median,iqr,ops,rounds tests/benchmarks/bench_*.py

@@ -5,29 +5,42 @@ language-model laboratory in `fstsim.llm`, the figures in `fstsim.paper`.
 """
 
 from fstsim.errors import InputError
+from fstsim.method_loops import simulate_oapl, simulate_sdft
+from fstsim.method_objectives import OAPL, SDFT, TTTDiscover
 from fstsim.mixtures import GaussianMixture
-from fstsim.objectives import OBJECTIVES, ForwardKL, Objective, ReverseKL
+from fstsim.objectives import ForwardKL, Objective, ReverseKL
 from fstsim.optimizers import SGD, GradientDescent, GradientFlow
+from fstsim.replay_objectives import KLLeash, ReverseKLReplay
 from fstsim.simulate import gradient_flow, simulate
 from fstsim.trajectory import Trajectory
 from fstsim.two_mode import TwoModeProblem, TwoModeState
 
 __version__ = "0.1.0"
 
+# everything that `simulate` knows how to minimise, in paper order
+OBJECTIVES = (ForwardKL, ReverseKL, KLLeash, ReverseKLReplay, SDFT, TTTDiscover, OAPL)
+
 __all__ = [
+    "OAPL",
     "OBJECTIVES",
+    "SDFT",
     "SGD",
     "ForwardKL",
     "GaussianMixture",
     "GradientDescent",
     "GradientFlow",
     "InputError",
+    "KLLeash",
     "Objective",
     "ReverseKL",
+    "ReverseKLReplay",
+    "TTTDiscover",
     "Trajectory",
     "TwoModeProblem",
     "TwoModeState",
     "__version__",
     "gradient_flow",
     "simulate",
+    "simulate_oapl",
+    "simulate_sdft",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -86,9 +87,7 @@ class GaussianMixture:
 
     def component_log_prob(self, x: ArrayLike) -> Array:
         """``log N(x; mean_k, cov_k)`` in nats, ``(..., D) -> (..., K)``."""
-        x_D = self._points(x)
-        gap = x_D[..., None, :] - self.means  # (..., K, D)
-        y = np.linalg.solve(self._roots, gap[..., None])[..., 0]
+        y = self._solve(self._roots, self._points(x)[..., None, :] - self.means)
         return self._log_norms - 0.5 * (y * y).sum(axis=-1)
 
     def log_prob(self, x: ArrayLike) -> Array:
@@ -102,8 +101,8 @@ class GaussianMixture:
 
     def component_score(self, x: ArrayLike) -> Array:
         """Scores of the components, ``-cov_k^-1 (x - mean_k)``, ``(..., D) -> (..., K, D)``."""
-        y = np.linalg.solve(self._roots, (self._points(x)[..., None, :] - self.means)[..., None])
-        return -np.linalg.solve(np.swapaxes(self._roots, -1, -2), y)[..., 0]
+        y = self._solve(self._roots, self._points(x)[..., None, :] - self.means)
+        return -self._solve(np.swapaxes(self._roots, -1, -2), y)
 
     def score(self, x: ArrayLike) -> Array:
         """Score ``grad_x log p(x) = -sum_k r_k cov_k^-1 (x - mean_k)``, ``(..., D) -> (..., D)``."""
@@ -116,6 +115,14 @@ class GaussianMixture:
         k = rng.choice(self.components, size=n, p=self.weights / self.weights.sum())
         noise = rng.standard_normal((n, self.dimension))
         return self.means[k] + np.einsum("nij,nj->ni", self._roots[k], noise)
+
+    @staticmethod
+    def _solve(matrices: Array, right: Array) -> Array:
+        """``matrices[k]^-1 right[..., k, :]``: one factorisation a component, however many points there are."""
+        points_last = np.moveaxis(right, (-2, -1), (0, 1))  # (K, D, ...)
+        columns = points_last.reshape(*right.shape[-2:], math.prod(right.shape[:-2]))
+        solved: Array = np.linalg.solve(matrices, columns).astype(np.float64, copy=False)
+        return np.moveaxis(solved.reshape(points_last.shape), (0, 1), (-2, -1))
 
     def _points(self, x: ArrayLike) -> Array:
         x_D = np.asarray(x, dtype=np.float64)

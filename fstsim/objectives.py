@@ -3,7 +3,7 @@
 Each objective is a frozen dataclass with three methods (`Objective`): ``value(state)`` in nats, ``gradient(state)``
 exact, and ``estimate(state, rng, batch)``, the stochastic gradient of a batch. Gradients are `TwoModeState` objects
 in the problem's own coordinates; in them the means carry a factor ``cov^-1``. The set of objectives is the tuple
-`OBJECTIVES`, not a plug-in system: anything with the three methods can be passed to `simulate`.
+`fstsim.OBJECTIVES`, not a plug-in system: anything with the three methods can be passed to `simulate`.
 """
 
 from __future__ import annotations
@@ -198,5 +198,3 @@ class ReverseKL:
         target = (np.asarray(s_p), mu_o, mu_n)
         return _unwhitened(self.problem, reverse_kl_estimate(_whitened(self.problem, state), target, rng, batch))
 
-
-OBJECTIVES = (ForwardKL, ReverseKL)

@@ -154,13 +154,12 @@ def gradient_flow(
     def velocity(t: float, y: Array) -> Array:
         nonlocal evaluations
         evaluations += 1
-        gap = np.linalg.norm(y[1 : d + 1] - y[d + 1 :])
+        gap = np.asarray(np.linalg.norm(y[1 : d + 1] - y[d + 1 :]), dtype=np.float64)
         if evaluations > _MOST_EVALUATIONS or not (np.isfinite(y).all() and gap <= MAX_SCALE):
             raise RuntimeError(f"the flow could not be solved to rtol {how.rtol:g} beyond time {t:g} of {duration:g}")
         state = unpack(y)
         g = objective.gradient(state)
         out = np.zeros_like(y)
-        gap = np.asarray(np.linalg.norm(y[1 : d + 1] - y[d + 1 :]), dtype=np.float64)
         out[0] = weight_velocity(state.log_odds, g.log_odds, gap, how.geometry)
         if how.train == "all":
             # the whitened gradient is L' times the original one

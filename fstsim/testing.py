@@ -33,6 +33,7 @@ its gradient with differences of its value. Needs the `hypothesis` package (``pi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -211,10 +212,8 @@ def check_claim(
             raise AssertionError
 
     if violations:
-        try:
+        with suppress(AssertionError):
             shrink()
-        except AssertionError:
-            pass
     ratios = np.array([ratio for ratio, _, _ in drawn])
     finite = ratios[np.isfinite(ratios) & (ratios > 0.0)]
     closeness = ratios if kind == "equal" else -ratios

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -176,7 +175,7 @@ class Trajectory:
                     header["alpha"], data["problem_mean_old"], data["problem_mean_new"], data["problem_covariance"]
                 )
                 names = ("step", "time", "samples", "log_odds", "mean_old", "mean_new")
-                return Trajectory(problem, *(data[name] for name in names), status=header["status"])
+                return Trajectory(problem, **{name: data[name] for name in names}, status=header["status"])
         except FileNotFoundError as error:
             raise InputError(f"no trajectory at {path}") from error
         except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile, zlib.error) as error:

@@ -105,7 +105,7 @@ def _package_values(p: dict[str, float]) -> dict[str, float]:
         "replayRate": forward(p["replay"]),
         "plainTiltMass": float(expit(s0 - 1.0 / p["tau"])),
         "entropicTiltMass": float(expit(entropic_tilt_log_odds(s0, 1.0, p["tau"]))),
-        "forwardLeashMass": float(expit(kl_leash_equilibrium(s0, p["tau"], direction="forward"))),
+        "forwardLeashMass": float(kl_leash_equilibrium(s0, p["tau"], direction="forward")),
         "timeSlow": float(time_to_reward(base, goal, 1.0)),
         "timeGradient": float(time_to_reward(base, goal, 1.0, 1.0, p["capacity"], fast="gradient")),
         "timeSearch": float(time_to_reward(base, goal, 1.0, 10.0, p["capacity"], fast="search")),

@@ -1,0 +1,254 @@
+"""What a person sees in the terminal: tables that fit one screen, progress with a rate, errors of one line."""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from tqdm import tqdm
+
+from fstsim.sweep import AXES
+
+_WIDTH = 100
+_ROWS = 30  # of a table that could be long
+_QUIET_SECONDS = 10.0  # between lines of progress where there is no terminal
+
+_MEANINGS = {
+    "step": "update",
+    "time": "1/learning rate; updates unless a flow",
+    "samples": "drawn by one learner",
+    "reward": "probability of the new region",
+    "old_mass": "weight of the old mode",
+    "old_region_mass": "probability of the old region",
+    "drift": "shift of the old mean, standard deviations",
+    "kl_to_base": "KL(now || start), nats",
+    "kl_from_base": "KL(start || now), nats",
+    "entropy": "of the choice of mode, nats",
+    "relearn": "time back to old mass 0.9",
+}
+
+
+def show(*tables: Table | str) -> None:
+    """Print tables and lines on stdout, at most 100 columns wide."""
+    console = Console(highlight=False)
+    console.width = min(_WIDTH, console.width) if sys.stdout.isatty() else _WIDTH
+    for table in tables:
+        console.print(table if isinstance(table, Table) else Text(table, overflow="fold"))
+
+
+def complain(message: str) -> None:
+    """Print one line on stderr, whatever ``message`` holds."""
+    sys.stderr.write(f"fstsim: {' '.join(message.split())}\n")
+
+
+def unboxed(text: str) -> str:
+    """The one line that an error box of tyro says: what is wrong, then what is allowed."""
+    parts: list[list[str]] = [[]]
+    for line in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines():
+        inside = line.strip("│ ")
+        if line.startswith("│") and set(inside) == {"─"}:
+            parts.append([])
+        elif line.startswith("│") and not inside.startswith("For full helptext"):
+            parts[-1].append(inside)
+    what, *more = [part for part in parts if part] or [["malformed command line"]]
+    said = " ".join(what).removeprefix("Error parsing ").rstrip(".")
+    if not more:
+        return said
+    first, *rest = more[0]
+    if first.startswith("Argument helptext"):
+        return f"{said}; expected {rest[0]}"
+    if first.startswith("Perhaps you meant"):
+        return f"{said}; perhaps you meant {rest[0]}"
+    return f"{said}; {' '.join(more[0])}"
+
+
+class Progress:
+    """A bar on stderr with rate, time left and a note; without a terminal, a line every ten seconds.
+
+    Nothing is drawn before the first :meth:`at`, so that an error in the input stays the only line.
+    """
+
+    def __init__(self, what: str, total: float, unit: str) -> None:
+        self._what, self._total, self._unit = what, total, unit
+        self._bar: tqdm[Any] | None = None
+        self._start = self._spoken = time.monotonic()
+        self._first = self._done = 0.0
+
+    def at(self, done: float, note: str = "") -> None:
+        """``done`` of the total is done; the first call says where the work begins."""
+        self._done = done
+        if sys.stderr.isatty():
+            if self._bar is None:
+                self._bar = tqdm(
+                    total=self._total,
+                    initial=done,
+                    desc=self._what,
+                    unit=self._unit,
+                    unit_scale=True,
+                    smoothing=0.05,
+                    dynamic_ncols=True,
+                    leave=False,
+                )
+            self._bar.set_postfix_str(note, refresh=False)
+            self._bar.update(done - self._bar.n)
+        elif self._spoken == self._start:
+            self._first = done
+            self._speak(note)
+        elif time.monotonic() - self._spoken > _QUIET_SECONDS:
+            self._speak(note)
+
+    def add(self, amount: float, note: str = "") -> None:
+        """``amount`` more is done."""
+        self.at(self._done + amount, note)
+
+    def close(self) -> None:
+        """Remove the bar."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def _speak(self, note: str) -> None:
+        self._spoken = time.monotonic()
+        elapsed, made = self._spoken - self._start, self._done - self._first
+        left = f", {(self._total - self._done) * elapsed / made:.0f} s left" if made > 0.0 else ""
+        where = f"{self._what}: {self._done:,.0f} of {self._total:,.0f} {self._unit.strip()}"
+        sys.stderr.write(f"{where}{left}{f' ({note})' if note else ''}\n")
+        sys.stderr.flush()
+
+
+def _table(first: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    table.add_column(first, no_wrap=True)
+    return table
+
+
+def _number(value: float | None) -> str:
+    """Three significant digits in at most seven characters."""
+    if value is None or math.isnan(value):
+        return "-"
+    if value != 0.0 and math.isfinite(value) and not 1e-3 <= abs(value) < 1e4:
+        mantissa, exponent = f"{value:.0e}".split("e")
+        return f"{mantissa}e{int(exponent)}"
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:#.3g}".rstrip(".")
+
+
+def _spread(check: Mapping[str, Any], name: str) -> str:
+    values = check[name]
+    if values is None:
+        return "-"
+    if check["kind"] == "approximation":  # how far approximation / actual is from 1
+        low, middle, high = (abs(100.0 * (v - 1.0)) for v in values)
+        return f"{middle:.2g}% {max(low, high):.2g}%"
+    return " ".join(map(_number, values))
+
+
+def check_table(checks: Sequence[Mapping[str, Any]]) -> Table:
+    """One row a statement, from `CheckResult.to_dict`."""
+    table = _table("statement")
+    table.add_column("", no_wrap=True)
+    for name in ("examples", "violated", "upper / actual", "actual / lower"):
+        table.add_column(name, justify="right")
+    for c in checks:
+        bad = c["violations"] > 0
+        count = "-" if c["kind"] == "approximation" and not bad else f"{c['violations']:,}"
+        cells = (c["slug"], f"[{c['status']}]", f"{c['examples']:,}", count, _spread(c, "upper"), _spread(c, "lower"))
+        table.add_row(*map(Text, cells), style="bold red" if bad else None)
+    return table
+
+
+def section_table(sections: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
+    """One row a section of the theory: the same as `check_table` on one screen, however many statements there are."""
+    table = _table("section")
+    for name in ("statements", "[T]", "[A]", "[N]", "examples", "violated", "upper / actual", "actual / lower"):
+        table.add_column(Text(name), justify="right")
+    for section, checks in sections.items():
+        bad = sum(c["violations"] for c in checks)
+        marks = [sum(c["status"] == mark for c in checks) for mark in "TAN"]
+        counts = [f"{n:,}" for n in (len(checks), *marks, sum(c["examples"] for c in checks), bad)]
+        spreads = []
+        for name in ("upper", "lower"):
+            values = [c[name] for c in checks if c[name] is not None and c["kind"] != "approximation"]
+            whole = (
+                (min(v[0] for v in values), median(v[1] for v in values), max(v[2] for v in values)) if values else None
+            )
+            spreads.append(_spread({"kind": "bound", name: whole}, name))
+        table.add_row(section, *counts, *spreads, style="bold red" if bad else None)
+    return table
+
+
+def check_summary(checks: Sequence[Mapping[str, Any]]) -> str:
+    """What the table adds up to, how to read it, and an instance of each violation, to the last digit."""
+    drawn, skipped, violations = (sum(c[name] for c in checks) for name in ("examples", "skipped", "violations"))
+    seconds = sum(c["seconds"] for c in checks)
+    lines = [
+        f"{len(checks)} statements, {drawn:,} examples ({skipped:,} skipped), {violations:,} violations, {seconds:.1f} s.",
+        "[T] proved, [A] asymptotic, [N] numeric only. Ratios: min, median, max; 1 is tight. Approximations",
+        "cannot be violated: median and largest deviation. Skipped: nothing is claimed there.",
+    ]
+    return "\n".join([*lines, *violating_instances(checks)])
+
+
+def violating_instances(checks: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One line for each violated statement: an instance that violates it, to the last digit."""
+    return [
+        f"violated: {c['slug']} at " + ", ".join(f"{name} = {value!r}" for name, value in c["worst"].items())
+        for c in checks
+        if c["violations"]
+    ]
+
+
+def run_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
+    """Start, middle and end (of what is finite) of each column of metrics.jsonl, with standard errors if it has them."""
+    rows = [row for row in rows if row["old_mass"] is not None]
+    table = _table("column")
+    table.title, table.title_justify = title, "left"
+    for name in ("start", "middle", "end"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("meaning")
+
+    def cell(row: Mapping[str, Any], name: str) -> str:
+        error = row.get(f"{name}_se")
+        if name in ("step", "samples"):
+            return f"{row[name]:,}"
+        return _number(row[name]) + (f" ± {error:.1g}" if error is not None else "")
+
+    for name, meaning in _MEANINGS.items():
+        chosen = (rows[0], rows[len(rows) // 2], rows[-1])
+        table.add_row(name, *(cell(row, name) for row in chosen), meaning)
+    return table
+
+
+def sweep_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
+    """Ends of the first trajectories of a sweep: what varies between them, then what was measured."""
+    varied = [name for name in (*AXES, "seed") if len({row[name] for row in rows}) > 1]
+    diverged = sum(row["status"] == "diverged" for row in rows)
+    table = _table("index")
+    shown = f", of which {_ROWS} here" if len(rows) > _ROWS else ""
+    table.title = f"{title}: {len(rows):,} trajectories, {diverged:,} diverged{shown}"
+    table.title_justify = "left"
+    names = [*varied, "old_mass", "old_region_mass", "drift", "peak_drift", "kl_to_base"]
+    for name in names:
+        table.add_column(name.replace("_", " "), justify="right")
+    for row in rows[:_ROWS]:
+        end = [str(int(row[name])) if name == "seed" else _number(row[name]) for name in names]
+        table.add_row(str(row["index"]), *end, style="bold red" if row["status"] == "diverged" else None)
+    return table
+
+
+def figure_table(figures: Sequence[tuple[str, str, Sequence[Path]]]) -> Table:
+    """Name, title and files of each figure drawn."""
+    table = _table("figure")
+    for name in ("title", "files"):
+        table.add_column(name)
+    for name, title, paths in figures:
+        table.add_row(name, title, "\n".join(map(str, paths)))
+    return table

@@ -1,0 +1,244 @@
+"""One simulation as a run directory, written in segments: it can be killed at any moment and continued.
+
+A directory holds ``config.json``, ``environment.json``, ``metrics.jsonl`` (one row a step, the initial state
+included) and ``checkpoint.npz`` (the trajectory so far and, in the same file, the state of the generator, so that
+the two can never disagree). Whoever calls `run_simulation` again with the same configuration gets, to the last bit,
+what an uninterrupted call would have given.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args, get_type_hints
+
+import numpy as np
+
+from fstsim.errors import InputError
+from fstsim.objectives import ForwardKL, Objective, ReverseKL
+from fstsim.optimizers import SGD, Geometry, GradientDescent, GradientFlow, Optimizer, Trained
+from fstsim.records import environment, prepare_directory, read_json, row_line, write_json, write_text
+from fstsim.simulate import simulate
+from fstsim.trajectory import Trajectory
+from fstsim.two_mode import TwoModeProblem, TwoModeState
+
+_SEGMENTS = 50  # checkpoints of a run by default
+_LARGEST_HISTORY = 50_000_000  # numbers kept of all states: 400 MB
+_LARGEST_BATCH = 10_000_000  # numbers drawn in one SGD step: 80 MB
+_FARTHEST = 40.0  # of any two means at the start; the integrals are exact up to 64
+_LONGEST_TIME = 1e12  # of a flow
+
+Progress = Callable[[int, float], None]
+
+
+@dataclass(frozen=True)
+class SimulationConfig:
+    """What is minimised, from where, and how."""
+
+    objective: Literal["forward", "reverse"] = "forward"
+    """forward: KL(train || learner), supervised fine-tuning; reverse: KL(learner || target), reinforcement learning"""
+    old_fraction: float = 0.0
+    """share of old data in the training set of the forward objective, 0 to 1 (0: new data only)"""
+    alpha: float = 0.5
+    """old mass of the target of the reverse objective, between 0 and 1"""
+    separation: float = 3.0
+    """Mahalanobis distance of the old and the new mean, standard deviations"""
+    dimension: int = 1
+    """dimension of a sample"""
+    beta0: float = 0.5
+    """old mass of the learner at the start, between 0 and 1"""
+    new_error: float = 0.0
+    """error of the learner's new mean at the start, standard deviations; positive is away from the old mean"""
+    optimizer: Literal["flow", "descent", "sgd"] = "sgd"
+    """flow: exact gradient flow; descent: exact gradients in steps; sgd: gradients of finite batches"""
+    geometry: Geometry = "logit"
+    """metric of the weight: logit, probability, complete data (em) or Fisher-Rao"""
+    train: Trained = "all"
+    """train the weight and both means, or hold the means fixed"""
+    lr: float = 0.1
+    """learning rate; a flow records at times lr, 2 lr, ..., so that its rows compare with those of descent and sgd"""
+    growth: float = 1.0
+    """factor from one time interval of a flow to the next; above 1 the times are geometric, as power laws want"""
+    steps: int = 500
+    """steps, each a row of metrics.jsonl"""
+    batch: int = 32
+    """samples in one step of sgd"""
+    replicates: int = 1
+    """independent learners under sgd; rows are then their means, with standard errors"""
+    seed: int = 0
+    """seed of the batches of sgd"""
+
+    def __post_init__(self) -> None:
+        """Raise InputError, naming the field and what is allowed, unless the run makes sense."""
+        hints = get_type_hints(SimulationConfig)
+        for name, kind in hints.items():
+            value = getattr(self, name)
+            if kind is int:
+                if isinstance(value, bool) or not isinstance(value, int):
+                    raise InputError(f"{name} must be an integer, got {value!r}")
+            elif kind is float:
+                if isinstance(value, bool) or not isinstance(value, (int, float)):
+                    raise InputError(f"{name} must be a number, got {value!r}")
+                object.__setattr__(self, name, float(value))
+            elif value not in get_args(kind):
+                raise InputError(f"{name} must be one of {', '.join(get_args(kind))}; got {value!r}")
+        self._check_ranges()
+        self._check_combinations()
+
+    def _check_ranges(self) -> None:
+        for name, low, high in (
+            ("dimension", 1, 1000),
+            ("steps", 1, 100_000),
+            ("batch", 1, 1_000_000),
+            ("replicates", 1, 10_000),
+            ("seed", 0, 2**63 - 1),
+        ):
+            if not low <= getattr(self, name) <= high:
+                raise InputError(f"{name} must lie in {low}..{high}, got {getattr(self, name)}")
+        if not 0.0 <= self.old_fraction <= 1.0:
+            raise InputError(f"old_fraction must lie in [0, 1], got {self.old_fraction}")
+        for name in ("alpha", "beta0"):
+            if not 0.0 < getattr(self, name) < 1.0:
+                raise InputError(f"{name} must lie strictly between 0 and 1, got {getattr(self, name)}")
+        if not 0.0 < self.separation <= _FARTHEST:
+            raise InputError(f"separation must lie in (0, {_FARTHEST:g}], got {self.separation}")
+        if not self.separation + abs(self.new_error) <= _FARTHEST:
+            raise InputError(f"separation + |new_error| must be at most {_FARTHEST:g}, got new_error {self.new_error}")
+        if not 0.0 < self.lr <= 1e6:
+            raise InputError(f"lr must lie in (0, 1e6], got {self.lr}")
+        if not 1.0 <= self.growth <= 10.0:
+            raise InputError(f"growth must lie in [1, 10], got {self.growth}")
+
+    def _check_combinations(self) -> None:
+        if self.optimizer != "sgd" and self.replicates != 1:
+            raise InputError(f"replicates must be 1 with optimizer {self.optimizer}: only sgd is random")
+        if self.optimizer != "flow" and self.growth != 1.0:
+            raise InputError(f"growth must be 1 with optimizer {self.optimizer}: only a flow has uneven times")
+        if self.objective == "reverse" and self.old_fraction != 0.0:
+            raise InputError("old_fraction belongs to the forward objective: leave it at 0 with reverse")
+        if self.objective == "reverse" and self.optimizer == "sgd" and self.batch < 2:
+            raise InputError("batch must be at least 2 with the reverse objective: its baseline leaves one sample out")
+        with np.errstate(over="ignore"):
+            last = self.flow().times(self.steps, self.steps)[0] if self.optimizer == "flow" else 0.0
+        if not last <= _LONGEST_TIME:
+            raise InputError(f"the flow must end by time {_LONGEST_TIME:g}, got {last:g}: lower steps, growth or lr")
+        kept = (self.steps + 1) * self.replicates * (2 * self.dimension + 1)
+        if kept > _LARGEST_HISTORY:
+            raise InputError(
+                f"steps x replicates x (2 dimension + 1) must be at most {_LARGEST_HISTORY:,}, got {kept:,}"
+            )
+        drawn = self.batch * self.replicates * self.dimension
+        if self.optimizer == "sgd" and drawn > _LARGEST_BATCH:
+            raise InputError(f"batch x replicates x dimension must be at most {_LARGEST_BATCH:,}, got {drawn:,}")
+
+    def problem(self) -> TwoModeProblem:
+        """Unit covariance, the old mean at 0, the new one on the first axis."""
+        return TwoModeProblem.separated(self.separation, self.alpha, self.dimension)
+
+    def objective_of(self, problem: TwoModeProblem) -> Objective:
+        """The objective of this run on ``problem``."""
+        return ForwardKL(problem, self.old_fraction) if self.objective == "forward" else ReverseKL(problem)
+
+    def initial_of(self, problem: TwoModeProblem) -> TwoModeState:
+        """State of one learner at the start: its old component is right."""
+        return problem.initial(self.beta0, self.new_error * np.eye(self.dimension)[0])
+
+    def flow(self) -> GradientFlow:
+        """The gradient flow that a run follows, or is compared with."""
+        return GradientFlow(self.lr, self.growth, self.geometry, self.train)
+
+    def optimizer_of(self) -> Optimizer:
+        """The optimizer of this run."""
+        if self.optimizer == "flow":
+            return self.flow()
+        if self.optimizer == "descent":
+            return GradientDescent(self.lr, self.geometry, self.train)
+        return SGD(self.lr, self.batch, self.geometry, self.train)
+
+
+def run_simulation(
+    config: SimulationConfig, out: Path, progress: Progress | None = None, segment: int | None = None
+) -> Trajectory:
+    """Run, continue or only load the simulation in directory ``out``; its trajectory so far is safe after each segment.
+
+    ``segment`` is the number of steps between checkpoints (a fiftieth of the run by default); a flow restarts its
+    solver there, so it belongs to the run like a field of ``config``. ``progress(k, old_mass)`` is called with the
+    steps done and the mean old mass at the last checkpoint. Returns early, with status ``diverged``, when a
+    learner leaves the domain. Raises InputError when ``out`` holds another run, or something else.
+    """
+    every = segment if segment is not None else -(-config.steps // _SEGMENTS)
+    if every < 1:
+        raise InputError(f"segment must be at least 1, got {every}")
+    _claim(config, out, every)
+    problem = config.problem()
+    objective, optimizer, rng = config.objective_of(problem), config.optimizer_of(), np.random.default_rng(config.seed)
+    checkpoint = out / "checkpoint.npz"
+    if checkpoint.exists():
+        trajectory = Trajectory.load(checkpoint)
+        with np.load(checkpoint, allow_pickle=False) as data:
+            rng.bit_generator.state = json.loads(str(data["generator"]))
+    else:
+        start = config.initial_of(problem)
+        if config.replicates > 1:
+            shape = (config.replicates, config.dimension)
+            means = (np.broadcast_to(m, shape) for m in (start.mean_old, start.mean_new))
+            start = TwoModeState(np.full(config.replicates, start.log_odds), *means)
+        trajectory = simulate(problem, objective, start, optimizer, 0, rng)
+    lines = _lines(trajectory, 0, 0)
+    for done in range(0, trajectory.steps, every):
+        # by segments as they were written: sums over blocks of another length could round differently
+        lines += _lines(trajectory, done + 1, min(done + every, trajectory.steps))
+    while trajectory.steps < config.steps and trajectory.status == "completed":
+        done, mass = trajectory.steps, float(trajectory.old_mass[-1].mean())
+        report = None if progress is None else lambda k, d=done, m=mass: progress(d + k, m)
+        steps = min(every, config.steps - done)
+        trajectory = trajectory.then(
+            simulate(problem, objective, trajectory.state(), optimizer, steps, rng, report, start=done)
+        )
+        trajectory.save(checkpoint, generator=json.dumps(rng.bit_generator.state))
+        lines += _lines(trajectory, done + 1, trajectory.steps)
+        write_text(out / "metrics.jsonl", "".join(lines))
+    metrics = out / "metrics.jsonl"
+    if not metrics.exists() or metrics.read_text(encoding="utf-8") != "".join(lines):
+        write_text(metrics, "".join(lines))  # killed between the last checkpoint and its rows
+    return trajectory
+
+
+def _claim(config: SimulationConfig, out: Path, every: int) -> None:
+    """Make ``out`` the directory of this run, or make sure that it is; InputError if it is something else's."""
+    wanted: dict[str, Any] = {**dataclasses.asdict(config), "segment": every}
+    path = out / "config.json"
+    if path.exists():
+        found = read_json(path)
+        if not isinstance(found, dict) or found.keys() != wanted.keys():
+            raise InputError(f"{path} is not the configuration of a simulation: choose another --out")
+        for name, value in wanted.items():
+            if found[name] != value:
+                raise InputError(f"{out} holds a run with {name} {found[name]}, not {value}: choose another --out")
+    elif out.is_dir() and any(not file.name.endswith(".tmp") for file in out.iterdir()):
+        raise InputError(f"{out} is not empty and holds no run: choose a new or an empty --out")
+    prepare_directory(out)
+    for leftover in out.glob(".*.tmp"):  # of a write that was killed
+        leftover.unlink(missing_ok=True)
+    if not path.exists():
+        write_json(path, wanted)
+    if not (out / "environment.json").exists():
+        write_json(out / "environment.json", environment(config.seed))
+
+
+def _lines(trajectory: Trajectory, first: int, last: int) -> list[str]:
+    """Rows ``first..last`` of metrics.jsonl; over replicates, means with standard errors in ``<column>_se``."""
+    rows = np.r_[0, max(first, 1) : last + 1]  # the base comes along: the KL columns refer to it
+    names = ("step", "time", "samples", "log_odds", "mean_old", "mean_new")
+    part = Trajectory(trajectory.problem, *(getattr(trajectory, name)[rows] for name in names))
+    table = {}
+    for name, values in part.columns().items():
+        if values.ndim == 1:
+            table[name] = values
+        else:
+            table[name] = values.mean(axis=1)
+            table[f"{name}_se"] = values.std(axis=1, ddof=1) / np.sqrt(values.shape[1])
+    return [row_line({name: values[i] for name, values in table.items()}) for i in range(first > 0, rows.size)]

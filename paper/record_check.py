@@ -1,0 +1,80 @@
+"""``make nightly-check``: a million random instances of every statement, recorded in ``paper/data/checks.json``.
+
+One statement a process at a time, written after each, so that an interrupted night goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import joblib
+import tyro
+
+from fstsim.console import Progress, check_table, show, violating_instances
+from fstsim.records import environment, plain, read_json, write_json
+from fstsim.theory import ALL_STATEMENTS, check_statement, find_statements
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to record."""
+
+    examples: int = 1_000_000
+    """Random instances of each statement (fewer where every instance is a flow of its own)."""
+    seed: int = 1
+    """Seed of the instances."""
+    jobs: int = -1
+    """Processes (-1: one a core)."""
+    out: Path = Path("paper/data/checks.json")
+    """Where the results go; statements that stand there with the same seed and number are not run again."""
+
+
+def _check(slug: str, examples: int, seed: int) -> dict[str, Any]:
+    result: dict[str, Any] = plain(check_statement(find_statements(slug)[0], examples, seed).to_dict())
+    return result
+
+
+def record(config: Config) -> list[dict[str, Any]]:
+    """Run what is missing and return all results in paper order; the file is rewritten after every statement."""
+    done: dict[str, dict[str, Any]] = {}
+    if config.out.exists():
+        old = read_json(config.out)
+        if (old["asked"], old["seed"]) == (config.examples, config.seed):
+            done = {check["slug"]: check for check in old["checks"]}
+    order = [s.slug for s in ALL_STATEMENTS]
+    missing = [slug for slug in order if slug not in done]
+    progress = Progress("nightly check", len(order), "statements")
+    progress.at(len(order) - len(missing))
+    runs = joblib.Parallel(n_jobs=config.jobs, return_as="generator_unordered")(
+        joblib.delayed(_check)(slug, config.examples, config.seed) for slug in missing
+    )
+    for result in runs:
+        done[result["slug"]] = result
+        progress.add(1, result["slug"])
+        write_json(
+            config.out,
+            {
+                "asked": config.examples,
+                "checks": [done[slug] for slug in order if slug in done],
+                "command": "make nightly-check",
+                "date": datetime.date.today().isoformat(),
+                "environment": environment(config.seed),
+                "seed": config.seed,
+            },
+        )
+    progress.close()
+    return [done[slug] for slug in order]
+
+
+def main() -> int:
+    """Command line of the record; 1 if a statement was violated."""
+    checks = record(tyro.cli(Config))
+    show(check_table(checks), *violating_instances(checks))
+    return int(any(check["violations"] for check in checks))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,122 @@
+"""A mistake in the input is one line on stderr (what, where, what is allowed), exit code 2, and nothing is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fstsim.__main__ import main
+
+# command line -> what its one line must say
+MISTAKES = {
+    "": "reproduce, figures, check, simulate, sweep, explore",
+    "simulat": "reproduce, figures, check, simulate, sweep, explore",
+    "simulate extra": "extra",
+    "simulate --lrr 3": "--lr",
+    "simulate --lr": "--lr",
+    "simulate --lr fast": "--lr",
+    "simulate --lr 0": "lr must lie in (0, 1e6]",
+    "simulate --lr nan": "lr must lie in (0, 1e6]",
+    "simulate --steps 1.5": "--steps INT",
+    "simulate --steps 0": "steps must lie in 1..100000",
+    "simulate --objective sideways": "forward",
+    "simulate --geometry flat": "fisher",
+    "simulate --alpha 1": "alpha must lie strictly between 0 and 1",
+    "simulate --beta0 -0.1": "beta0 must lie strictly between 0 and 1",
+    "simulate --old-fraction 1.1": "old_fraction must lie in [0, 1]",
+    "simulate --separation 0": "separation must lie in (0, 40]",
+    "simulate --separation inf": "separation must lie in (0, 40]",
+    "simulate --separation 30 --new-error -11": "separation + |new_error| must be at most 40",
+    "simulate --seed -1": "seed must lie in",
+    "simulate --batch 0": "batch must lie in",
+    "simulate --objective reverse --batch 1": "batch must be at least 2",
+    "simulate --objective reverse --old-fraction 0.5": "old_fraction belongs to the forward objective",
+    "simulate --optimizer descent --replicates 4": "only sgd is random",
+    "simulate --growth 1.1": "only a flow has uneven times",
+    "simulate --optimizer flow --growth 2 --steps 200": "the flow must end by time 1e+12",
+    "simulate --steps 100000 --replicates 10000": "must be at most 50,000,000",
+    "simulate --batch 1000000 --dimension 11": "must be at most 10,000,000",
+    "simulate --out file": "file is not a directory",
+    "simulate --out file/below": "file is not a directory",
+    "simulate --out full": "full is not empty and holds no run",
+    "simulate --out /proc/here": "cannot write in /proc/here",
+    "figures no-such-figure": "allowed: mass-forgetting",
+    "figures --out file geometry": "file is not a directory",
+    "figures --format svg": "--format",
+    "check --examples 0": "examples must lie in 1..",
+    "check --examples many": "--examples INT",
+    "check --statement no-such-statement": "allowed: logistic-normal",
+    "check --seed -3": "seed must be at least 0",
+    "sweep --separation": "separation is empty",
+    "sweep --separation two": "--separation",
+    "sweep --beta0 0.5 1.5": "beta0 must lie strictly between 0 and 1",
+    "sweep --jobs 0": "jobs must not be 0",
+    "sweep --out file": "file is not a directory",
+    "explore --out full": "full is a directory",
+    "explore --out file/page.html": "file is not a directory",
+    "reproduce --examples -5": "examples must lie in 1..",
+    "reproduce --out file": "file is not a directory",
+}
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with a file and a folder in which a file lies."""
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("mine too")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def contents(place: Path) -> dict[str, str | None]:
+    return {str(p.relative_to(place)): p.read_text() if p.is_file() else None for p in sorted(place.rglob("*"))}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_one_line_code_2_nothing_written(mistake: str, place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    before = contents(place)
+    code = main(mistake.split())
+    out, err = capfd.readouterr()
+    assert code == 2
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith("fstsim: error: ")
+    assert MISTAKES[mistake] in err
+    assert contents(place) == before
+
+
+RUN = ["simulate", "--optimizer", "descent", "--steps", "3", "--out", "run"]
+
+
+def test_a_run_directory_of_another_configuration(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(RUN) == 0
+    before = {path: path.read_bytes() for path in (place / "run").iterdir()}
+    capfd.readouterr()
+    assert main([*RUN, "--lr", "0.2"]) == 2
+    assert capfd.readouterr().err == "fstsim: error: run holds a run with lr 0.1, not 0.2: choose another --out\n"
+    assert {path: path.read_bytes() for path in (place / "run").iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("config.json", lambda _: b"{ not what it was"),
+        ("config.json", lambda _: b"[]"),
+        ("checkpoint.npz", lambda _: b"{ not what it was"),
+        ("checkpoint.npz", lambda content: content[: len(content) // 2]),
+    ],
+)
+def test_a_damaged_run_directory(
+    name: str, damage: Callable[[bytes], bytes], place: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(RUN) == 0
+    capfd.readouterr()
+    path = place / "run" / name
+    path.write_bytes(damage(path.read_bytes()))
+    assert main(RUN) == 2
+    err = capfd.readouterr().err
+    assert err.count("\n") == 1
+    assert name in err
