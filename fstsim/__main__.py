@@ -68,16 +68,15 @@ class Reproduce:
         # in units of a statement, whose check takes about a tenth of the time of a figure
         figure_share = 10
         sections: dict[str, list[dict[str, Any]]] = {}
-        paths = []
+        checks, paths = [], []
         total = len(ALL_STATEMENTS) + figure_share * len(FIGURES)
         with contextlib.closing(Progress("reproduce", total, "parts")) as progress:
             for statement in ALL_STATEMENTS:
                 progress.add(0, f"checking {statement.slug}")
                 section = statement.sample.__module__.rpartition(".")[2].removesuffix("_statements").replace("_", " ")
-                check = check_statement(statement, self.examples, self.seed).to_dict()
-                sections.setdefault(section, []).append(check)
+                checks.append(check_statement(statement, self.examples, self.seed).to_dict())
+                sections.setdefault(section, []).append(checks[-1])
                 progress.add(1)
-            checks = [check for section in sections.values() for check in section]
             write_json(self.out / "checks.json", plain(checks))
             for figure in FIGURES.values():
                 progress.add(0, f"drawing {figure.name}")

@@ -83,10 +83,11 @@ class Progress:
         self._bar: tqdm[Any] | None = None
         self._start = self._spoken = time.monotonic()
         self._first = self._done = 0.0
+        self._note = ""
 
     def at(self, done: float, note: str = "") -> None:
-        """``done`` of the total is done; the first call says where the work begins."""
-        self._done = done
+        """``done`` of the total is done; the first call says where the work begins. An empty note keeps the last one."""
+        self._done, self._note = done, note or self._note
         if sys.stderr.isatty():
             if self._bar is None:
                 self._bar = tqdm(
@@ -99,13 +100,13 @@ class Progress:
                     dynamic_ncols=True,
                     leave=False,
                 )
-            self._bar.set_postfix_str(note, refresh=False)
+            self._bar.set_postfix_str(self._note, refresh=False)
             self._bar.update(done - self._bar.n)
         elif self._spoken == self._start:
             self._first = done
-            self._speak(note)
+            self._speak()
         elif time.monotonic() - self._spoken > _QUIET_SECONDS:
-            self._speak(note)
+            self._speak()
 
     def add(self, amount: float, note: str = "") -> None:
         """``amount`` more is done."""
@@ -116,12 +117,12 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
 
-    def _speak(self, note: str) -> None:
+    def _speak(self) -> None:
         self._spoken = time.monotonic()
         elapsed, made = self._spoken - self._start, self._done - self._first
         left = f", {(self._total - self._done) * elapsed / made:.0f} s left" if made > 0.0 else ""
         where = f"{self._what}: {self._done:,.0f} of {self._total:,.0f} {self._unit.strip()}"
-        sys.stderr.write(f"{where}{left}{f' ({note})' if note else ''}\n")
+        sys.stderr.write(f"{where}{left}{f' ({self._note})' if self._note else ''}\n")
         sys.stderr.flush()
 
 

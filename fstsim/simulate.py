@@ -13,7 +13,7 @@ from fstsim.logistic_normal import MAX_SCALE
 from fstsim.objectives import Objective
 from fstsim.optimizers import SGD, GradientDescent, GradientFlow, Optimizer, weight_step, weight_velocity
 from fstsim.trajectory import Trajectory
-from fstsim.two_mode import TwoModeProblem, TwoModeState
+from fstsim.two_mode import TwoModeProblem, TwoModeState, rows_times
 
 Array = NDArray[np.float64]
 
@@ -114,8 +114,8 @@ def _run_descent(
             separation = _separation(problem, m_o, m_n) if optimizer.geometry == "fisher" else np.zeros(s.shape)
             history.log_odds[k + 1] = weight_step(s, gradient.log_odds, separation, optimizer.lr, optimizer.geometry)
             if optimizer.train == "all":
-                history.mean_old[k + 1] = m_o - optimizer.lr * (gradient.mean_old @ problem.covariance)
-                history.mean_new[k + 1] = m_n - optimizer.lr * (gradient.mean_new @ problem.covariance)
+                history.mean_old[k + 1] = m_o - optimizer.lr * rows_times(problem.covariance, gradient.mean_old)
+                history.mean_new[k + 1] = m_n - optimizer.lr * rows_times(problem.covariance, gradient.mean_new)
                 # Learners beyond the range of the integrals are on their way to infinity.
                 gap = _separation(problem, history.mean_old[k + 1], history.mean_new[k + 1])
                 here = (gap <= MAX_SCALE) & np.isfinite(history.log_odds[k + 1])

@@ -22,6 +22,12 @@ def _vector(value: ArrayLike, name: str) -> Array:
     return v
 
 
+def rows_times(matrix: Array, x: ArrayLike) -> Array:
+    """``matrix @ x`` for every vector of ``x (..., D)``, rounded alike however the batch axes lie (BLAS is not)."""
+    product: Array = (np.asarray(x, dtype=np.float64)[..., None, :] * matrix).sum(axis=-1)
+    return product
+
+
 @dataclass(frozen=True, eq=False)
 class TwoModeProblem:
     r"""Target mixture ``p_alpha = alpha N(mean_old, cov) + (1 - alpha) N(mean_new, cov)``.
@@ -111,15 +117,15 @@ class TwoModeProblem:
 
     def whiten(self, x: ArrayLike) -> Array:
         """Coordinates with identity covariance, ``cov = L L'``, ``x -> L^-1 x``, ``(..., D) -> (..., D)``."""
-        return np.asarray(x, dtype=np.float64) @ self._inverse_root.T
+        return rows_times(self._inverse_root, x)
 
     def unwhiten(self, y: ArrayLike) -> Array:
         """Inverse of :meth:`whiten`."""
-        return np.asarray(y, dtype=np.float64) @ self._root.T
+        return rows_times(self._root, y)
 
     def unwhiten_gradient(self, g: ArrayLike) -> Array:
         """Gradient with respect to ``x`` from the one with respect to ``whiten(x)``: ``g -> L^-T g``."""
-        return np.asarray(g, dtype=np.float64) @ self._inverse_root
+        return rows_times(self._inverse_root.T, g)
 
 
 @dataclass(frozen=True, eq=False)

@@ -57,7 +57,7 @@ RUNS = 32
 # (beta, v) on the way in; v is the error of the new mean along the axis, positive away from the old mode
 AWAY = ((0.02, 4.5), (0.1, 4.5), (0.3, 4.5), (0.55, 4.5), (0.8, 4.5), (0.97, 4.5))
 TOWARD = ((0.02, -2.8), (0.2, -2.8), (0.5, -2.8), (0.8, -2.8), (0.98, -1.5))
-MERGING = ((0.06, -3.7), (0.2, -3.7), (0.4, -3.9), (0.65, -4.3), (0.92, -4.7))
+MERGING = ((0.06, -3.7), (0.2, -3.7), (0.4, -3.9), (0.65, -4.3), (0.85, -4.8))
 FIRST_ERRORS = {2.0: (BLACK, 30.0), 4.0: (BLUE, 40.0), 6.0: (ORANGE, 120.0)}  # and how long each is followed
 
 
@@ -179,7 +179,7 @@ def _draw_escape(times_of: Axes, course_of: Axes) -> None:
         draw_exact(times_of, delta**2, found.e_fold, BLACK)
         draw_exact(times_of, delta**2, found.escape, VERMILLION)
         course_of.semilogx(found.time, found.divergence, color=series.color)
-        course_of.text(1.3 * found.escape, 0.3, rf"$\delta={delta:g}$", color=series.color, fontsize=7.5)
+        course_of.text(0.75 * found.escape, 0.3, rf"$\delta={delta:g}$", color=series.color, fontsize=7.5, ha="right")
     times_of.text(70.0, 9.0, r"split, e-fold: $\sim e^{\delta^2/8}$", ha="right")
     times_of.text(50.0, 3e7, r"escape: $\sim e^{5\delta^2/16}$", color=VERMILLION.color, ha="right")
     times_of.set(xlim=(13.0, 72.0), ylim=(2.0, 1e9))

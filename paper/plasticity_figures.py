@@ -119,7 +119,7 @@ LEARNERS = (
 )
 
 
-def sequence(learner: Learner, budget: float, stages: int = STAGES, rate: float = 0.1, groups: int = 32) -> FastSlowRun:
+def sequence(learner: Learner, budget: float, stages: int = STAGES, rate: float = 0.05, groups: int = 32) -> FastSlowRun:
     """Alternating conflicting tasks; ``budget`` in units of ``F(x*)``, the time from log-odds 0 at unit total rate."""
     end = float(logit(LEVEL))
     steps = int(np.ceil(budget * float(learning_clock(end)) / rate))

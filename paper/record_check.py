@@ -13,7 +13,7 @@ from typing import Any
 import joblib
 import tyro
 
-from fstsim.console import Progress, check_table, show, violating_instances
+from fstsim.console import Progress, check_summary, check_table, show
 from fstsim.records import environment, plain, read_json, write_json
 from fstsim.theory import ALL_STATEMENTS, check_statement, find_statements
 
@@ -72,7 +72,7 @@ def record(config: Config) -> list[dict[str, Any]]:
 def main() -> int:
     """Command line of the record; 1 if a statement was violated."""
     checks = record(tyro.cli(Config))
-    show(check_table(checks), *violating_instances(checks))
+    show(check_table(checks), check_summary(checks))
     return int(any(check["violations"] for check in checks))
 
 

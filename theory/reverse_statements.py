@@ -245,7 +245,7 @@ def _saddle_growth_from_flow(beta: Array, alpha: Array, delta: Array) -> Bounds:
 
 MERGED_SADDLE = Statement(
     slug="merged-saddle",
-    title="Merged states are strict saddles: mode collapse is metastable for a time of order exp(delta^2 / 8)",
+    title="Merged states are strict saddles: mode collapse is metastable, its split grows at a rate of order exp(-delta^2 / 8)",
     status="T",
     kind="identity",
     hypotheses="both learner components at m*, any weight; the rate against the exact flow",
@@ -255,6 +255,7 @@ MERGED_SADDLE = Statement(
     sample=_sample_saddle,
     exact=_saddle_growth,
     bound=_saddle_growth_from_flow,
+    figure="phase-portrait",
     test=_TEST,
     tolerance=1e-4,  # finite difference of the flow, with a split of 2e-4
     max_examples=500,

@@ -148,7 +148,7 @@ def test_dead_groups(p: float, group: int) -> None:
     assert dead == pytest.approx(float(shared_dead_group_probability(np.full(group, p))), rel=1e-9, abs=1e-300)
 
 
-@given(st.floats(0.0, 1.0), st.floats(0.0, 1.0), GROUP)
+@given(P, st.floats(0.0, 1.0), GROUP)
 def test_baseline_from_elsewhere_is_unbiased_and_never_dead(p: float, b: float, group: int) -> None:
     x = np.arange(group + 1) / group
     update = x * (1.0 - b - p) + b * p

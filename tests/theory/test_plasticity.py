@@ -88,7 +88,7 @@ def test_time_from_kl_is_the_time_from_its_drift(
     kl = no_context_kl(base, drift)
     expected = float(relearning_time(-drift, target, rate, mobility))
     got = float(relearning_time_from_kl(kl, base, target, rate, "from_base", mobility))
-    assert got == pytest.approx(expected, rel=1e-7, abs=1e-9 * (1.0 + float(learning_clock(drift)) / rate))
+    assert got == pytest.approx(expected, rel=1e-7, abs=1e-9 * (1.0 + float(learning_clock(abs(drift))) / rate))
 
 
 def test_time_increases_with_either_kl() -> None:
