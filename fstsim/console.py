@@ -126,8 +126,8 @@ class Progress:
         sys.stderr.flush()
 
 
-def _table(first: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+def _table(first: str, padding: int = 1) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, padding, 0, 0), show_edge=False)
     table.add_column(first, no_wrap=True)
     return table
 
@@ -148,13 +148,13 @@ def _spread(check: Mapping[str, Any], name: str) -> str:
         return "-"
     if check["kind"] == "approximation":  # how far approximation / actual is from 1
         low, middle, high = (abs(100.0 * (v - 1.0)) for v in values)
-        return f"{middle:.2g}% {max(low, high):.2g}%"
+        return f"{_number(middle)}% {_number(max(low, high))}%"
     return " ".join(map(_number, values))
 
 
 def check_table(checks: Sequence[Mapping[str, Any]]) -> Table:
     """One row a statement, from `CheckResult.to_dict`."""
-    table = _table("statement")
+    table = _table("statement", padding=0)
     table.add_column("", no_wrap=True)
     for name in ("examples", "violated", "upper / actual", "actual / lower"):
         table.add_column(name, justify="right")

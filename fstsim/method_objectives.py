@@ -310,4 +310,3 @@ class OAPL:
         log_ratio = labelled_log_density(q, sample) - labelled_log_density(lag, sample)
         residual = tau * log_ratio - reward + self._mode_rewards(lag)[2][..., None]
         return _unwhitened(self.problem, _weighted_scores(2.0 * tau * residual, labelled_scores(q, sample)))
-

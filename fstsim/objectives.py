@@ -197,4 +197,3 @@ class ReverseKL:
         s_p, mu_o, mu_n = self._target()
         target = (np.asarray(s_p), mu_o, mu_n)
         return _unwhitened(self.problem, reverse_kl_estimate(_whitened(self.problem, state), target, rng, batch))
-

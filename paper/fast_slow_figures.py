@@ -5,7 +5,7 @@ Functions that compute what is drawn (the tests compare them with the theory), t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib.figure
@@ -34,6 +34,7 @@ from fstsim.paper.drawing import (
     panel,
     styled,
 )
+from fstsim.paper.group_panels import draw_contexts, draw_escapes, draw_waits
 from fstsim.theory.fast_slow import (
     kl_reduction,
     largest_slow_share,
@@ -138,14 +139,14 @@ def measured_time(channel: Channel, base: float) -> tuple[float, float]:
     return float(times.mean()), float(times.std(ddof=1) / np.sqrt(times.size))
 
 
-def measured_speed_up(channel: Channel, bases: ArrayLike) -> Points:
-    """RL's time over the channel's, from simulated runs; ``time`` holds the base success rates."""
+def measured_speed_ups(channels: Sequence[Channel], bases: ArrayLike) -> list[Points]:
+    """RL's time over that of each channel, from simulated runs; ``time`` holds the base success rates."""
     p0 = np.asarray(bases, dtype=np.float64)
-    own = np.array([measured_time(channel, float(p)) for p in p0])
-    alone = np.array([measured_time(RL, float(p)) for p in p0])
-    ratio = alone[:, 0] / own[:, 0]
-    relative = np.hypot(own[:, 1] / own[:, 0], alone[:, 1] / alone[:, 0])
-    return Points(p0, ratio, ratio * relative)
+    alone, *others = (np.array([measured_time(channel, float(p)) for p in p0]).T for channel in (RL, *channels))
+    return [
+        Points(p0, alone[0] / own[0], alone[0] / own[0] * np.hypot(own[1] / own[0], alone[1] / alone[0]))
+        for own in others
+    ]
 
 
 # Panel e ---------------------------------------------------------------------------------------------------------------
@@ -223,8 +224,9 @@ def _speed_ups(ax: Axes) -> None:
     p0 = np.geomspace(1e-4, 0.6, 120)
     for channel in (GRADIENT, FULL, SEARCH, SEARCH_MORE):
         ax.loglog(p0, speed_up(logit(p0), end, 1.0, **channel.fast), color=channel.series.color)
-        if channel is not SEARCH_MORE:
-            draw_points(ax, measured_speed_up(channel, (0.004, 0.02, 0.1, 0.4)), channel.series)
+    drawn = (GRADIENT, FULL, SEARCH)
+    for channel, points in zip(drawn, measured_speed_ups(drawn, (0.005, 0.02, 0.1, 0.4)), strict=True):
+        draw_points(ax, points, channel.series)
     for level, series in ((3.0, BLUE), (np.exp(2.0), VERMILLION), (np.exp(4.0), ORANGE)):
         ax.axhline(level, color=series.color, ls=BOUND if series is BLUE else LAW, lw=1.0)
     names = [key("-", c.series.marker, c.series.color, True, c.label) for c in (SEARCH_MORE, SEARCH, GRADIENT, FULL)]
@@ -289,18 +291,21 @@ def _skills(ax: Axes) -> None:
 @styled
 def fast_slow() -> Drawing:
     """KL at matched reward and speed-ups of a two-channel learner; finite horizons, leashes and skill below."""
-    figure = matplotlib.figure.Figure(figsize=(7.2, 5.2))
-    axes = figure.subplots(2, 3).ravel()
+    figure = matplotlib.figure.Figure(figsize=(7.2, 7.4))
+    axes = figure.subplots(3, 3).ravel()
     _frontiers(axes[0])
     _reductions(axes[1], figure)
     _speed_ups(axes[2])
     _horizons(axes[3])
     _leashed(axes[4])
     _skills(axes[5])
+    draw_escapes(axes[6])
+    draw_contexts(axes[7])
+    draw_waits(axes[8])
     handles = [
         key("-", label="exact [T]"),
         key(BOUND, label="proved bound [T]"),
-        key(LAW, label=r"plateau limit $e^{\Phi}$ [A]"),
+        key(LAW, label="leading order [A]"),
         key(marker="o", filled=True, label="simulated, groups of rollouts"),
         key(marker="o", label="direct maximisation"),
     ]

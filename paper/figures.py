@@ -10,7 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from fstsim.paper import forward_figures, joint_figures, reverse_figures
+from fstsim.paper import (
+    fast_slow_figures,
+    forward_figures,
+    joint_figures,
+    method_figures,
+    plasticity_figures,
+    retention_figures,
+    reverse_figures,
+)
 from fstsim.paper.drawing import Drawing, drawing_style
 from fstsim.records import write_atomically
 
@@ -106,8 +114,147 @@ _ALL = (
         "of 1/2): rises, peaks, and returns to 0. Dashed: certificates [T]; that of forward KL ends where its overlap "
         "condition fails, those of reverse KL hold for all time. Lines: ODE solver; filled markers: mean of 32 SGD runs "
         "with batches of 256, with standard errors.",
-        ("forward-drift-leading-order", "forward-drift-saddle", "drift-under-forward-KL", "reverse-kl-target", "drift-along-flow"),
+        (
+            "forward-drift-leading-order",
+            "forward-drift-saddle",
+            "drift-under-forward-KL",
+            "reverse-kl-target",
+            "drift-along-flow",
+        ),
         reverse_figures.drift_vs_time,
+    ),
+    Figure(
+        "methods",
+        "Every method on one axis: an anchor retains, its absence loses",
+        "Old mass under every method of the classification, from 1/2 at log-odds 0, far-apart modes (δ = 8). (a) Without a fixed "
+        "anchor all lose it: exponentially (natural gradient, or a constant step in log-odds per round of SDFT and OAPL) or like "
+        "1/t (gradient in the logit). (b) With a contraction to a fixed anchor all retain it, at the closed-form fixed point. "
+        "Lines: closed forms [T]; filled markers and bands: mean and middle 80 % of 32 SGD runs with batches of 64. Time is in units "
+        "of 1 / learning rate; a round of SDFT (teacher replaced) or OAPL (refresh) counts one. (c) Log-odds of the two "
+        "half-spaces after one update without mode labels, less what the map says: exact, between its bounds [T], below the Bhattacharyya "
+        "coefficient BC. (d) SDFT without an anchor drags the old mean: whatever the teacher's rate ρ, the drift stays below a function "
+        "of the old mass left [A]; open markers: ODE solver. (e) Standard deviation over 400 SGD runs, components held right: "
+        "linear-noise theory [A] and measured; replay stays noisy, reverse KL is noiseless at its target.",
+        (
+            "exp-family-unification",
+            "exp-family-unification-fixed-point",
+            "exp-family-unification-overlap",
+            "reverse-kl-prox",
+            "sdft-series-resistance",
+            "sdft-ultimate",
+            "sdft-drift",
+            "sdft-path-drift",
+            "ttt-discover",
+            "ttt-discover-no-leash",
+            "oapl",
+            "oapl-within-period",
+            "oapl-lagged-pull",
+            "finite-batch-noise-band",
+        ),
+        method_figures.methods,
+    ),
+    Figure(
+        "retention-regions",
+        "Which hyper-parameters retain the old mode",
+        "Base old mass 1/2, at least 0.1 wanted. (a-c) Closed-form boundary (thick) and the final old mass (thin contours) [T]; markers: "
+        "simulated at δ = 6, weight and means free (a, b: overlap included; c: labelled modes). SDFT: the tilt of the demonstration against the weight of the anchor; "
+        "the top edge is a frozen teacher, the bottom edge a = 1 loses for every tilt, and mixing new demonstrations into the "
+        "teacher's probabilities is such a tilt. TTT-Discover: the leash needed saturates with the reward gap, that of expected reward (dotted) "
+        "does not. OAPL: retention ends after so many refreshes, unless the reference is anchored (dash-dotted). "
+        "(d) Old mass of SDFT with tilt 1/2 for three rates ρ of the teacher: between the bounds [T] without an anchor, at the plateau [T] with one. "
+        "(e) Log-odds lost by TTT-Discover: exact, below its ceiling for every gap [T]; dotted: weak exponent [A]; markers: the optimum with overlap, δ = 3. "
+        "(f) Shift of the old mean by the accumulated tilt, exact with bound [T]: gated by overlap, unless the reward has a slope inside the old mode "
+        "(0.05 per standard deviation, over temperature).",
+        (
+            "sdft",
+            "sdft-frozen-teacher",
+            "sdft-retention-horizon",
+            "sdft-anchored-stability",
+            "sdft-anchored-rate",
+            "sdft-probability-mixing",
+            "ttt-discover-retention",
+            "ttt-discover-threshold",
+            "ttt-discover-overlap",
+            "ttt-discover-drift",
+            "ttt-discover-small-b",
+            "oapl-anchored",
+            "oapl-overlap",
+            "oapl-drift",
+            "reward-slope-drift",
+        ),
+        retention_figures.retention_regions,
+    ),
+    Figure(
+        "fast-slow",
+        "What a fast context buys, and what it does not",
+        "Two channels for one decision: slow weights and a task-specific context. (a) Success rate against KL(no context‖base) from base success "
+        "rate 0.1, for slow shares ϑ of the gain. (b) KL saved at matched reward with ϑ = 1/2 (grey); contours: the largest slow share that "
+        "saves 70 %. (c) Speed-up to success rate 0.8. A context that learns by gradient (η_f = 2 η_s; with unlimited capacity or Φ = 2) gains at most "
+        "1 + η_f/η_s; one that searches (10 η_s nats a unit time, capacity Φ) divides the plateau of hard prompts by exp(Φ) [A]. (d) Success rate against time: ahead of "
+        "RL at every horizon; RL with advantages divided by the group's standard deviation for comparison. (e) Slow drift at the optimum "
+        "of reward less λ KL: a context lowers it, except on very hard prompts (ticks: s_0 + 1/λ = −Φ/2). (f) Skill gained per unit of slow drift, "
+        "if exploration comes from the no-context entropy; dashed: exp(Φ). (g) Time to success rate 1/2 with advantages divided by the standard deviation of a "
+        "group of G: the 1/p0 plateau shrinks by √(G − 1) [A], within bounds [T]. (h) Weight of a hard context's gradient, and of its companion's, "
+        "in groups that share one baseline: never negative, between the bounds [T]. (i) Spread of the time to escape from 0.001 over seeds, one group "
+        "a batch, set by the jump of one lone success [A]. Filled markers: simulated, groups of rollouts, with standard errors.",
+        (
+            "fast-slow-allocation",
+            "fast-slow-kl",
+            "fast-slow-quadratic-law",
+            "fast-slow-reduction",
+            "fast-slow-time",
+            "fast-slow-time-normalised",
+            "fast-slow-speed-up",
+            "fast-slow-search-time",
+            "fast-slow-search-bound",
+            "fast-slow-search-plateau",
+            "fast-slow-finite-horizon",
+            "fast-slow-leash",
+            "fast-slow-leash-optimum",
+            "fast-slow-skill",
+            "group-normalised",
+            "group-normalised-plain",
+            "group-normalised-dead",
+            "group-normalised-bounds",
+            "group-normalised-epsilon",
+            "group-normalised-escape",
+            "group-normalised-plateau",
+            "group-normalised-root-plateau",
+            "group-normalised-contexts",
+            "group-normalised-contexts-plain",
+            "group-normalised-contexts-weight",
+            "group-normalised-contexts-random",
+            "group-normalised-neutral",
+            "group-normalised-cap",
+            "group-normalised-wait",
+            "group-normalised-wait-escape",
+            "group-normalised-wait-bound",
+            "group-normalised-wait-spread",
+        ),
+        fast_slow_figures.fast_slow,
+    ),
+    Figure(
+        "plasticity",
+        "Relearning time is a pole in one divergence and an exponential in the other",
+        "Time to learn a conflicting task after the first behaviour (base mass p_b) was trained to log-odds S. (a) Against KL(policy‖base): a pole at log 1/p_b (broad "
+        "lines), between bounds [T]. (b) The same times against KL(base‖policy): log T ends on a line of slope 1/(1 − p_b) [A], between bounds [T]. (c) Against the drift itself: "
+        "RL, RL with group standard deviation (G = 8), a gradient-like context (η_f = 2 η_s), and a search (5 η_s nats a unit time, capacity Φ = 4), which pays a fixed "
+        "price for the first Φ nats (dashed: bound [T]). (d) Six alternating conflicting tasks with budget 1.5 F(x*) each, success rate 0.9 wanted: RL "
+        "alternates between 0.9 and 0.80, without early stopping every even stage ends at the base; half of the same total rate in a resettable context "
+        "succeeds throughout. (e) Least budget with which every stage succeeds, against the slow share of the rate; markers: simulated at 7 % above and below, "
+        "for 0.9. (f) K behaviours: time to raise one of the others to 0.9, exact (Runge-Kutta) between its bounds [T]. Filled markers: simulated, groups of rollouts.",
+        (
+            "plasticity-relearning-time",
+            "plasticity-drift",
+            "plasticity-pole",
+            "plasticity-forward-kl",
+            "plasticity-exponent",
+            "plasticity-sequence",
+            "plasticity-period-two",
+            "plasticity-search-stage",
+            "plasticity-softmax",
+        ),
+        plasticity_figures.plasticity,
     ),
 )
 

@@ -129,7 +129,7 @@ def measured_spread(name: str, batch: int) -> Points:
 
 # the figure ------------------------------------------------------------------------------------------------------------
 
-TIMES = np.geomspace(0.3, 300.0, 30)
+TIMES = np.geomspace(0.3, 300.0, 100)
 LOST_NOTES = {  # right end of the label, and its angle
     "forward-kl": (2.4, 2.5e-3, 0.0),
     "sdft": (12.8, 1.2e-3, -78.0),

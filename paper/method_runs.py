@@ -100,7 +100,9 @@ class Plan(NamedTuple):
 
 
 PLANS = {
-    "forward-kl": Plan("forward KL,\nnatural gradient", {"rate": 0.1}, 10.0, lambda: _descend(ForwardKL(_problem()), 0.1, 7.0)),
+    "forward-kl": Plan(
+        "forward KL,\nnatural gradient", {"rate": 0.1}, 10.0, lambda: _descend(ForwardKL(_problem()), 0.1, 7.0)
+    ),
     "forward-kl-logit": Plan("forward KL", {}, 1.0, lambda: _descend(ForwardKL(_problem()), 0.5, 150.0, "logit")),
     "policy-gradient": Plan(
         "policy gradient", {"gap": 0.15}, 1.0, lambda: _descend(_expected_reward(0.15, 0.0), 0.5, 150.0, "logit", WEAK)

@@ -57,7 +57,7 @@ SEARCH = {"eta_fast": 5.0, "capacity": 4.0, "fast": "search"}  # per unit of slo
 
 
 @functools.cache
-def relearning_runs(search: bool = False, lr: float = 0.25) -> tuple[Points, ...]:
+def relearning_runs(search: bool = False, lr: float = 0.25) -> Points:
     """Mean time, with standard error, that groups of rollouts need from each of `DRIFTS` to `TARGET`."""
     fast: dict[str, Any] = dict(SEARCH) if search else {}
     rate = 0.05 if search else lr
@@ -82,7 +82,7 @@ def relearning_runs(search: bool = False, lr: float = 0.25) -> tuple[Points, ...
         times = rate * (reached.argmax(axis=0) - 0.5)  # within a step
         means.append(times.mean())
         errors.append(times.std(ddof=1) / np.sqrt(times.size))
-    return (Points(np.array(DRIFTS), np.array(means), np.array(errors)),)
+    return Points(np.array(DRIFTS), np.array(means), np.array(errors))
 
 
 def pole_bounds(drift: Array, base: Array) -> tuple[Array, Array]:
@@ -119,7 +119,9 @@ LEARNERS = (
 )
 
 
-def sequence(learner: Learner, budget: float, stages: int = STAGES, rate: float = 0.05, groups: int = 32) -> FastSlowRun:
+def sequence(
+    learner: Learner, budget: float, stages: int = STAGES, rate: float = 0.05, groups: int = 32
+) -> FastSlowRun:
     """Alternating conflicting tasks; ``budget`` in units of ``F(x*)``, the time from log-odds 0 at unit total rate."""
     end = float(logit(LEVEL))
     steps = int(np.ceil(budget * float(learning_clock(end)) / rate))
@@ -172,7 +174,7 @@ def rest_of(mass: Array, behaviours: int) -> Array:
 
 
 def _to_base(left: Axes, right: Axes) -> None:
-    (runs,) = relearning_runs()
+    runs = relearning_runs()
     for mass, series in BASES.items():
         s_b = float(logit(mass))
         drift = np.linspace(s_b + 0.02, 9.0, 150)
@@ -218,8 +220,8 @@ def _drifted(ax: Axes) -> None:
         search_rate=np.full(drift.shape, SEARCH["eta_fast"]),
     )
     ax.semilogy(drift, upper, color=VERMILLION.color, ls=BOUND, lw=1.0)
-    draw_points(ax, relearning_runs()[0], BLACK)
-    draw_points(ax, relearning_runs(search=True)[0], VERMILLION)
+    draw_points(ax, relearning_runs(), BLACK)
+    draw_points(ax, relearning_runs(search=True), VERMILLION)
     ax.legend(loc="upper left")
     ax.set(xlim=(0.0, 7.0), ylim=(0.5, 3e4))
     panel(ax, "c", "what the drift costs", "drift $S$ (log-odds)", "relearning time (1/rate)")

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import joblib
 import tyro
 
 from fstsim.console import Progress, check_summary, check_table, show
-from fstsim.records import environment, plain, read_json, write_json
-from fstsim.theory import ALL_STATEMENTS, check_statement, find_statements
+from fstsim.paper.workers import work_through
+from fstsim.records import environment, read_json, write_json
+from fstsim.theory import ALL_STATEMENTS
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,6 @@ class Config:
     """Where the results go; statements that stand there with the same seed and number are not run again."""
 
 
-def _check(slug: str, examples: int, seed: int) -> dict[str, Any]:
-    result: dict[str, Any] = plain(check_statement(find_statements(slug)[0], examples, seed).to_dict())
-    return result
-
-
 def record(config: Config) -> list[dict[str, Any]]:
     """Run what is missing and return all results in paper order; the file is rewritten after every statement."""
     done: dict[str, dict[str, Any]] = {}
@@ -48,10 +43,8 @@ def record(config: Config) -> list[dict[str, Any]]:
     missing = [slug for slug in order if slug not in done]
     progress = Progress("nightly check", len(order), "statements")
     progress.at(len(order) - len(missing))
-    runs = joblib.Parallel(n_jobs=config.jobs, return_as="generator_unordered")(
-        joblib.delayed(_check)(slug, config.examples, config.seed) for slug in missing
-    )
-    for result in runs:
+    pieces = [("check", slug) for slug in missing]
+    for _, result in work_through(pieces, config.out.parent, config.examples, config.seed, config.jobs):
         done[result["slug"]] = result
         progress.add(1, result["slug"])
         write_json(

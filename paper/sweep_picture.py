@@ -50,11 +50,13 @@ def save_sweep_picture(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
                 ax = grid[i][j]
                 if done:
                     x, mean, spread = by_value(done, axis, measure)
-                    ax.fill_between(x, *spread, color=BLUE.color, alpha=0.25, linewidth=0, label="10 % to 90 % of the rest")
+                    if measure == "peak_drift" and mean.min() > 0.0:
+                        ax.set_yscale("log")
+                    ax.fill_between(
+                        x, *spread, color=BLUE.color, alpha=0.25, linewidth=0, label="10 % to 90 % of the rest"
+                    )
                     ax.plot(x, mean, color=BLACK.color, marker=BLACK.marker, label="mean over the rest of the grid")
                 panel(ax, chr(ord("a") + i * len(_MEASURES) + j), "", axis.replace("_", " "), title)
-                if measure == "peak_drift" and done and mean.min() > 0.0:
-                    ax.set_yscale("log")
         handles, labels = grid[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=2)
         write_atomically(path, lambda file: figure.savefig(file, format="png", metadata={"Software": None}))

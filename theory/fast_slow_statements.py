@@ -561,7 +561,8 @@ def _leashed_drift(base: Array, leash: Array, capacity: Array) -> Array:
 
     for _ in range(60):
         a, b = high - golden * (high - low), low + golden * (high - low)
-        left = value(a) >= value(b)  # equal far out, where the objective is flat: the maximum is to the left
+        # equal to rounding far out, where the objective is flat: the maximum is to the left
+        left = value(a) >= value(b) - 1e-14
         low, high = np.where(left, low, a), np.where(left, b, high)
     return 0.5 * (low + high) - base
 
@@ -598,7 +599,8 @@ LEASHED_OPTIMUM = Statement(
     hypotheses="as before; the value at the root against direct maximisation of the objective",
     latex=r"g\,\sigma'(s^*+\Phi)=\lambda(s^*-s_0)\,\sigma'(s^*)",
     derive=_derive_leash,
-    sample=_sample_leash,
+    # a weaker leash lets both terms saturate: the objective is then flat to rounding and no direct search can see its maximum
+    sample=lambda rng, n: {**_sample_leash(rng, n), "leash": _log_uniform(rng, 0.3, 5.0, n)},
     # the objective is flat at its maximum, so that the argument is only found to the root of the rounding
     exact=lambda base, leash, capacity: 1.0 + _leashed_drift(base, leash, capacity),
     bound=lambda base, leash, capacity: _same(1.0 + leashed_optimum(base, leash, capacity) - base),

@@ -98,7 +98,8 @@ def _live(p: Array, g: Array, groups: Array) -> Array:
     """``1 - dead^groups`` without cancellation for small p: ``dead - 1 = expm1(G log(1-p)) + p^G``."""
     rare = np.minimum(p, 1.0 - p)
     gone = np.expm1(g * np.log1p(-rare)) + rare**g
-    return -np.expm1(groups * np.log1p(np.maximum(gone, -1.0 + 1e-300)))
+    with np.errstate(divide="ignore"):  # a dead group has probability 0 to rounding
+        return -np.expm1(groups * np.log1p(np.maximum(gone, -1.0)))
 
 
 def lone_success_jump(rate: ArrayLike, group_size: ArrayLike, groups: ArrayLike = 1) -> Array:

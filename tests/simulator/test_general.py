@@ -371,7 +371,7 @@ def test_standard_errors_are_honest(rng: np.random.Generator) -> None:
     of 1000 degrees of freedom (the standard error is estimated too) being nothing here."""
     exact, gradient = kl_divergence(NARROW, WIDE).value, reverse_kl_gradients(WIDE, NARROW).logits.value[0]
     how = {"method": "monte-carlo", "samples": 2000, "rng": rng}
-    runs = 300
+    runs = 150
     z = np.concatenate([scores(kl_divergence(NARROW, WIDE, **how), exact) for _ in range(runs)])
     y = [reverse_kl_gradients(WIDE, NARROW, **how).logits for _ in range(runs)]
     for values in (z, np.array([(e.value[0] - gradient) / e.standard_error[0] for e in y])):

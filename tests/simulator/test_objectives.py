@@ -286,7 +286,9 @@ def test_batch_axes(name: str) -> None:
     rows = TwoModeState(shift[:, None], old[:, None], new[:, None])
     columns = TwoModeState(shift[None], old[None], new[None])
     assert objective.value(rows).shape == (8, 1)
-    np.testing.assert_allclose(objective.value(rows)[:, 0], objective.value(columns)[0], rtol=1e-12)  # sums of other lengths round differently
+    np.testing.assert_allclose(
+        objective.value(rows)[:, 0], objective.value(columns)[0], rtol=1e-12
+    )  # sums of other lengths round differently
     for method in (
         objective.gradient,
         lambda state: objective.estimate(state, np.random.default_rng(3), 4),

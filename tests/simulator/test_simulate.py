@@ -185,7 +185,7 @@ def test_joint_forward_flow_collapses_with_weight_left(delta: float, remaining: 
     Collapse is algebraic: ``D ~ (2 beta^2 t)^(-1/2)``, and beta is then within ``D^2 / 4`` of its limit (its late
     invariant is ``beta sqrt(1 - exp(-D^2)) / D``)."""
     problem = TwoModeProblem.separated(delta)
-    run = simulate(problem, ForwardKL(problem), problem.initial(0.5), GradientFlow(0.1, growth=1.3), 60)
+    run = simulate(problem, ForwardKL(problem), problem.initial(0.5), GradientFlow(0.1, growth=1.3), 52)
     final = run.state()
     gap = float(np.abs(final.mean_old - final.mean_new)[0])
     assert gap < 2.0 / np.sqrt(2.0 * remaining**2 * run.time[-1])
@@ -345,7 +345,7 @@ def test_forward_jacobian() -> None:
 
 def test_four_times_the_batch_halves_the_spread(rng: np.random.Generator) -> None:
     """To leading order in the noise; F limits of two sample variances of nearly normal values, 1% for the order."""
-    problem, runs = TwoModeProblem.separated(2.0), 2000
+    problem, runs = TwoModeProblem.separated(2.0), 1000
     initial = TwoModeState(np.zeros(runs), problem.mean_old, problem.mean_new)
     spread = [
         simulate(problem, ForwardKL(problem), initial, SGD(0.1, n, train="weight"), 40, rng).log_odds[-1].var(ddof=1)
@@ -376,7 +376,7 @@ def test_layout_of_the_batch_does_not_matter(make, optimizer) -> None:
     tall, wide = run(spread_states(SKEWED, (8, 1))), run(spread_states(SKEWED, (1, 8)))
     np.testing.assert_array_equal(flat(tall)[:, :, 0], flat(wide)[:, 0])
     if not isinstance(optimizer, SGD):
-        for k in range(8):
+        for k in (0, 3, 7):
             first = TwoModeState(tall.log_odds[0, k, 0], tall.mean_old[0, k, 0], tall.mean_new[0, k, 0])
             alone = run(first)
             np.testing.assert_allclose(flat(alone), flat(tall)[:, k, 0], rtol=0.0, atol=FLOW)
@@ -432,7 +432,7 @@ def test_measurements() -> None:
     problem = SKEWED
     run = simulate(problem, ForwardKL(problem), problem.initial(0.3, [0.5, -0.2]), GradientDescent(0.4), 5)
     base = run.state(0).mixture(problem.covariance)
-    for k in range(6):
+    for k in (0, 5):
         state = run.state(k)
         q = state.mixture(problem.covariance)
         beta = float(state.old_mass)
