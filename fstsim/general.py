@@ -175,7 +175,7 @@ def _by_component(mixture: GaussianMixture, function: Function, seen: Sequence[G
     parts = []
     for k in alive:
         root = mixture._roots[k]
-        sharpness = _sharpness(root, seen)
+        sharpness = _sharpness(root, seen) if how.method == "quadrature" else 1.0
         parts.append(how.expectation(mixture.means[k], root, function, sharpness, float(mixture.weights[k])))
     value = np.zeros((mixture.components, *parts[0].value.shape))
     error = np.zeros_like(value)

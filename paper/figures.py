@@ -11,13 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fstsim.paper import (
+    convergence_figures,
     fast_slow_figures,
     forward_figures,
     joint_figures,
     method_figures,
+    phase_figures,
     plasticity_figures,
+    replay_figures,
     retention_figures,
     reverse_figures,
+    starvation_figures,
 )
 from fstsim.paper.drawing import Drawing, drawing_style
 from fstsim.records import write_atomically
@@ -122,6 +126,83 @@ _ALL = (
             "drift-along-flow",
         ),
         reverse_figures.drift_vs_time,
+    ),
+    Figure(
+        "phase-portrait",
+        "Reverse KL starves a bad new mode first, and parts merged modes late",
+        "Reverse KL to a target with old mass 1/2. (a) Paths of the exact flow at δ = 6 in the plane of the old mass and the "
+        "error v of the new mean along the axis (positive: away from the old mode), followed for 40 time units from the dots, old "
+        "component right at first. Orange: the skeleton, the flow without overlap [A]. While v is large, the weight is drawn "
+        "to s = s_α + v²/2 (dash-dotted), away from the new mode. A new component that starts nearer to the old mode "
+        "merges with the old component. (b) Old mass against time for three initial errors. (c) Both components merged near the new mode, "
+        "β = 1/2, split by 0.001. The split grows e-fold in a time of order exp(δ²/8) [T]. But it stalls while still small, and the weight "
+        "creeps along a valley: until the old component is half way back takes a time of order exp(5δ²/16) [A]; the flow takes "
+        "0.32 of the leading order at δ = 6 and 0.62 at δ = 8. (d) Meanwhile reverse KL stays near log 1/(1 − α). Filled markers: mean of "
+        "32 SGD runs with batches of 256 (standard errors are smaller than the markers).",
+        ("skeleton-dynamics", "merged-saddle"),
+        phase_figures.phase_portrait,
+    ),
+    Figure(
+        "local-geometry",
+        "The last stage of training is ruled by the Fisher information, whatever the direction of the KL",
+        "(a) Eigenvalues of the Fisher information of (s, m_o, m_n) at the target in two dimensions [T], with bounds (dashed, [T]). They are "
+        "the rates at which the flow of reverse KL and that of forward KL with replayed data undo a small error along each eigenvector "
+        "(open markers: measured over one time unit), and the mean square of the score (filled: 100,000 samples, with "
+        "standard errors). (b) Largest share of information lost to overlap, with its bound. (c) Condition number with its bound, which "
+        "exists once that share is surely below 1; open markers: ratio of measured rates. (d) Distance W = max(|e|, |v|, |s − s_α|/4) "
+        "from the target along reverse KL from two starts, below its certificate (dashed, [T]); it ends at the rate of the "
+        "smallest eigenvalue (dotted). Filled: mean of 32 SGD runs with batches of 256; on-policy noise vanishes at the target.",
+        ("local-geometry", "condition-number", "local-convergence", "replay-forward-rate"),
+        convergence_figures.local_geometry,
+    ),
+    Figure(
+        "replay-and-leashes",
+        "Replay fixes the old mass at its share; a leash keeps less; neither fixes the old mean on the way",
+        "Forward KL. (a) Old mass under batches with a share λ of replayed data, components held right; dashed: no overlap, a lower bound "
+        "on the time [T]. (b) It rests at λ for every overlap [T]; open markers: end of the flow of weight and means. "
+        "(c) Old mass at rest under a leash of strength η to a base b of old mass 1/2, new data only: KL(b‖q) is replay at the share "
+        "η/(2 + 2η) [T], KL(q‖b) keeps less; dashed: no overlap. (d) Weak leashes, colours as in (c): KL(q‖b) keeps a mass of order exp(−1/η) "
+        "only while overlap does not matter; dashed: lower bound [T], dotted: last law [A], both linear in η. (e) With free components the old mean is dragged "
+        "while the mass is above its share and pushed away below it (dash-dotted: initial force [T]): at δ = 1.5, λ = 0.05 "
+        "by two thirds of δ. (f) Its largest shift grows as the share falls, like 1/√λ [A]; dashed: certificate for all time [T], where one exists. "
+        "Filled markers: mean of 32 SGD runs with batches of 32, with standard errors.",
+        (
+            "replay-forward",
+            "replay-forward-time",
+            "replay-forward-force",
+            "replay-forward-excursion",
+            "replay-forward-excursion-leading-order",
+            "replay-forward-leash",
+            "replay-forward-reverse-leash",
+            "replay-forward-weak-leash",
+        ),
+        replay_figures.replay_and_leashes,
+    ),
+    Figure(
+        "starvation",
+        "Starvation delays reverse KL; replay removes the wait, and adds noise where it is not needed",
+        "Reverse KL to a target with old mass 1/2 from a rare old mode, components held right, δ = 8 (no overlap), batches of N samples with the "
+        "leave-one-out baseline. (a) Steps until the old mass reaches 0.1, learning rate 1: never faster than the flow on average (grey, [T]), and for "
+        "N = 2 slower by at most one wait (dashed, [T]); replay (λ = 0.2, importance weights, open markers) leaves the mean at the flow. "
+        "(b) In the complete-data (EM) geometry, learning rate 0.1, the flow is fast and the wait for the first batch with both modes "
+        "(dashed, [T]) is what recovery costs; replay removes it. (c) Old samples that a learner forgetting under forward KL still draws, for each sample a step: "
+        "in the logit their number grows like log k without end (bounds dashed, [T]), with the natural gradient it is finite. "
+        "(d) Variance of the weight gradient with replay over that without, N = 16. (e) The same over the plane; replay hurts beyond the "
+        "thick line [T], with the oracle mean baseline beyond the dash-dotted one [T], at δ = 2 beyond the dotted one. (f) Variance with different baselines: the mean can be worse than "
+        "none, the swapped mean leaves nothing but overlap. Filled markers: 64 SGD runs (16 for N = 256; 32 in c), or 4,000 (f: 20,000) sampled gradients, with standard errors.",
+        (
+            "replay-reverse-starvation",
+            "replay-reverse-old-samples",
+            "replay-reverse-recovery",
+            "replay-reverse-unbiased",
+            "replay-reverse-variance",
+            "replay-reverse-variance-overlap",
+            "replay-reverse-harm",
+            "replay-reverse-leave-one-out",
+            "finite-batch-noise-baseline",
+            "finite-batch-noise-leave-one-out",
+        ),
+        starvation_figures.starvation,
     ),
     Figure(
         "methods",

@@ -70,7 +70,9 @@ def basin_error(deltas: Array) -> BasinError:
     }
     labelled = float(EXPONENTS @ FACTOR_LOG_ODDS - MAP_DRIFT)
     lower, upper = BASINS.bound(**arguments)
-    return BasinError(*(np.log(odds) - labelled for odds in (BASINS.exact(**arguments), lower, upper)))
+    return BasinError(
+        *(np.log(np.asarray(odds, dtype=np.float64)) - labelled for odds in (BASINS.exact(**arguments), lower, upper))
+    )
 
 
 # Panel d: the drift of SDFT --------------------------------------------------------------------------------------------
@@ -107,8 +109,8 @@ def predicted_spread(name: str, batch: int) -> LinearNoiseBand:
         return objective.problem.initial(float(expit(s)))
 
     return linear_noise_band(
-        lambda s: -objective.gradient(at(s)).log_odds,
-        lambda s: batch * gradient_variance(objective, at(s), batch),
+        lambda s: -float(objective.gradient(at(s)).log_odds),
+        lambda s: batch * float(gradient_variance(objective, at(s), batch)),
         float(logit(BETA0)),
         SPREAD_LR,
         batch,

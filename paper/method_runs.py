@@ -43,7 +43,7 @@ def _descend(objective: Objective, lr: float, until: float, geometry: Geometry =
     problem = objective.problem
     optimizer = SGD(lr / scale, BATCH, geometry)
     run = sgd_runs(problem, objective, problem.initial(BETA0), optimizer, round(until / lr), RUNS, seed=11)
-    return Runs(lr * run.step, run.log_odds)
+    return Runs(np.multiply(lr, run.step, dtype=np.float64), run.log_odds)
 
 
 def _expected_reward(gap: float, kl_weight: float) -> TTTDiscover:

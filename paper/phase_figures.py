@@ -94,7 +94,7 @@ def transient_sgd(error: float, lr: float = 0.05, batch: int = 256, steps: int =
 
 # (c) and (d): leaving a merged state -----------------------------------------------------------------------------------
 
-SPLIT = 1e-2  # distance of the two components at time 0
+SPLIT = 1e-3  # distance of the two components at time 0
 SPLIT_DELTAS = {4.0: BLACK, 5.0: BLUE, 6.0: VERMILLION, 7.0: GREEN, 8.0: ORANGE}
 
 

@@ -37,6 +37,7 @@ from fstsim.theory.fast_slow import no_context_kl, time_to_reward
 from fstsim.theory.fast_slow_run import FastSlowRun, simulate_fast_slow
 from fstsim.theory.group_normalised import group_escape_time
 from fstsim.theory.plasticity import (
+    Direction,
     relearning_time,
     relearning_time_from_kl,
     softmax_relearning_bounds,
@@ -53,13 +54,13 @@ GROUP, GROUPS, REPLICATES = 8, 64, 16
 
 # Relearning ------------------------------------------------------------------------------------------------------------
 
-SEARCH = {"eta_fast": 5.0, "capacity": 4.0, "fast": "search"}  # per unit of slow rate
+SEARCH: dict[str, Any] = {"eta_fast": 5.0, "capacity": 4.0, "fast": "search"}  # per unit of slow rate
 
 
 @functools.cache
 def relearning_runs(search: bool = False, lr: float = 0.25) -> Points:
     """Mean time, with standard error, that groups of rollouts need from each of `DRIFTS` to `TARGET`."""
-    fast: dict[str, Any] = dict(SEARCH) if search else {}
+    fast = SEARCH if search else {}
     rate = 0.05 if search else lr
     means, errors = [], []
     for drift in DRIFTS:
@@ -87,14 +88,18 @@ def relearning_runs(search: bool = False, lr: float = 0.25) -> Points:
 
 def pole_bounds(drift: Array, base: Array) -> tuple[Array, Array]:
     """Bounds on the relearning time from the distance of KL(policy || base) to its pole."""
-    lower, upper = POLE.bound(drift=drift, base=base)
-    return tuple(relearning_time(-np.log(np.maximum(edge - 1.0, 1e-12)), TARGET, 1.0) for edge in (lower, upper))  # type: ignore[return-value]
+    lower, upper = (np.asarray(edge, dtype=np.float64) for edge in POLE.bound(drift=drift, base=base))
+    return _time_from(np.log(np.maximum(lower - 1.0, 1e-12))), _time_from(np.log(upper - 1.0))
 
 
 def forward_bounds(drift: Array, base: Array) -> tuple[Array, Array]:
     """Bounds on the relearning time from KL(base || policy)."""
-    lower, upper = FORWARD_LAW.bound(drift=drift, base=base)
-    return relearning_time(-lower, TARGET, 1.0), relearning_time(-upper, TARGET, 1.0)
+    lower, upper = (np.asarray(edge, dtype=np.float64) for edge in FORWARD_LAW.bound(drift=drift, base=base))
+    return _time_from(lower), _time_from(upper)
+
+
+def _time_from(drift: Array) -> Array:
+    return relearning_time(-drift, TARGET, 1.0)
 
 
 # Sequences -------------------------------------------------------------------------------------------------------------
@@ -120,7 +125,7 @@ LEARNERS = (
 
 
 def sequence(
-    learner: Learner, budget: float, stages: int = STAGES, rate: float = 0.05, groups: int = 32
+    learner: Learner, budget: float, stages: int = STAGES, rate: float = 0.08, groups: int = 32
 ) -> FastSlowRun:
     """Alternating conflicting tasks; ``budget`` in units of ``F(x*)``, the time from log-odds 0 at unit total rate."""
     end = float(logit(LEVEL))
@@ -180,10 +185,11 @@ def _to_base(left: Axes, right: Axes) -> None:
         drift = np.linspace(s_b + 0.02, 9.0, 150)
         base = np.full(drift.shape, s_b)
         shown = runs.time > s_b
-        for ax, kl, bounds, direction in (
+        cases: tuple[tuple[Axes, Array, tuple[Array, Array], Direction], ...] = (
             (left, no_context_kl(drift, base), pole_bounds(drift, base), "to_base"),
             (right, no_context_kl(base, drift), forward_bounds(drift, base), "from_base"),
-        ):
+        )
+        for ax, kl, bounds, direction in cases:
             inside = kl[kl < 0.999 * np.log(1.0 / mass)] if ax is left else kl
             ax.semilogy(inside, relearning_time_from_kl(inside, s_b, TARGET, 1.0, direction), color=series.color)
             for bound in bounds:

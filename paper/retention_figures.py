@@ -203,7 +203,7 @@ def _sdft_times(ax: Axes) -> None:
         draw_exact(ax, *sdft_path(rate, PATH_TILT, 1.0), series)
         names.append(key(marker=series.marker, color=series.color, label=rf"$a=1$, $\rho={rate:g}$"))
     draw_exact(ax, *sdft_path(0.1, PATH_TILT, PATH_ANCHOR), GREEN)
-    ax.axhline(expit(sdft_fixed_point(logit(BETA0), PATH_TILT, PATH_ANCHOR)), color=GREEN.color)
+    ax.axhline(float(expit(sdft_fixed_point(logit(BETA0), PATH_TILT, PATH_ANCHOR))), color=GREEN.color)
     names.append(key("-", GREEN.marker, GREEN.color, label=rf"$a={PATH_ANCHOR:g}$, $\rho=0.1$"))
     ax.legend(handles=names, loc="lower left")
     ax.set(xlim=(0.7, 2e3), ylim=(1e-3, 0.7))

@@ -157,6 +157,7 @@ from fstsim.theory.replay import (
     replay_weight_rate,
 )
 from fstsim.theory.reverse_kl import (
+    merged_escape_time,
     merged_saddle_growth,
     merged_state,
     old_mean_force,
@@ -166,6 +167,7 @@ from fstsim.theory.reverse_kl import (
     reverse_kl_weight_time,
     simulate_reverse_kl,
     skeleton_kl,
+    skeleton_kl_gradient,
 )
 from fstsim.theory.sdft import (
     probability_mixing_tilt,
@@ -312,6 +314,7 @@ __all__ = [
     "mass_forgetting_time",
     "mass_forgetting_ultimate",
     "mean_flow_wait",
+    "merged_escape_time",
     "merged_saddle_growth",
     "merged_state",
     "method_map",
@@ -380,6 +383,7 @@ __all__ = [
     "simulate_forward_kl",
     "simulate_reverse_kl",
     "skeleton_kl",
+    "skeleton_kl_gradient",
     "skill_per_drift_ratio",
     "sloped_reward_shift",
     "slow_rate_share",

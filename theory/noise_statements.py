@@ -64,7 +64,6 @@ FORWARD = Statement(
     sample=_sample_forward,
     exact=_forward_variance,
     bound=lambda log_odds, delta: (None, forward_variance_bound(log_odds, delta)),
-    figure=_FIGURE,
     test=_TEST,
 )
 

@@ -229,7 +229,7 @@ LOCAL_RATE = Statement(
     sample=lambda rng, n: {"alpha": rng.uniform(0.05, 0.95, n), "delta": rng.uniform(2.0, 10.0, n)},
     exact=_smallest_curvature,
     bound=_rate,
-    figure=_FIGURE,
+    figure="local-geometry",
     test=_TEST,
     tolerance=1e-5,  # central differences
 )

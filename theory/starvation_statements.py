@@ -285,7 +285,6 @@ REPLAY_VARIANCE_BOUND = Statement(
     sample=_sample_states,
     exact=_replay_variance,
     bound=_variance_bound,
-    figure=_FIGURE,
     test=_TEST,
 )
 
@@ -312,7 +311,6 @@ ESS = Statement(
     sample=_sample_states,
     exact=_share_used,
     bound=_ess_bounds,
-    figure=_FIGURE,
     test=_TEST,
 )
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import pytest
 
@@ -170,7 +171,8 @@ def test_reproduce(violated: bool, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     figures = {"misassignment-bounds": fstsim.paper.figures.FIGURES["misassignment-bounds"]}
     monkeypatch.setattr(fstsim.theory, "ALL_STATEMENTS", tuple(map(wrong, statements)) if violated else statements)
     monkeypatch.setattr(fstsim.paper.figures, "FIGURES", figures)
-    assert main(["reproduce", "--out", "all", "--examples", "20"]) == int(violated)
+    with joblib.parallel_config(backend="threading"):  # where the statements replaced above are seen
+        assert main(["reproduce", "--out", "all", "--examples", "20"]) == int(violated)
     out = Path("all")
     assert {path.name for path in out.iterdir()} == {"report.html", "checks.json", "environment.json", "figures"}
     checks = read_json(out / "checks.json")

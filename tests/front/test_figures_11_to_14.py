@@ -21,7 +21,7 @@ from fstsim.paper.figures import FIGURES, save_figure
 from fstsim.theory import ALL_STATEMENTS
 from fstsim.theory.clocks import learning_clock
 from fstsim.theory.fast_slow import kl_reduction, largest_slow_share, leashed_optimum, no_context_kl, time_to_reward
-from fstsim.theory.group_batches import rare_escape_wait
+from fstsim.theory.group_batches import lone_success_jump, rare_escape_wait
 from fstsim.theory.group_normalised import group_escape_time
 from fstsim.theory.oapl import oapl_retention_refreshes
 from fstsim.theory.plasticity import relearning_time, softmax_relearning_bounds
@@ -165,7 +165,7 @@ def test_groups_escape_weigh_and_spread_as_the_theory_says() -> None:
             mean, error = group_panels.sampled_weight(companion, hard)
             assert abs(mean - weights[row, column]) <= Z * error
     cv, error = group_panels.wait_spread(0.7)
-    rate = 0.7 / group_panels.lone_success_jump(1.0, group_panels.GROUP)
+    rate = 0.7 / lone_success_jump(1.0, group_panels.GROUP)
     # the law is a limit of small G p0, which is 0.008 here
     assert abs(cv - rare_escape_wait(group_panels.RARE, rate, group_panels.GROUP)[1]) <= Z * error + 0.02
 
