@@ -54,7 +54,7 @@ class _Nodes(NamedTuple):
 
 def _make_nodes(step: float) -> _Nodes:
     blocks = int(np.ceil((2.0 * _CUTOFF / step + 1.0) / _FINE))
-    coarse = step * _FINE * (np.arange(blocks) - 0.5 * blocks)
+    coarse = step * _FINE * (np.arange(blocks, dtype=np.float64) - 0.5 * blocks)
     u = coarse[:, None] + step * np.arange(_FINE, dtype=np.float64)
     weights = step * np.exp(-0.5 * u * u) / np.sqrt(2.0 * np.pi)
     return _Nodes(step, coarse, np.asarray(weights, dtype=np.float64))

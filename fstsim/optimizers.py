@@ -118,7 +118,7 @@ def weight_velocity(log_odds: Array, gradient: Array, separation: Array, geometr
     return np.where(s == log_odds, velocity, 0.0)
 
 
-def weight_step(log_odds: Array, gradient: Array, separation: Array, lr: float, geometry: Geometry) -> Array:
+def weight_step(log_odds: Array, gradient: Array, separation: Array, lr: float | Array, geometry: Geometry) -> Array:
     """New log-odds after one descent step of size ``lr`` in ``geometry``."""
     if geometry == "logit":
         return log_odds - lr * gradient

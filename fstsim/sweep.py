@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -187,7 +187,8 @@ def _backend(backend: str, jobs: int, address: str | None) -> Iterator[None]:
             if address is None:
                 raise InputError("backend dask needs --address of a scheduler (start one with: dask scheduler)")
             try:
-                stack.enter_context(Client(address, timeout="5s"))
+                client: AbstractContextManager[object] = Client(address, timeout="5s")  # type: ignore[no-untyped-call]
+                stack.enter_context(client)
             except OSError as error:
                 raise InputError(f"no dask scheduler answers at {address}") from error
         elif backend == "ray":

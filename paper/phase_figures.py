@@ -79,7 +79,7 @@ def portrait(starts: ArrayLike, duration: float = 40.0, steps: int = 80, skeleto
 def transient(error: float, times: Array) -> Array:
     """Old mass along the exact flow from right components but for ``error`` in the new mean."""
     problem = TwoModeProblem.separated(DELTA, ALPHA)
-    how = GradientFlow(rtol=1e-7)
+    how = GradientFlow(rtol=1e-5)
     return gradient_flow(problem, ReverseKL(problem), problem.initial(0.5, error), float(times[-1]), how)(
         times
     ).old_mass
@@ -132,7 +132,7 @@ def escape(delta: float, beta: float = 0.5) -> Escape:
     grown = np.interp(np.log([1.5 * SPLIT, 3.0 * SPLIT]), np.log(states[2] - states[1])[:120], time[:120])
     last = TwoModeState(solution.y[0, -1], solution.y[1, -1:], solution.y[2, -1:])
     # the old component is rare by now, and its mean moves at the rate of its mass
-    after = np.geomspace(0.1, 30.0 + 4.0 / float(last.old_mass), 80)
+    after = np.geomspace(0.1, 30.0 + 1.5 / float(last.old_mass), 80)
     home = gradient_flow(problem, objective, last, float(after[-1]), GradientFlow(rtol=1e-4))(after)
     away = TwoModeState(states[0], states[1, :, None], states[2, :, None])
     divergence = np.concatenate([objective.value(away), objective.value(home)])
@@ -179,7 +179,9 @@ def _draw_escape(times_of: Axes, course_of: Axes) -> None:
         draw_exact(times_of, delta**2, found.e_fold, BLACK)
         draw_exact(times_of, delta**2, found.escape, VERMILLION)
         course_of.semilogx(found.time, found.divergence, color=series.color)
-        course_of.text(0.75 * found.escape, 0.3, rf"$\delta={delta:g}$", color=series.color, fontsize=7.5, ha="right")
+        side, where = ("right", 0.75) if delta == 4.0 else ("left", 1.25)
+        label = rf"$\delta={delta:g}$"
+        course_of.text(where * found.escape, 0.3, label, color=series.color, fontsize=7.5, ha=side)
     times_of.text(70.0, 9.0, r"split, e-fold: $\sim e^{\delta^2/8}$", ha="right")
     times_of.text(50.0, 3e7, r"escape: $\sim e^{5\delta^2/16}$", color=VERMILLION.color, ha="right")
     times_of.set(xlim=(13.0, 72.0), ylim=(2.0, 1e9))

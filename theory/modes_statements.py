@@ -94,7 +94,8 @@ def _eigenvalue(weights: Array, means: Array, deviations: Array) -> Array:
     matrix = _misassignment(weights, means, deviations)
     root = np.sqrt(weights)
     symmetric = matrix * root[:, :, None] / root[:, None, :]
-    return np.linalg.eigvalsh(0.5 * (symmetric + np.swapaxes(symmetric, 1, 2)))[:, 0]
+    values = np.linalg.eigvalsh(0.5 * (symmetric + np.swapaxes(symmetric, 1, 2)))
+    return np.asarray(values[:, 0], dtype=np.float64)
 
 
 def _spectrum(weights: Array, means: Array, deviations: Array) -> Bounds:
