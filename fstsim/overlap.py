@@ -20,6 +20,7 @@ from scipy.special import expit, log_expit
 
 from fstsim.errors import InputError
 from fstsim.logistic_normal import MAX_SCALE, log_logistic_normal_mean, logistic_normal_mean
+from fstsim.mixtures import cholesky
 
 Array = NDArray[np.float64]
 
@@ -53,15 +54,19 @@ def chernoff_coefficient(
     [0, 1] or a covariance that is not positive definite. Source: arXiv 2603.12163, `beyond-equal-covariance`.
     """
     s_i, s_j = np.atleast_2d(np.asarray(cov_i, float)), np.atleast_2d(np.asarray(cov_j, float))
-    gap = np.atleast_1d(np.asarray(mean_i, float)) - np.atleast_1d(np.asarray(mean_j, float))
+    m_i, m_j = np.atleast_1d(np.asarray(mean_i, float)), np.atleast_1d(np.asarray(mean_j, float))
+    if m_i.ndim != 1 or m_i.shape != m_j.shape:
+        raise InputError(f"means must have one shape (d,), got {m_i.shape} and {m_j.shape}")
+    gap = m_i - m_j
     share = np.asarray(t, dtype=np.float64)
     if not ((share >= 0.0) & (share <= 1.0)).all():
         raise InputError(f"t must lie in [0, 1], got {t!r}")
+    if not s_i.shape == s_j.shape == (gap.size, gap.size):
+        raise InputError(
+            f"covariances must be ({gap.size}, {gap.size}) like the means, got {s_i.shape} and {s_j.shape}"
+        )
     mixed = share[..., None, None] * s_i + (1.0 - share[..., None, None]) * s_j
-    try:
-        roots = [np.linalg.cholesky(m) for m in (s_i, s_j, mixed)]
-    except np.linalg.LinAlgError as error:
-        raise InputError("covariances must be symmetric positive definite") from error
+    roots = [cholesky(s_i, "cov_i"), cholesky(s_j, "cov_j"), np.linalg.cholesky(mixed)]
     half_log_det = [np.log(np.diagonal(r, axis1=-2, axis2=-1)).sum(axis=-1) for r in roots]
     y = np.linalg.solve(roots[2], np.broadcast_to(gap[:, None], (*share.shape, gap.size, 1)))[..., 0]
     log_c = share * half_log_det[0] + (1.0 - share) * half_log_det[1] - half_log_det[2]

@@ -214,7 +214,7 @@ def test_reverse_flow_falls_to_the_target(geometry: str, beta: float, error: lis
     problem = SKEWED
     objective = ReverseKL(problem)
     flow = GradientFlow(0.2, growth=1.1, geometry=geometry)
-    run = simulate(problem, objective, problem.initial(beta, error), flow, 45)  # to time 144
+    run = simulate(problem, objective, problem.initial(beta, error), flow, 40)  # to time 89
     value = objective.value(run.states)
     # R moves by |gradient| times the solver's error, and the gradient is of order one
     assert (np.diff(value) <= FLOW).all()
@@ -364,7 +364,7 @@ def spread_states(problem: TwoModeProblem, shape: tuple[int, ...]) -> TwoModeSta
     return TwoModeState(shift, problem.mean_old + shift[..., None], problem.mean_new - 0.5 * shift[..., None])
 
 
-@pytest.mark.parametrize("optimizer", [GradientDescent(0.2), SGD(0.2, 4), GradientFlow(0.3)])
+@pytest.mark.parametrize("optimizer", [GradientDescent(0.2), SGD(0.2, 4), GradientFlow(0.3, rtol=1e-5)])
 @pytest.mark.parametrize("make", [ForwardKL, ReverseKL])
 def test_layout_of_the_batch_does_not_matter(make, optimizer) -> None:
     """8 x 1 and 1 x 8 learners are the same eight; without noise so are eight runs of one."""

@@ -129,6 +129,9 @@ def test_bad_input() -> None:
         lambda: total_misassignment_bound([0.5, 0.5], 2.0 * np.ones((2, 2))),
         lambda: mixture_weight_fisher(np.eye(2), [0.5, 0.6]),
         lambda: chernoff_coefficient([0.0], [[1.0]], [1.0], [[1.0]], 1.5),
+        lambda: chernoff_coefficient([0.0, 0.0], np.eye(2), [1.0], np.eye(2)),
+        lambda: chernoff_coefficient([0.0], np.eye(2), [1.0], np.eye(2)),
+        lambda: chernoff_coefficient([0.0, 0.0], [[1.0, 0.5], [0.0, 1.0]], [1.0, 0.0], np.eye(2)),
         lambda: bhattacharyya_matrix([0.0, 1.0], [[1.0]]),
     ):
         with pytest.raises(InputError):
