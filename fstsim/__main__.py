@@ -51,7 +51,7 @@ class Reproduce:
 
     out: _Directory = Path("out")
     """directory for report.html, checks.json, environment.json and figures/"""
-    examples: int = 2000
+    examples: int = 1000
     """random instances of each statement"""
     seed: int = 0
     """seed of the instances"""

@@ -403,7 +403,7 @@ LATE_COLLAPSE = Statement(
     bound=_late_prediction,
     figure="joint-forward-flow",
     test=_TEST,
-    max_examples=12,
+    max_examples=6,
 )
 
 
@@ -589,7 +589,7 @@ HALF_TIME = Statement(
     bound=_half_time_prediction,
     figure="joint-forward-flow",
     test=_TEST,
-    max_examples=8,
+    max_examples=4,
 )
 
 STATEMENTS = (
