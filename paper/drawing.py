@@ -45,7 +45,7 @@ BLACK, BLUE, VERMILLION, GREEN, ORANGE = (
     Series("#009E73", "D"),
     Series("#E69F00", "v"),
 )
-SERIES = (  # Okabe-Ito, the blue and the vermillion darkened until the five luminances are evenly spread (L* = 0, 37, 48, 58, 71).
+SERIES = (
     BLACK,
     BLUE,
     VERMILLION,
