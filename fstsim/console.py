@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import median
+from statistics import median, stdev
 from typing import Any
 
 from rich import box
@@ -252,4 +252,75 @@ def figure_table(figures: Sequence[tuple[str, str, Sequence[Path]]]) -> Table:
         table.add_column(name)
     for name, title, paths in figures:
         table.add_row(name, title, "\n".join(map(str, paths)))
+    return table
+
+
+_TRAINED = {
+    "reward": "held-out reward, in its context",
+    "reward_no_context": "the same without context",
+    "old_mass": "probability of the old behaviour, no context",
+    "drift": "accuracy lost on old skills, own context",
+    "drift_nll": "NLL gained on old skills, nats a token",
+    "kl_to_base": "KL(now || base), nats a sequence",
+    "kl_from_base": "KL(base || now), nats a sequence",
+    "kl_to_base_token": "KL(now || base), nats a token",
+    "entropy": "of the policy, nats a sequence",
+    "relearn": "supervised steps to half on the next task",
+    "train_reward": "of the rollouts in the last step",
+    "fast_best": "validation score of the best context, last round",
+    "fast_rollouts": "rollouts of the last fast round",
+    "dead_share": "groups without signal in the last step",
+    "capped_share": "tokens over the ratio cap",
+}
+
+
+def training_table(
+    runs: Sequence[Sequence[Mapping[str, Any]]], summaries: Sequence[Mapping[str, Any]], title: str
+) -> Table:
+    """First and last measurement of every column, mean over seeds with its standard error; then cost."""
+    table = _table("column")
+    table.title, table.title_justify = title, "left"
+    for name in ("start", "end"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("meaning")
+
+    def cell(values: Sequence[float | None]) -> str:
+        there = [v for v in values if v is not None and not math.isnan(v)]
+        if len(there) < len(values) or not there:
+            return "-"
+        error = f" ± {stdev(there) / math.sqrt(len(there)):.1g}" if len(there) > 1 else ""
+        return _number(sum(there) / len(there)) + error
+
+    table.add_row(
+        "samples", "0", cell([float(rows[-1]["samples"]) for rows in runs]), "rollouts of both channels, a seed"
+    )
+    for name, meaning in _TRAINED.items():
+        if any(name in row for row in runs[0]):
+            table.add_row(
+                name, cell([rows[0].get(name) for rows in runs]), cell([rows[-1].get(name) for rows in runs]), meaning
+            )
+    seconds = cell([s["seconds"] for s in summaries])
+    rates = [s["rollouts_per_second"] for s in summaries]
+    shares = [None if s["probe_share"] is None else 100.0 * s["probe_share"] for s in summaries]
+    table.add_row("seconds", "", seconds, f"a seed; probes {cell(shares)} %, {cell(rates)} rollouts/s, probes included")
+    return table
+
+
+def prompts_table(rounds: Sequence[Mapping[str, Any]], title: str) -> Table:
+    """Rounds in which the population changed: its contexts, best first, their scores and what each was written from."""
+    table = _table("step")
+    table.title, table.title_justify = title, "left"
+    table.add_column("score", justify="right")
+    table.add_column("context")
+    table.add_column("written from")
+    before: list[str] | None = None
+    for entry in rounds:
+        if entry["prompts"] == before:
+            continue
+        before = entry["prompts"]
+        parents = dict(entry["lineage"])
+        for k, (prompt, score) in enumerate(zip(entry["prompts"], entry["scores"], strict=True)):
+            came = parents.get(prompt)
+            cells = (str(entry["step"]) if k == 0 else "", _number(score), prompt or "(empty)")
+            table.add_row(*map(Text, cells), Text("-" if came is None else came or "(empty)"))
     return table

@@ -13,14 +13,14 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Literal, get_args, get_type_hints
 
 import numpy as np
 
 from fstsim.errors import InputError
 from fstsim.objectives import ForwardKL, Objective, ReverseKL
 from fstsim.optimizers import SGD, Geometry, GradientDescent, GradientFlow, Optimizer, Trained
-from fstsim.records import environment, prepare_directory, read_json, row_line, write_json, write_text
+from fstsim.records import claim_directory, environment, row_line, write_text
 from fstsim.simulate import simulate
 from fstsim.trajectory import Trajectory
 from fstsim.two_mode import TwoModeProblem, TwoModeState
@@ -172,7 +172,8 @@ def run_simulation(
     every = segment if segment is not None else -(-config.steps // _SEGMENTS)
     if every < 1:
         raise InputError(f"segment must be at least 1, got {every}")
-    _claim(config, out, every)
+    wanted = {**dataclasses.asdict(config), "segment": every}
+    claim_directory(out, wanted, environment(config.seed), "simulation")
     problem = config.problem()
     objective, optimizer, rng = config.objective_of(problem), config.optimizer_of(), np.random.default_rng(config.seed)
     checkpoint = out / "checkpoint.npz"
@@ -205,28 +206,6 @@ def run_simulation(
     if not metrics.exists() or metrics.read_text(encoding="utf-8") != "".join(lines):
         write_text(metrics, "".join(lines))  # killed between the last checkpoint and its rows
     return trajectory
-
-
-def _claim(config: SimulationConfig, out: Path, every: int) -> None:
-    """Make ``out`` the directory of this run, or make sure that it is; InputError if it is something else's."""
-    wanted: dict[str, Any] = {**dataclasses.asdict(config), "segment": every}
-    path = out / "config.json"
-    if path.exists():
-        found = read_json(path)
-        if not isinstance(found, dict) or found.keys() != wanted.keys():
-            raise InputError(f"{path} is not the configuration of a simulation: choose another --out")
-        for name, value in wanted.items():
-            if found[name] != value:
-                raise InputError(f"{out} holds a run with {name} {found[name]}, not {value}: choose another --out")
-    elif out.is_dir() and any(not file.name.endswith(".tmp") for file in out.iterdir()):
-        raise InputError(f"{out} is not empty and holds no run: choose a new or an empty --out")
-    prepare_directory(out)
-    for leftover in out.glob(".*.tmp"):  # of a write that was killed
-        leftover.unlink(missing_ok=True)
-    if not path.exists():
-        write_json(path, wanted)
-    if not (out / "environment.json").exists():
-        write_json(out / "environment.json", environment(config.seed))
 
 
 def _lines(trajectory: Trajectory, first: int, last: int) -> list[str]:

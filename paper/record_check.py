@@ -36,12 +36,14 @@ class Config:
 def record(config: Config) -> list[dict[str, Any]]:
     """Run what is missing and return all results in paper order; the file is rewritten after every statement."""
     done: dict[str, dict[str, Any]] = {}
+    before: dict[str, dict[str, Any]] = {}
     commands = [f"python -m fstsim.paper.record_check --examples {config.examples} --seed {config.seed}"]
     if config.out.exists():
         old = read_json(config.out)
         least = {s.slug: examples_of(s, config.examples) for s in ALL_STATEMENTS}
         if old["seed"] == config.seed:
-            done = {c["slug"]: c for c in old["checks"] if c["examples"] >= least.get(c["slug"], np.inf)}
+            before = {c["slug"]: c for c in old["checks"]}
+            done = {slug: c for slug, c in before.items() if c["examples"] >= least.get(slug, np.inf)}
             commands = list(dict.fromkeys([*old["commands"], *commands]))
     order = [s.slug for s in ALL_STATEMENTS]
     missing = [slug for slug in order if slug not in done]
@@ -54,7 +56,8 @@ def record(config: Config) -> list[dict[str, Any]]:
         write_json(
             config.out,
             {
-                "checks": [done[slug] for slug in order if slug in done],
+                # A smaller check stands until the larger one is done: an interrupted night loses nothing.
+                "checks": [{**before, **done}[slug] for slug in order if slug in {**before, **done}],
                 "commands": commands,
                 "date": datetime.date.today().isoformat(),
                 "environment": environment(config.seed),

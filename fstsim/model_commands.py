@@ -1,0 +1,223 @@
+"""The commands of the language-model laboratory. Parsed by `fstsim.__main__`; torch is imported when one runs."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import tyro
+
+from fstsim.commands import AGAIN, CONTINUE, Directory
+from fstsim.console import Progress, complain, prompts_table, show, training_table
+from fstsim.errors import InputError
+from fstsim.records import read_json, read_rows
+
+_Names = Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK [TASK ...]")]
+
+
+# flags that speak of one channel only, and the channels of each method
+_SPEAK_OF = {
+    "rl": ("rollouts", "loss", "advantage", "updates", "ratio_cap", "leash_reward", "leash_loss"),
+    "sft": ("replay",),
+    "fast": ("contexts", "fast_budget"),
+    "both": ("slow_steps_per_round",),
+    "slow": ("problems", "lr"),
+}
+_CHANNELS = {"rl": ("rl", "slow"), "sft": ("sft", "slow"), "gepa": ("fast",), "fst": ("rl", "slow", "fast", "both")}
+
+
+def _quiet() -> None:
+    """No bars and warnings of transformers between ours."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+
+
+def _given(command: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    """The flags among ``names`` that the user gave."""
+    return {name: getattr(command, name) for name in names if getattr(command, name) is not None}
+
+
+@dataclass(frozen=True)
+class Pretrain:
+    """Train the base model of the laboratory from scratch, or continue a training that was stopped."""
+
+    preset: Literal["smoke", "small", "medium"] = "small"
+    """smoke: seconds, to see it run; small: the shipped model, 15 minutes on 2 cores; medium: for a GPU"""
+    out: Directory = Path("out/base")
+    """directory of the model"""
+    steps: int | None = None
+    """updates (default: the preset's)"""
+    seed: int = 0
+    """seed of weights and data"""
+    precision: Literal["float32", "bfloat16"] | None = None
+    """of activations (default: bfloat16)"""
+    device: str = "cpu"
+    """torch device, for example cuda"""
+    stopped: ClassVar[str] = CONTINUE
+
+    def run(self) -> int:
+        """Train it."""
+        from fstsim.llm.policy import check_device
+        from fstsim.llm.pretrain import PRESETS, pretrain
+
+        _quiet()
+        check_device(self.device)
+        config = replace(PRESETS[self.preset], seed=self.seed, **_given(self, ("steps", "precision")))
+        with contextlib.closing(Progress("pretrain", config.steps, "steps")) as progress:
+            pretrain(config, self.out, device=self.device, progress=progress.at)
+        show((self.out / "README.md").read_text(encoding="utf-8").split("---\n", 2)[2], f"model: {self.out}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Train:
+    """Post-train a model on tasks, one run directory a seed, or continue what was stopped; ends with a picture and a table."""
+
+    task: _Names = ("strings:reverse",)
+    """family:rule+rule, or family:rule+rule/share; several are trained one after the other"""
+    method: Literal["rl", "sft", "fst", "gepa"] = "rl"
+    """rl: policy gradient (CISPO) on verified rewards; sft: forward KL on demonstrations; gepa: contexts evolved by
+    reflection, weights frozen; fst: both"""
+    preset: Literal["smoke", "small", "paper"] = "small"
+    """smoke: under a minute a seed on 2 cores; small: minutes; paper: for a GPU"""
+    seeds: int = 3
+    """independent runs, seeds 0, 1, ..."""
+    out: Directory = Path("out/train")
+    """directory; seed k goes to seed-k in it"""
+    model: str = "base"
+    """the shipped base model, or any causal LM of transformers by path or hub name"""
+    device: str = "cpu"
+    """torch device, for example cuda"""
+    context: str = ""
+    """context that every problem is shown in: frozen with rl and sft, the seed of the population with fst and gepa"""
+    steps: int | None = None
+    """slow steps on each task (default: the preset's)"""
+    lr: float | None = None
+    """learning rate of AdamW"""
+    problems: int | None = None
+    """problems a step"""
+    rollouts: int | None = None
+    """completions of a problem (rl)"""
+    loss: Literal["cispo", "reinforce"] | None = None
+    """loss of rl"""
+    advantage: Literal["normalised", "centred", "leave-one-out"] | None = None
+    """baseline and scale of a group's advantages (rl)"""
+    updates: int | None = None
+    """optimizer steps on each batch (rl)"""
+    ratio_cap: float | None = None
+    """cap of the importance ratio, above 1 (rl)"""
+    leash_reward: float | None = None
+    """KL leash in the reward, nats of reward a nat of k1 (rl)"""
+    leash_loss: float | None = None
+    """exact KL leash as a loss, a nat a sequence (rl)"""
+    replay: float | None = None
+    """share of demonstrations of the old behaviour (sft)"""
+    contexts: int | None = None
+    """contexts in the population (fst, gepa)"""
+    slow_steps_per_round: int | None = None
+    """slow steps between fast rounds (fst)"""
+    fast_budget: int | None = None
+    """rollouts of a fast round (fst, gepa)"""
+    reflector: Literal["self", "openai", "local"] = "self"
+    """who writes new contexts: the policy, an OpenAI-compatible endpoint (its key in FSTSIM_API_KEY), a local chat model"""
+    base_url: str = ""
+    """address of the endpoint, for example http://localhost:8000/v1"""
+    reflector_model: str = ""
+    """name of the endpoint's model, or path of the local one"""
+    max_new_tokens: int | None = None
+    """longest completion, tokens"""
+    probe_every: int | None = None
+    """steps between measurements"""
+    stopped: ClassVar[str] = CONTINUE
+
+    def _config(self) -> Any:
+        from fstsim.llm.reflection import ReflectorConfig
+        from fstsim.llm.train_run import PRESETS
+
+        preset = PRESETS[self.preset]
+        said = _given(self, tuple(name for names in _SPEAK_OF.values() for name in names))
+        for name in said:
+            if not any(name in _SPEAK_OF[channel] for channel in _CHANNELS[self.method]):
+                raise InputError(f"--{name.replace('_', '-')} says nothing about method {self.method}")
+        if self.reflector == "self" and (self.base_url or self.reflector_model):
+            raise InputError("--base-url and --reflector-model need --reflector openai or local")
+        slow = replace(preset.slow, **_given(self, ("problems", *_SPEAK_OF["rl"], "max_new_tokens")))
+        named = {"contexts": self.contexts, "budget": self.fast_budget}
+        fast = replace(
+            preset.fast,
+            max_new_tokens=slow.max_new_tokens,
+            **{name: value for name, value in named.items() if value is not None},
+        )
+        demonstrations = replace(preset.demonstrations, **_given(self, ("problems", "replay")))
+        probe = replace(
+            preset.probe,
+            max_new_tokens=slow.max_new_tokens,
+            every=preset.probe.every if self.probe_every is None else self.probe_every,
+        )
+        return replace(
+            preset,
+            method=self.method,
+            tasks=self.task,
+            model=self.model,
+            device=self.device,
+            context=self.context,
+            slow=slow,
+            demonstrations=demonstrations,
+            fast=fast,
+            reflector=ReflectorConfig(self.reflector, self.base_url, self.reflector_model),
+            probe=probe,
+            **_given(self, ("steps", "lr", "slow_steps_per_round")),
+        )
+
+    def run(self) -> int:
+        """Train them; 1 if a loss was not finite."""
+        if self.seeds < 1:
+            raise InputError(f"seeds must be at least 1, got {self.seeds}")
+        from fstsim.llm.reflection import ReflectorDown
+        from fstsim.llm.slow import Diverged
+        from fstsim.llm.train_run import run_training
+
+        _quiet()
+        config = self._config()
+        runs = []
+        total = config.steps * len(config.tasks)
+        with contextlib.closing(Progress("train", total * self.seeds, "steps")) as progress:
+            for seed in range(self.seeds):
+                at = lambda step, note, k=seed: progress.at(k * total + step, f"seed {k}: {note}")  # noqa: E731
+                try:
+                    rows = run_training(replace(config, seed=seed), self.out / f"seed-{seed}", at)
+                except (Diverged, ReflectorDown) as error:
+                    hint = "lower --lr" if isinstance(error, Diverged) else "the same command continues"
+                    complain(f"error: {error}; the last checkpoint is kept in {self.out / f'seed-{seed}'}: {hint}")
+                    return 1
+                progress.at((seed + 1) * total)
+                runs.append(rows)
+        from fstsim.paper.train_picture import save_train_picture
+
+        summaries = [read_json(self.out / f"seed-{k}" / "summary.json") for k in range(self.seeds)]
+        picture = save_train_picture(config, runs, self.out / "picture.png")
+        what = f"{self.method} on {', '.join(config.tasks)} from {config.model}"
+        show(training_table(runs, summaries, f"{self.out}: {what}, {total:,} steps"), f"picture: {picture}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Show how the contexts of a run evolved: every fast round, the population and where each context came from."""
+
+    run_directory: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
+    """run directory of one seed"""
+    stopped: ClassVar[str] = AGAIN
+
+    def run(self) -> int:
+        """Show them."""
+        if not (self.run_directory / "prompts.jsonl").exists():
+            seeds = sorted(path.parent.name for path in self.run_directory.glob("seed-*/prompts.jsonl"))
+            where = f": name one of {', '.join(seeds)} in it" if seeds else ": fst and gepa runs have them"
+            raise InputError(f"{self.run_directory} holds no prompts.jsonl{where}")
+        show(prompts_table(read_rows(self.run_directory / "prompts.jsonl"), str(self.run_directory)))
+        return 0

@@ -1,0 +1,111 @@
+r"""Losses and advantages of the slow channel, as pure tensor functions.
+
+Shapes: B rollouts, T tokens, V vocabulary; ``mask (B, T)`` is true on tokens that were written. Losses are to be
+minimised. Against the papers, deliberately: (1) advantages divide by the population standard deviation of a group;
+(2) groups whose rewards are all equal get advantage exactly 0 and can be left out; (3) per-token losses are summed over
+the batch and divided by the tokens of *all* rollouts, left-out ones included, so that skipping changes nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from fstsim.errors import InputError
+
+Advantage = Literal["normalised", "centred", "leave-one-out"]
+
+
+def group_advantages(
+    rewards: torch.Tensor, groups: torch.Tensor, kind: Advantage = "normalised", epsilon: float = 1e-6
+) -> tuple[torch.Tensor, torch.Tensor]:
+    r"""Advantages ``(B,)`` and whether each group is dead ``(groups,)``: one baseline a group, whatever contexts it holds.
+
+    ``normalised`` \((r - \bar r) / (\mathrm{std} + \epsilon)\), ``centred`` \(r - \bar r\), ``leave-one-out``
+    \((r - \bar r) G / (G - 1)\). ``groups (B,)`` numbers the group of each rollout from 0. Source: 2605.12484, theory 16.
+    """
+    count = int(groups.max()) + 1
+    ones = torch.zeros(count, dtype=rewards.dtype, device=rewards.device)
+    size = ones.index_add(0, groups, torch.ones_like(rewards))
+    mean = ones.index_add(0, groups, rewards) / size
+    centred = rewards - mean[groups]
+    spread = (ones.index_add(0, groups, centred**2) / size).sqrt()
+    low = torch.full_like(mean, torch.inf).scatter_reduce(0, groups, rewards, "amin")
+    high = torch.full_like(mean, -torch.inf).scatter_reduce(0, groups, rewards, "amax")
+    dead = low == high
+    if kind == "normalised":
+        advantages = centred / (spread[groups] + epsilon)
+    elif kind == "leave-one-out":
+        advantages = centred * (size / (size - 1).clamp(min=1))[groups]
+    elif kind == "centred":
+        advantages = centred
+    else:
+        raise InputError(f"advantage {kind!r} is unknown; allowed: normalised, centred, leave-one-out")
+    return torch.where(dead[groups], 0.0, advantages), dead
+
+
+def cispo_loss(
+    logprobs: torch.Tensor,
+    old_logprobs: torch.Tensor,
+    advantages: torch.Tensor,
+    mask: torch.Tensor,
+    ratio_cap: float,
+    tokens: float | torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    r"""CISPO and the share of capped tokens.
+
+    \(-\frac{1}{N} \sum_{b,t} \mathrm{sg}[\min(\rho_{bt}, c)]\, A_b \log \pi(y_{bt})\) with
+    \(\rho = \pi / \pi_{old}\) and N = ``tokens`` (the mask's by default). The cap clips from above only, under the stop-gradient.
+    With one update a batch every ratio is 1 and the cap is inert. Raises InputError unless ``ratio_cap`` > 1.
+    """
+    if not ratio_cap > 1.0:
+        raise InputError(f"ratio_cap must be above 1, got {ratio_cap}")
+    count = mask.sum() if tokens is None else tokens
+    ratio = torch.exp(logprobs.detach() - old_logprobs)
+    weight = ratio.clamp(max=ratio_cap) * advantages[:, None]
+    loss = -(weight * logprobs * mask).sum() / count
+    capped = ((ratio > ratio_cap) & mask).sum() / mask.sum().clamp(min=1)
+    return loss, capped
+
+
+def reinforce_loss(
+    logprobs: torch.Tensor, advantages: torch.Tensor, mask: torch.Tensor, rollouts: int | None = None
+) -> torch.Tensor:
+    r"""REINFORCE: \(-\frac{1}{B} \sum_b A_b \sum_t \log \pi(y_{bt})\); its gradient estimates that of the expected reward."""
+    return -(advantages[:, None] * logprobs * mask).sum() / (len(logprobs) if rollouts is None else rollouts)
+
+
+def sft_loss(logprobs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    r"""Forward KL to demonstrations up to a constant: \(-\frac{1}{B} \sum_b \log \pi(y_b)\), nats a sequence."""
+    return -(logprobs * mask).sum() / len(logprobs)
+
+
+def token_kl(logits: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    r"""Exact KL(p || q) of every next-token distribution, nats, ``(B, T)``; ``logits`` of p, ``other`` of q, ``(B, T, V)``."""
+    logp, logq = torch.log_softmax(logits, -1), torch.log_softmax(other, -1)
+    return (logp.exp() * (logp - logq)).sum(-1)
+
+
+def leash_loss(logits: torch.Tensor, base_logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """KL(policy || base) along the sampled sequences with the full vocabulary at every token, nats a sequence.
+
+    Its gradient moves the next-token distributions only; that of which prefixes are visited is left out.
+    """
+    return (token_kl(logits, base_logits) * mask).sum() / len(logits)
+
+
+def leashed_rewards(
+    rewards: torch.Tensor, logprobs: torch.Tensor, base_logprobs: torch.Tensor, mask: torch.Tensor, strength: float
+) -> torch.Tensor:
+    r"""Rewards less ``strength`` nats of k1 a sequence: \(r - \tau \sum_t (\log \pi - \log \pi_0)\), ``(B,)``.
+
+    As part of the reward k1 has the right gradient; differentiated as a loss it would have none.
+    """
+    return rewards - strength * ((logprobs - base_logprobs) * mask).sum(-1)
+
+
+def token_entropy(logits: torch.Tensor) -> torch.Tensor:
+    """Entropy of every next-token distribution, nats, ``(B, T)``."""
+    logp = torch.log_softmax(logits, -1)
+    return -(logp.exp() * logp).sum(-1)

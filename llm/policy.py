@@ -1,0 +1,324 @@
+"""A policy: any Hugging Face causal LM, token in and token out.
+
+Prompts are padded on the left. The prompt of a group is run once and its key/value cache repeated for the group's
+rollouts, in sampling and in scoring alike (gradients flow through it). Completions are never decoded and encoded
+again before scoring. Only safetensors are read, and no code from a model's repository is run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from fstsim.errors import InputError
+from fstsim.llm.tokenizer import vocabulary
+from fstsim.llm.types import Problem
+
+SHIPPED = "base"
+"""Name of the base model that comes with the package."""
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """Completions with what is needed to score them again.
+
+    ``prompts, prompt_mask (P, S)`` padded on the left; ``prompt_of (B,)`` the prompt of each completion;
+    ``completions, mask (B, T)`` padded on the right, the mask true up to and including the end token;
+    ``logprobs (B, T)`` at sampling, nats, 0 outside of the mask.
+    """
+
+    prompts: torch.Tensor
+    prompt_mask: torch.Tensor
+    prompt_of: torch.Tensor
+    completions: torch.Tensor
+    mask: torch.Tensor
+    logprobs: torch.Tensor
+    temperature: float = 1.0
+
+    def __len__(self) -> int:
+        return len(self.completions)
+
+    def take(self, rows: torch.Tensor) -> Rollouts:
+        """Only the completions ``rows`` (indices), and only the prompts and columns that they need."""
+        used, prompt_of = torch.unique(self.prompt_of[rows], return_inverse=True)
+        prompt_mask, mask = self.prompt_mask[used], self.mask[rows]
+        left = int((~prompt_mask).all(0).long().sum()) if len(rows) else 0
+        right = int(mask.any(0).sum())
+        return replace(
+            self,
+            prompts=self.prompts[used, left:],
+            prompt_mask=prompt_mask[:, left:],
+            prompt_of=prompt_of,
+            completions=self.completions[rows, :right],
+            mask=mask[:, :right],
+            logprobs=self.logprobs[rows, :right],
+        )
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A causal LM with its tokenizer; ``template`` says how a problem is put: chat, world (short notation) or plain."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    template: str
+    end_tokens: tuple[int, ...]
+    share_prompts: bool = True
+
+    @classmethod
+    def load(cls, name: str = SHIPPED, device: str = "cpu", dtype: str = "float32") -> Policy:
+        """The shipped base model, a model on disk, or one of the hub, by name or path.
+
+        Raises InputError if there is no such model, its weights are missing or not safetensors, or its vocabulary is
+        not the tokenizer's.
+        """
+        where = str(shipped_path()) if name == SHIPPED else name
+        if Path(where).exists() and not list(Path(where).glob("*.safetensors")):
+            raise InputError(f"model {where} has no weights: a *.safetensors file is missing")
+        if not Path(where).exists() and name.count("/") != 1:
+            raise InputError(f"there is no model at {name!r}: give a path, {SHIPPED}, or a hub name owner/model")
+        check_device(device)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
+            model = AutoModelForCausalLM.from_pretrained(
+                where, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            raise InputError(f"model {name!r} cannot be loaded: {str(error).splitlines()[0]}") from error
+        return cls.of(model.to(device), tokenizer)
+
+    @classmethod
+    def of(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Policy:
+        """From a model and its tokenizer; InputError if their vocabularies differ or there is no end token."""
+        if len(tokenizer) > model.config.vocab_size:
+            raise InputError(
+                f"the tokenizer has {len(tokenizer)} tokens, the model {model.config.vocab_size}: not made for each other"
+            )
+        ends = model.generation_config.eos_token_id if model.generation_config is not None else None
+        ends = ends if ends is not None else tokenizer.eos_token_id
+        if ends is None:
+            raise InputError("neither the model nor the tokenizer has an end token")
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        if tokenizer.chat_template:
+            template = "chat"
+        else:
+            template = "world" if set(vocabulary()) <= set(tokenizer.get_vocab()) else "plain"
+        return cls(model, tokenizer, template, tuple([ends] if isinstance(ends, int) else ends), _can_share(model))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    def encode(self, context: str, problem: Problem) -> list[int]:
+        """Tokens of the prompt: the context, then the problem."""
+        if self.template == "world":
+            return self.tokenizer(f"{context} | {problem.text} =")["input_ids"]
+        if self.template == "chat":
+            content = f"{context}\n\n{problem.question}" if context else problem.question
+            text = self.tokenizer.apply_chat_template(
+                [{"role": "user", "content": content}],
+                add_generation_prompt=True,
+                tokenize=False,
+                enable_thinking=False,
+            )
+            return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return self.tokenizer(f"{context}\n{problem.question}\nAnswer:".lstrip())["input_ids"]
+
+    def encode_text(self, message: str) -> list[int]:
+        """Tokens of one user's message in the chat template, or of the message alone where there is none."""
+        if self.template != "chat":
+            return self.tokenizer(message)["input_ids"]
+        text = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": message}], add_generation_prompt=True, tokenize=False, enable_thinking=False
+        )
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def encode_answer(self, answer: str) -> list[int]:
+        """Tokens of a given answer with the end token."""
+        tokens = self.tokenizer(answer, add_special_tokens=False)["input_ids"]
+        return [*tokens, self.end_tokens[0]]
+
+    def decode(self, rollouts: Rollouts) -> list[str]:
+        """Texts of the completions, without special tokens."""
+        kept = [row[m].tolist() for row, m in zip(rollouts.completions.cpu(), rollouts.mask.cpu(), strict=True)]
+        return self.tokenizer.batch_decode(kept, skip_special_tokens=True)
+
+    def _check_length(self, longest: int, new: int) -> None:
+        limit = getattr(self.model.config, "max_position_embeddings", None)
+        if limit is not None and longest + new > limit:
+            raise InputError(
+                f"a prompt of {longest} tokens and {new} new ones do not fit the model's {limit} positions: "
+                "shorten the context or --max-new-tokens"
+            )
+
+    def _pad(self, prompts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        longest = max(map(len, prompts))
+        tokens = torch.full((len(prompts), longest), self.tokenizer.pad_token_id or 0)
+        mask = torch.zeros((len(prompts), longest), dtype=torch.bool)
+        for i, prompt in enumerate(prompts):
+            tokens[i, longest - len(prompt) :] = torch.tensor(prompt)
+            mask[i, longest - len(prompt) :] = True
+        return tokens.to(self.device), mask.to(self.device)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        prompts: Sequence[Sequence[int]],
+        repeats: int | Sequence[int],
+        generator: torch.Generator,
+        *,
+        max_new_tokens: int,
+        temperature: float = 1.0,
+    ) -> Rollouts:
+        """Sample ``repeats`` completions of each prompt (of prompt i, ``repeats[i]``), in the order of the prompts.
+
+        ``temperature`` 0 is greedy decoding. All randomness comes from ``generator`` (of the model's device).
+        """
+        self._check_length(max(map(len, prompts)), max_new_tokens)
+        was_training = self.model.training
+        self.model.eval()
+        tokens, mask = self._pad(prompts)
+        counts = torch.as_tensor([repeats] * len(prompts) if isinstance(repeats, int) else list(repeats))
+        prompt_of = torch.repeat_interleave(torch.arange(len(prompts)), counts).to(self.device)
+        unpadded = bool(mask.all())
+        ends = torch.tensor(self.end_tokens, device=self.device)
+        out = self._prompt_forward(tokens, mask, unpadded)
+        cache, logits = _repeat(out.past_key_values, prompt_of), out.logits[:, -1][prompt_of]
+        length, whole = mask.sum(1)[prompt_of], mask[prompt_of]
+        alive = torch.ones(len(prompt_of), dtype=torch.bool, device=self.device)
+        written, kept, logps = [], [], []
+        for t in range(max_new_tokens):
+            logp = torch.log_softmax(logits.float() / (temperature or 1.0), -1)
+            chosen = logp.argmax(-1) if temperature == 0.0 else _draw(logp, generator)
+            written.append(torch.where(alive, chosen, self.tokenizer.pad_token_id or 0))
+            logps.append(torch.where(alive, logp.gather(-1, chosen[:, None])[:, 0], 0.0))
+            kept.append(alive)
+            alive = alive & ~torch.isin(chosen, ends)
+            # on an accelerator the question costs a synchronisation: ask it every eighth token
+            if t + 1 == max_new_tokens or ((self.device.type == "cpu" or t % 8 == 7) and not bool(alive.any())):
+                break
+            whole = None if unpadded else torch.cat((whole, torch.ones_like(whole[:, :1])), 1)
+            out = self.model(
+                written[-1][:, None],
+                attention_mask=whole,
+                position_ids=(length + t)[:, None],
+                past_key_values=cache,
+                use_cache=True,
+            )
+            cache, logits = out.past_key_values, out.logits[:, -1]
+        self.model.train(was_training)
+        return Rollouts(
+            tokens,
+            mask,
+            prompt_of,
+            torch.stack(written, 1),
+            torch.stack(kept, 1),
+            torch.stack(logps, 1),
+            temperature or 1.0,
+        )
+
+    def _prompt_forward(self, tokens: torch.Tensor, mask: torch.Tensor, unpadded: bool) -> Any:
+        return self.model(
+            tokens,
+            attention_mask=None if unpadded else mask,
+            position_ids=(mask.long().cumsum(1) - 1).clamp(min=0),
+            use_cache=True,
+            logits_to_keep=1,
+        )
+
+    def logits(self, rollouts: Rollouts) -> torch.Tensor:
+        """Logits ``(B, T, V)``, float32, from which each token of the completions was (or would be) drawn, over temperature."""
+        r = rollouts
+        tokens, mask = r.completions, r.mask
+        unpadded = bool(r.prompt_mask.all())
+        length = r.prompt_mask.sum(1)
+        if not self.share_prompts:
+            whole = torch.cat((r.prompts[r.prompt_of], tokens), 1)
+            whole_mask = torch.cat((r.prompt_mask[r.prompt_of], mask), 1)
+            places = (whole_mask.long().cumsum(1) - 1).clamp(min=0)
+            out = self.model(whole, attention_mask=whole_mask, position_ids=places, use_cache=False)
+            return out.logits[:, r.prompts.shape[1] - 1 : -1].float() / r.temperature
+        out = self._prompt_forward(r.prompts, r.prompt_mask, unpadded)
+        first = out.logits[:, -1:][r.prompt_of]
+        if tokens.shape[1] == 1:
+            return first.float() / r.temperature
+        places = length[r.prompt_of][:, None] + torch.arange(tokens.shape[1] - 1, device=tokens.device)
+        # padding on the right needs no mask: no token of a completion comes after it
+        seen = None if unpadded else torch.cat((r.prompt_mask[r.prompt_of], torch.ones_like(mask[:, 1:])), 1)
+        rest = self.model(
+            tokens[:, :-1],
+            attention_mask=seen,
+            position_ids=places,
+            past_key_values=_repeat(out.past_key_values, r.prompt_of),
+            use_cache=True,
+        ).logits
+        return torch.cat((first, rest), 1).float() / r.temperature
+
+    def logprobs(self, rollouts: Rollouts) -> torch.Tensor:
+        """Log-probabilities ``(B, T)`` of the completions' tokens at the temperature of sampling, nats; 0 outside the mask."""
+        return token_logprobs(self.logits(rollouts), rollouts)
+
+    def forced(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> Rollouts:
+        """Given answers (with their end tokens) as rollouts, one a prompt: for teacher forcing."""
+        tokens, mask = self._pad(prompts)
+        longest = max(map(len, answers))
+        written = torch.full((len(answers), longest), self.tokenizer.pad_token_id or 0)
+        kept = torch.zeros((len(answers), longest), dtype=torch.bool)
+        for i, answer in enumerate(answers):
+            written[i, : len(answer)] = torch.tensor(answer)
+            kept[i, : len(answer)] = True
+        self._check_length(tokens.shape[1], longest)
+        here = self.device
+        return Rollouts(
+            tokens,
+            mask,
+            torch.arange(len(prompts), device=here),
+            written.to(here),
+            kept.to(here),
+            torch.zeros(len(answers), longest, device=here),
+        )
+
+
+def token_logprobs(logits: torch.Tensor, rollouts: Rollouts) -> torch.Tensor:
+    """Log-probabilities ``(B, T)`` of the completions under ``logits (B, T, V)``; 0 outside the mask."""
+    picked = logits.gather(-1, rollouts.completions[..., None])[..., 0] - torch.logsumexp(logits, -1)
+    return torch.where(rollouts.mask, picked, 0.0)
+
+
+def shipped_path() -> Path:
+    """Folder of the base model that comes with the package."""
+    return Path(str(files("fstsim.llm"))) / "base"
+
+
+def check_device(device: str) -> None:
+    """InputError unless torch can use ``device``."""
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
+
+
+def _can_share(model: PreTrainedModel) -> bool:
+    """Whether every layer keeps plain keys and values, which can be repeated for a group."""
+    kinds = getattr(model.config, "layer_types", None) or ["full_attention"]
+    return all(kind == "full_attention" for kind in kinds)
+
+
+def _repeat(cache: Any, rows: torch.Tensor) -> Any:
+    """The cache of the prompts, once for every completion; differentiable."""
+    cache.reorder_cache(rows)
+    return cache
+
+
+def _draw(logp: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """One token a row by the Gumbel-max rule: no synchronisation, and the same on every batch layout."""
+    noise = torch.rand(logp.shape, generator=generator, device=logp.device, dtype=torch.float64)
+    return (logp.double() - (-noise.clamp(min=1e-300).log()).log()).argmax(-1)

@@ -1,0 +1,256 @@
+"""`fstsim pretrain`: a base model from scratch, from the world alone.
+
+The recipe: a Qwen3-type decoder, loss on what is to be written only, Muon on the matrices and AdamW on embeddings and
+norms (half the steps of AdamW alone, see paper/LOG.md), warm-up and linear decay. Resumable: a checkpoint holds
+weights, optimizer state and step, and the data of a step are a function of seed and step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from transformers import PreTrainedModel, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+from fstsim.errors import InputError
+from fstsim.llm.checkpoint import (
+    pack_optimizer,
+    put_weights,
+    read_checkpoint,
+    unpack_optimizer,
+    weights_of,
+    write_checkpoint,
+)
+from fstsim.llm.corpus import CorpusConfig, training_batches
+from fstsim.llm.exam import Exam
+from fstsim.llm.families import FAMILIES
+from fstsim.llm.tokenizer import build_tokenizer
+from fstsim.records import environment, prepare_directory, read_json, row_line, write_json, write_text
+
+Precision = Literal["float32", "bfloat16"]
+_WARM_UP = 50
+_DECAY = 0.6  # share of the steps over which the learning rate falls
+_FLOOR = 0.02
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """What is trained, on what, for how long."""
+
+    steps: int = 1200
+    """updates"""
+    layers: int = 4
+    """decoder layers"""
+    width: int = 128
+    """hidden size; heads have 32 dimensions, the MLP three times the width"""
+    lr: float = 4e-3
+    """peak learning rate of Muon (matrices)"""
+    lr_rest: float = 3e-3
+    """peak learning rate of AdamW (embeddings, norms)"""
+    precision: Precision = "bfloat16"
+    """of activations; weights are float32"""
+    seed: int = 0
+    """seed of initial weights and data"""
+    corpus: CorpusConfig = field(default_factory=CorpusConfig)
+    """lines a step and sizes"""
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.layers < 1:
+            raise InputError(f"steps and layers must be at least 1, got {self.steps} and {self.layers}")
+        if self.width < 32 or self.width % 32:
+            raise InputError(f"width must be a multiple of 32, got {self.width}")
+        if not (self.lr > 0.0 and self.lr_rest > 0.0):
+            raise InputError(f"learning rates must be positive, got {self.lr} and {self.lr_rest}")
+        if self.seed < 0:
+            raise InputError(f"seed must be at least 0, got {self.seed}")
+
+
+PRESETS: Mapping[str, PretrainConfig] = {
+    "smoke": PretrainConfig(steps=20, layers=2, width=64, corpus=CorpusConfig(problems=8, reflections=4)),
+    "small": PretrainConfig(),
+    "medium": PretrainConfig(
+        steps=20_000,
+        layers=8,
+        width=512,
+        lr=2e-3,
+        lr_rest=1e-3,
+        corpus=CorpusConfig(problems=512, reflections=128, sizes={"strings": 8, "digits": 8, "star_graph": 5}),
+    ),
+}
+
+
+def new_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
+    """A Qwen3 causal LM with random weights, float32."""
+    torch.manual_seed(config.seed)
+    architecture = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=config.width,
+        intermediate_size=3 * config.width,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.width // 32,
+        num_key_value_heads=config.width // 32,
+        head_dim=32,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    # plain attention: at these lengths several times faster on a CPU in bfloat16 than the fused kernel
+    architecture._attn_implementation = "eager"
+    return Qwen3ForCausalLM(architecture)
+
+
+def _optimizers(model: torch.nn.Module, config: PretrainConfig) -> tuple[torch.optim.Optimizer, ...]:
+    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
+    rest = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
+    return (
+        torch.optim.Muon(matrices, lr=config.lr, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(rest, lr=config.lr_rest, betas=(0.9, 0.98), weight_decay=0.0),
+    )
+
+
+def _schedule(step: int, steps: int) -> float:
+    return min(1.0, (step + 1) / _WARM_UP) * min(1.0, max(_FLOOR, (steps - step) / (_DECAY * steps)))
+
+
+def _update(
+    model: torch.nn.Module, optimizers: tuple[torch.optim.Optimizer, ...], config: PretrainConfig, step: int
+) -> float:
+    """One update of all families; returns the mean loss of a written token, nats."""
+    device = next(model.parameters()).device
+    batches = training_batches(config.corpus, config.seed, step, step / config.steps)
+    written = sum(int((labels >= 0).sum()) for _, labels in batches)
+    total = 0.0
+    for tokens, labels in batches:
+        keep = labels >= 0
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.precision == "bfloat16"):
+            logits = model(tokens.to(device), use_cache=False).logits
+        loss = F.cross_entropy(logits[keep.to(device)].float(), labels[keep].to(device), reduction="sum") / written
+        loss.backward()
+        total += loss.item()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * _schedule(step, config.steps)
+        optimizer.step()
+        optimizer.zero_grad()
+    return total
+
+
+def pretrain(
+    config: PretrainConfig,
+    out: Path,
+    *,
+    device: str = "cpu",
+    every: int = 100,
+    progress: Callable[[int, str], None] | None = None,
+) -> dict[str, Any]:
+    """Train, or go on training, the model in directory ``out``; returns its last row of measurements.
+
+    ``out`` gets config.json (of the model), model.safetensors, tokenizer.json, README.md (the model card),
+    pretrain.json, environment.json, metrics.jsonl, and checkpoint.safetensors while it is not finished.
+    Errors: InputError if ``out`` holds another model.
+    """
+    wanted = dataclasses.asdict(config)
+    if (out / "pretrain.json").exists():
+        found = read_json(out / "pretrain.json")
+        if found != wanted:
+            different = next(name for name in wanted if found.get(name) != wanted[name])
+            raise InputError(f"{out} holds a model with {different} {found.get(different)}: choose another --out")
+    elif out.is_dir() and any(out.iterdir()):
+        raise InputError(f"{out} is not empty and holds no model of ours: choose a new or an empty --out")
+    prepare_directory(out)
+    write_json(out / "pretrain.json", wanted)
+    write_json(out / "environment.json", environment(config.seed, device))
+    tokenizer = build_tokenizer()
+    model = new_model(config, tokenizer).to(device)
+    optimizers = _optimizers(model, config)
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
+    step, rows, seconds = 0, [], 0.0
+    if (out / "checkpoint.safetensors").exists():
+        tensors, meta = read_checkpoint(out / "checkpoint.safetensors")
+        put_weights(model, tensors, out / "checkpoint.safetensors")
+        for k, optimizer in enumerate(optimizers):
+            unpack_optimizer(optimizer, f"optimizer{k}", tensors, meta["optimizers"][k])
+        step, rows, seconds = meta["step"], meta["rows"], meta["seconds"]
+    elif (out / "model.safetensors").exists():
+        return finished_row(out)
+    exam = Exam.of_world(tokenizer, config.corpus.sizes)
+    started, note = time.monotonic() - seconds, ""
+    while step < config.steps:
+        loss = _update(model, optimizers, config, step)
+        step += 1
+        if step % every == 0 or step == config.steps:
+            skills = exam.sit(model)
+            seconds = time.monotonic() - started
+            rows.append({"step": step, "loss": loss, "seconds": seconds, **skills})
+            note = f"loss {loss:.3f}, " + " ".join(
+                f"{name[:4]} {skills[f'accuracy_{name}_1']:.2f}" for name in FAMILIES
+            )
+            packed = [pack_optimizer(optimizer, f"optimizer{k}") for k, optimizer in enumerate(optimizers)]
+            tensors = dict(weights_of(model))
+            for more, _ in packed:
+                tensors |= more
+            meta = {"step": step, "rows": rows, "seconds": seconds, "optimizers": [rest for _, rest in packed]}
+            write_checkpoint(out / "checkpoint.safetensors", tensors, meta)
+            write_text(out / "metrics.jsonl", "".join(map(row_line, rows)))
+        if progress is not None:
+            progress(step, note)
+    model.config._attn_implementation = "sdpa"
+    model.to("cpu").save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    write_text(out / "README.md", model_card(config, rows[-1], read_json(out / "environment.json"), model))
+    (out / "checkpoint.safetensors").unlink()
+    return rows[-1]
+
+
+def finished_row(out: Path) -> dict[str, Any]:
+    """Last measurements of a finished model."""
+    from fstsim.records import read_rows
+
+    return read_rows(out / "metrics.jsonl")[-1]
+
+
+def model_card(config: PretrainConfig, row: Mapping[str, Any], made: Mapping[str, Any], model: torch.nn.Module) -> str:
+    """The model card: what it is, how it was made, what it can do."""
+    count = sum(p.numel() for p in model.parameters())
+    lines = [
+        "---",
+        "license: mit",
+        "library_name: transformers",
+        "---",
+        "# fstsim base model",
+        "",
+        (
+            f"A Qwen3-type causal LM of {count:,} parameters ({config.layers} layers, width {config.width}), trained from "
+            f"random weights by `fstsim pretrain` on the synthetic world of fstsim (no other data). It follows rules written "
+            "in its context, is a mixture of behaviours without them, and writes rules from examples. It is a laboratory "
+            "animal for measurements of forgetting and knows nothing else."
+        ),
+        "",
+        f"- steps {row['step']}, {row['seconds'] / 60:.1f} min on {made['device']} ({made['cores']} cores), activations {config.precision}",
+        f"- seed of weights and data {config.seed}; data: problems of the train split only (fstsim.llm.corpus)",
+        (
+            f"- commit {made['commit']}, {datetime.date.today().isoformat()}, torch {made['versions'].get('torch')}, "
+            f"transformers {made['versions'].get('transformers')}"
+        ),
+        "",
+        "Greedy accuracy on problems of the test split, and mass of the right answer without context:",
+        "",
+        "| family | 1 rule | 2 rules | 3 rules | rules written from 4 examples | identity without context |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name in FAMILIES:
+        depths = " | ".join(f"{row[f'accuracy_{name}_{depth}']:.3f}" for depth in (1, 2, 3))
+        lines.append(f"| {name} | {depths} | {row[f'reflection_{name}']:.3f} | {row[f'old_mass_{name}']:.3f} |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,266 @@
+"""One training run as a run directory: it can be killed at any moment and continued to the same metrics.
+
+A directory holds ``config.json``, ``environment.json``, ``metrics.jsonl`` (a row a slow step; probe columns where they
+were measured), ``prompts.jsonl`` (the population after each fast round), ``checkpoint.safetensors``
+(weights, optimizer, population, counters and generator in one file) and, at the end, ``summary.json``. Times are in the summary only, so
+that the metrics of a continued run equal those of an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+
+from fstsim.errors import InputError
+from fstsim.fast_slow import FastLearner, FastSlowState, FrozenFast, FrozenSlow, SlowLearner, fast_slow
+from fstsim.llm.checkpoint import (
+    pack_optimizer,
+    put_weights,
+    read_checkpoint,
+    unpack_optimizer,
+    weights_of,
+    write_checkpoint,
+)
+from fstsim.llm.families import FAMILIES
+from fstsim.llm.fast import PromptEvolution
+from fstsim.llm.policy import SHIPPED, Policy
+from fstsim.llm.probes import Probe, ProbeConfig, relearn_steps
+from fstsim.llm.reflection import ReflectorConfig
+from fstsim.llm.slow import PolicyGradient, SupervisedFineTuning, Weights
+from fstsim.llm.types import Population
+from fstsim.llm.world import RuleTask, parse_task
+from fstsim.records import claim_directory, environment, row_line, write_json, write_text
+
+Method = Literal["rl", "sft", "fst", "gepa"]
+Preset = Literal["smoke", "small", "paper"]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What is trained on what, and what is measured."""
+
+    method: Method = "rl"
+    """rl: policy gradient on verified rewards; sft: forward KL on demonstrations; gepa: evolved contexts alone; fst: both"""
+    tasks: tuple[str, ...] = ("strings:reverse",)
+    """tasks, one after the other in one uninterrupted run"""
+    model: str = SHIPPED
+    """the shipped base model, or any causal LM by path or hub name"""
+    context: str = ""
+    """context at the start: frozen with rl and sft, the seed of the population with fst and gepa"""
+    steps: int = 200
+    """slow steps on each task"""
+    lr: float = 1e-3
+    """learning rate of AdamW"""
+    device: str = "cpu"
+    """torch device"""
+    seed: int = 0
+    """the one seed of the run"""
+    slow: PolicyGradient = field(default_factory=PolicyGradient)
+    """settings of rl"""
+    demonstrations: SupervisedFineTuning = field(default_factory=SupervisedFineTuning)
+    """settings of sft"""
+    fast: PromptEvolution = field(default_factory=PromptEvolution)
+    """settings of the fast channel (fst, gepa)"""
+    reflector: ReflectorConfig = field(default_factory=ReflectorConfig)
+    """who writes new contexts (fst, gepa)"""
+    slow_steps_per_round: int = 6
+    """slow steps between fast rounds (fst); gepa has a round a step"""
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
+    """what is measured, and when"""
+
+    def __post_init__(self) -> None:
+        if self.method not in get_args(Method):
+            raise InputError(f"method {self.method!r} is unknown; allowed: {', '.join(get_args(Method))}")
+        if self.steps < 1:
+            raise InputError(f"steps must be at least 1, got {self.steps}")
+        if not 0.0 < self.lr < 10.0:
+            raise InputError(f"lr must be positive and below 10, got {self.lr}")
+        if self.seed < 0:
+            raise InputError(f"seed must be at least 0, got {self.seed}")
+        if self.slow_steps_per_round < 1:
+            raise InputError(f"slow_steps_per_round must be at least 1, got {self.slow_steps_per_round}")
+        if not self.tasks:
+            raise InputError("tasks must not be empty")
+        for name in self.tasks:
+            parse_task(name)
+
+    def learners(self) -> tuple[SlowLearner[Weights, Population, Any], FastLearner[Weights, Population, Any], int]:
+        """Slow channel, fast channel, slow steps a round: the methods differ in these settings alone."""
+        evolution = (
+            FrozenFast() if self.method in ("rl", "sft") else replace(self.fast, reflector=self.reflector.build())
+        )
+        if self.method == "gepa":
+            return FrozenSlow(), evolution, 1
+        slow = self.demonstrations if self.method == "sft" else self.slow
+        return slow, evolution, self.slow_steps_per_round
+
+
+PRESETS: dict[str, TrainConfig] = {
+    "smoke": TrainConfig(
+        steps=40,
+        slow=PolicyGradient(problems=24),
+        demonstrations=SupervisedFineTuning(problems=24),
+        probe=ProbeConfig(every=10, problems=32, exam=16),
+    ),
+    "small": TrainConfig(),
+    "paper": TrainConfig(
+        steps=400,
+        slow=PolicyGradient(problems=64),
+        demonstrations=SupervisedFineTuning(problems=64),
+        probe=ProbeConfig(every=20, problems=256, exam=128),
+    ),
+}
+
+
+def relearn_task(tasks: tuple[str, ...]) -> RuleTask:
+    """The task of the relearning probe: the first single rule of the last task's family that no task of the run uses."""
+    last = parse_task(tasks[-1])
+    used = {word for name in tasks for word in parse_task(name).rules}
+    free = [word for word in FAMILIES[last.family].rules if word not in used]
+    return RuleTask(last.family, (free[0],))
+
+
+Notes = Callable[[int, str], None]
+
+
+def run_training(config: TrainConfig, out: Path, progress: Notes | None = None) -> list[dict[str, Any]]:
+    """Run, continue or only load the run in directory ``out``; returns its rows.
+
+    ``progress(step, note)`` is called after every slow step. Raises InputError before any work if ``out`` holds another
+    run, and `slow.Diverged` when a loss is not finite: the last checkpoint stays.
+    """
+    tasks = [parse_task(name) for name in config.tasks]
+    policy = Policy.load(config.model, config.device)
+    for task in tasks:  # a context that does not fit is found before anything is written
+        problem = task.problems("test")[0]
+        policy.sample(
+            [policy.encode(config.context, problem)],
+            1,
+            torch.Generator(policy.device),
+            max_new_tokens=config.slow.max_new_tokens,
+        )
+    claim_directory(out, dataclasses.asdict(config), environment(config.seed, config.device), "training run")
+    base = Policy.of(copy.deepcopy(policy.model).requires_grad_(False), policy.tokenizer)
+    optimizer = torch.optim.AdamW(policy.model.parameters(), lr=config.lr, weight_decay=0.0)
+    rng = np.random.default_rng(config.seed)
+    state: FastSlowState[Weights, Population] = FastSlowState(
+        Weights(policy, base, optimizer), Population((config.context,))
+    )
+    rows: list[dict[str, Any]] = []
+    rounds: list[dict[str, Any]] = []
+    spent = {"seconds": 0.0, "probe_seconds": 0.0}
+    checkpoint = out / "checkpoint.safetensors"
+    if checkpoint.exists():
+        state, rows, rounds, spent = _load(checkpoint, state, rng)
+        if (out / "summary.json").exists():
+            return rows
+    probes = [Probe(base, task, config.probe, config.seed) for task in tasks]
+    relearn = relearn_task(config.tasks) if policy.template == "world" else None
+    started = time.perf_counter()
+    if not rows:
+        rows.append({"step": 0, "samples": 0, "task": 0, **_measure(probes, state)})
+        if relearn is not None:
+            rows[0]["relearn"] = relearn_steps(policy, relearn)
+    total = config.steps * len(tasks)
+    before = dict(spent)
+    if state.step < total:
+        slow, fast, every = config.learners()
+        run = fast_slow(tasks, slow, fast, state, steps_per_task=config.steps, slow_steps_per_round=every, rng=rng)
+        for state in run:
+            last = state.step == total
+            measured = state.step_in_task % config.probe.every == 0 or state.step_in_task == config.steps
+            row = {"step": state.step, "samples": state.samples, "task": state.task, **state.slow.metrics}
+            if (state.step_in_task - 1) % every == 0 and state.fast.metrics:
+                row |= state.fast.metrics
+                rounds.append({"step": state.step - 1, "task": state.task, **dataclasses.asdict(state.context)})
+            if measured:
+                row |= _measure(probes, state)
+            if last and relearn is not None:
+                row["relearn"] = relearn_steps(policy, relearn)
+            rows.append(row)
+            if measured or last:
+                spent["seconds"] = before["seconds"] + time.perf_counter() - started
+                spent["probe_seconds"] = before["probe_seconds"] + sum(probe.seconds for probe in probes)
+                _save(checkpoint, state, rows, rounds, spent, rng)
+                write_text(out / "metrics.jsonl", "".join(map(row_line, rows)))
+                if rounds:
+                    write_text(out / "prompts.jsonl", "".join(map(row_line, rounds)))
+            if progress is not None:
+                progress(state.step, _note(rows))
+    write_json(out / "summary.json", _summary(config, rows, spent, state))
+    return rows
+
+
+def _measure(probes: list[Probe], state: FastSlowState[Weights, Population]) -> dict[str, Any]:
+    """The probe of the present task, and the reward on every other task of the sequence."""
+    row = probes[state.task].measure(state.weights.policy, state.context)
+    for k, probe in enumerate(probes):
+        if k != state.task:
+            row |= probe.reward(state.weights.policy, state.context.prompts, f"_task{k}")
+    return row
+
+
+def _note(rows: list[dict[str, Any]]) -> str:
+    last = next(row for row in reversed(rows) if "reward" in row)
+    trained = rows[-1].get("train_reward")
+    parts = [] if trained is None else [f"train reward {trained:.2f}"]
+    parts += [f"test reward {last['reward']:.2f}", f"KL to base {last['kl_to_base']:.2f} nats"]
+    return ", ".join(parts)
+
+
+def _summary(
+    config: TrainConfig, rows: list[dict[str, Any]], spent: dict[str, float], state: FastSlowState[Weights, Population]
+) -> dict[str, Any]:
+    seconds = spent["seconds"]
+    return {
+        "first": rows[0],
+        "last": rows[-1],
+        "prompts": list(state.context.prompts),
+        "seconds": seconds,
+        "probe_share": spent["probe_seconds"] / seconds if seconds else None,
+        "rollouts_per_second": state.samples / seconds if seconds else None,
+        "tasks": list(config.tasks),
+    }
+
+
+def _save(
+    path: Path,
+    state: FastSlowState[Weights, Population],
+    rows: list[dict[str, Any]],
+    rounds: list[dict[str, Any]],
+    spent: dict[str, float],
+    rng: np.random.Generator,
+) -> None:
+    tensors, rest = pack_optimizer(state.weights.optimizer, "optimizer")
+    meta = {
+        "counters": {name: getattr(state, name) for name in _COUNTERS},
+        "generator": rng.bit_generator.state,
+        "optimizer": rest,
+        "population": dataclasses.asdict(state.context),
+        "rounds": rounds,
+        "rows": rows,
+        "spent": spent,
+    }
+    write_checkpoint(path, {**weights_of(state.weights.policy.model), **tensors}, meta)
+
+
+_COUNTERS = ("step", "task", "step_in_task", "slow_samples", "fast_samples")
+
+
+def _load(
+    path: Path, fresh: FastSlowState[Weights, Population], rng: np.random.Generator
+) -> tuple[FastSlowState[Weights, Population], list[dict[str, Any]], list[dict[str, Any]], dict[str, float]]:
+    tensors, meta = read_checkpoint(path)
+    put_weights(fresh.weights.policy.model, tensors, path)
+    unpack_optimizer(fresh.weights.optimizer, "optimizer", tensors, meta["optimizer"])
+    rng.bit_generator.state = meta["generator"]
+    state = replace(fresh, context=Population.from_dict(meta["population"]), **meta["counters"])
+    return state, meta["rows"], meta["rounds"], meta["spent"]
