@@ -12,7 +12,7 @@ import tyro
 from fstsim.commands import AGAIN, CONTINUE, Directory
 from fstsim.console import Progress, complain, prompts_table, show, training_table
 from fstsim.errors import InputError
-from fstsim.records import read_json, read_rows
+from fstsim.records import prepare_directory, read_json, read_rows
 
 _Names = Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK [TASK ...]")]
 
@@ -221,3 +221,74 @@ class Prompts:
             raise InputError(f"{self.run_directory} holds no prompts.jsonl{where}")
         show(prompts_table(read_rows(self.run_directory / "prompts.jsonl"), str(self.run_directory)))
         return 0
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Run an experiment on fast-slow training, or continue it: run directories, figures and tables with intervals."""
+
+    name: tyro.conf.Positional[Literal["calibrate", "core", "continual", "plasticity", "distill", "all"]]
+    """calibrate: declared sweep of learning rates and leashes; core: data efficiency, asymptote, reward against KL, 2 x 2;
+    continual: three families in one run; plasticity: fresh RL from trained weights; distill: context into weights"""
+    preset: Literal["smoke", "small", "paper"] = "smoke"
+    """smoke: one family, five minutes on 2 cores; small: three families, hours; paper: for a GPU"""
+    seeds: int = 3
+    """seeds of every run"""
+    out: Directory = Path("out/experiments")
+    """directory; run NAME with seed k is runs/NAME/seed-k in it"""
+    stopped: ClassVar[str] = CONTINUE
+
+    def run(self) -> int:
+        """Run what is not finished; then figures and tables."""
+        if self.seeds < 1:
+            raise InputError(f"seeds must be at least 1, got {self.seeds}")
+        prepare_directory(self.out)
+        from fstsim.llm import experiments as lab
+        from fstsim.llm.slow import Diverged
+
+        _quiet()
+        names = tuple(lab.EXPERIMENTS) if self.name == "all" else (self.name,)
+        for name in names:
+            chosen = lab.best_settings(self.out, self.seeds)
+            planned = lab.EXPERIMENTS[name](self.preset, chosen)
+            total = sum(lab.total_steps(p) for p in planned) * self.seeds
+            done = 0
+            with contextlib.closing(Progress(f"experiment {name}", total, "steps")) as progress:
+                for p in planned:
+                    for seed in range(self.seeds):
+                        at = lambda step, note, d=done, p=p, k=seed: progress.at(d + step, f"{p.name} seed {k}: {note}")  # noqa: E731
+                        try:
+                            lab.run_planned(p, seed, self.out, at)
+                        except Diverged as error:
+                            complain(f"error: {p.name}, seed {seed}: {error}")
+                            return 1
+                        if p.config.method == "fst" and name == "core":
+                            lab.decompose(self.out / "runs" / p.name / f"seed-{seed}")
+                        done += lab.total_steps(p)
+        show_experiments(self.out, names)
+        return 0
+
+
+def show_experiments(out: Path, names: tuple[str, ...]) -> None:
+    """Figures and tables of experiments whose runs are there."""
+    from fstsim.paper import experiment_figures as draw
+    from fstsim.paper import experiment_tables as tables
+
+    pictures = {
+        "core": ((draw.draw_core, "core.png"), (draw.draw_decomposition, "decomposition.png")),
+        "continual": ((draw.draw_continual, "continual.png"),),
+        "plasticity": ((draw.draw_plasticity, "plasticity.png"),),
+    }
+    shown = {
+        "calibrate": lambda: [tables.calibration_table(out)],
+        "core": lambda: tables.core_tables(out),
+        "continual": lambda: [tables.continual_table(out)],
+        "plasticity": lambda: [tables.plasticity_table(out)],
+        "distill": lambda: [tables.distill_table(out)],
+    }
+    for name in names:
+        show(*shown[name]())
+        for function, file in pictures.get(name, ()):
+            path = function(out, out / file)
+            if path is not None:
+                show(f"picture: {path}")

@@ -234,6 +234,12 @@ class Policy:
             logits_to_keep=1,
         )
 
+    def with_prompts(self, rollouts: Rollouts, prompts: Sequence[Sequence[int]]) -> Rollouts:
+        """The same completions after other prompts, one for each of the old ones: another context, for example."""
+        tokens, mask = self._pad(prompts)
+        self._check_length(tokens.shape[1], rollouts.completions.shape[1])
+        return replace(rollouts, prompts=tokens, prompt_mask=mask)
+
     def logits(self, rollouts: Rollouts) -> torch.Tensor:
         """Logits ``(B, T, V)``, float32, from which each token of the completions was (or would be) drawn, over temperature."""
         r = rollouts

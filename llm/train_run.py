@@ -2,7 +2,7 @@
 
 A directory holds ``config.json``, ``environment.json``, ``metrics.jsonl`` (a row a slow step; probe columns where they
 were measured), ``prompts.jsonl`` (the population after each fast round), ``checkpoint.safetensors``
-(weights, optimizer, population, counters and generator in one file) and, at the end, ``summary.json``. Times are in the summary only, so
+(weights, optimizer, population, counters and generator in one file) and, at the end, ``model/`` (the trained model) and ``summary.json``. Times are in the summary only, so
 that the metrics of a continued run equal those of an uninterrupted one.
 """
 
@@ -29,6 +29,7 @@ from fstsim.llm.checkpoint import (
     weights_of,
     write_checkpoint,
 )
+from fstsim.llm.distill import Distillation
 from fstsim.llm.families import FAMILIES
 from fstsim.llm.fast import PromptEvolution
 from fstsim.llm.policy import SHIPPED, Policy
@@ -39,7 +40,7 @@ from fstsim.llm.types import Population
 from fstsim.llm.world import RuleTask, parse_task
 from fstsim.records import claim_directory, environment, row_line, write_json, write_text
 
-Method = Literal["rl", "sft", "fst", "gepa"]
+Method = Literal["rl", "sft", "fst", "gepa", "distill"]
 Preset = Literal["smoke", "small", "paper"]
 
 
@@ -48,7 +49,8 @@ class TrainConfig:
     """What is trained on what, and what is measured."""
 
     method: Method = "rl"
-    """rl: policy gradient on verified rewards; sft: forward KL on demonstrations; gepa: evolved contexts alone; fst: both"""
+    """rl: policy gradient on verified rewards; sft: forward KL on demonstrations; gepa: evolved contexts alone; fst: both;
+    distill: the policy without context learns from its start in ``context``"""
     tasks: tuple[str, ...] = ("strings:reverse",)
     """tasks, one after the other in one uninterrupted run"""
     model: str = SHIPPED
@@ -73,6 +75,8 @@ class TrainConfig:
     """who writes new contexts (fst, gepa)"""
     slow_steps_per_round: int = 6
     """slow steps between fast rounds (fst); gepa has a round a step"""
+    distillation: Distillation = field(default_factory=Distillation)
+    """settings of distill"""
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     """what is measured, and when"""
 
@@ -152,7 +156,7 @@ def run_training(config: TrainConfig, out: Path, progress: Notes | None = None) 
     optimizer = torch.optim.AdamW(policy.model.parameters(), lr=config.lr, weight_decay=0.0)
     rng = np.random.default_rng(config.seed)
     state: FastSlowState[Weights, Population] = FastSlowState(
-        Weights(policy, base, optimizer), Population((config.context,))
+        Weights(policy, base, optimizer), Population(("" if config.method == "distill" else config.context,))
     )
     rows: list[dict[str, Any]] = []
     rounds: list[dict[str, Any]] = []
@@ -195,6 +199,8 @@ def run_training(config: TrainConfig, out: Path, progress: Notes | None = None) 
                     write_text(out / "prompts.jsonl", "".join(map(row_line, rounds)))
             if progress is not None:
                 progress(state.step, _note(rows))
+    policy.model.save_pretrained(out / "model")
+    policy.tokenizer.save_pretrained(out / "model")
     write_json(out / "summary.json", _summary(config, rows, spent, state))
     return rows
 

@@ -1,0 +1,196 @@
+"""The experiments on fast-slow training: which runs each needs, and the measurements that are taken after them.
+
+Runs are shared between experiments: a run has a name, a configuration and seeds, and lives in ``runs/NAME/seed-k``; what
+is finished is only loaded. Tasks and settings are declared here, before any run; nothing is chosen afterwards.
+Source: 2605.12484 (figures 1-7 there), with the numbers of the paper in `PAPER`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from fstsim.errors import InputError
+from fstsim.llm.distill import Distillation
+from fstsim.llm.exam import Exam
+from fstsim.llm.fast import PromptEvolution
+from fstsim.llm.policy import Policy
+from fstsim.llm.probes import ProbeConfig, answer_logprobs, mean_se
+from fstsim.llm.slow import PolicyGradient
+from fstsim.llm.train_run import TrainConfig, run_training
+from fstsim.llm.world import parse_task
+from fstsim.records import read_json, read_rows, write_json
+
+Scale = Literal["smoke", "small", "paper"]
+
+# One task a family that no single word describes, so that both channels have something to do; all with exact reward.
+TASKS: Mapping[str, str] = {
+    "strings": "strings:reverse+next",
+    "digits": "digits:negate+shift",
+    "star_graph": "star_graph:forward+up",
+}
+# Tasks that RL alone learns: single rules that the base does now and then without being told.
+EASY: Mapping[str, str] = {"strings": "strings:rotate", "digits": "digits:plus", "star_graph": "star_graph:forward"}
+SEQUENCE = ("strings:rotate", "digits:plus", "star_graph:forward")
+LEARNING_RATES = (3e-4, 1e-3, 3e-3)
+LEASHES = (0.0, 0.02)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run: its name and its configuration; ``after`` names the run whose final weights it starts from."""
+
+    name: str
+    config: TrainConfig
+    after: str | None = None
+
+
+def _config(scale: Scale, method: str, tasks: tuple[str, ...], lr: float = 1e-3, leash: float = 0.0) -> TrainConfig:
+    steps, problems = {"smoke": (60, 24), "small": (120, 48), "paper": (300, 64)}[scale]
+    measured = {"smoke": (10, 32, 16), "small": (10, 64, 32), "paper": (10, 256, 64)}[scale]
+    return TrainConfig(
+        method=method,  # type: ignore[arg-type]  # a Method
+        tasks=tasks,
+        steps=-(-steps // 6) if method == "gepa" else steps,
+        lr=lr,
+        slow=PolicyGradient(problems=problems, leash_reward=leash),
+        fast=PromptEvolution(),
+        probe=ProbeConfig(1 if method == "gepa" else measured[0], *measured[1:]),
+    )
+
+
+def families(scale: Scale) -> tuple[str, ...]:
+    """Families of an experiment."""
+    return ("strings",) if scale == "smoke" else tuple(TASKS)
+
+
+def core_runs(scale: Scale, chosen: Mapping[str, tuple[float, float]] | None = None) -> list[Planned]:
+    """RL, FST and GEPA on a hard and an easy task of each family; ``chosen[method]`` is (learning rate, leash)."""
+    chosen = chosen or {}
+    runs = []
+    for kind, tasks in (("hard", TASKS), ("easy", EASY)):
+        for family in families(scale):
+            for method in ("rl", "fst", "gepa"):
+                if method == "gepa" and kind == "easy":
+                    continue
+                lr, leash = chosen.get(method, (1e-3, 0.0))
+                runs.append(Planned(f"{family}-{kind}-{method}", _config(scale, method, (tasks[family],), lr, leash)))
+    return runs
+
+
+def calibration_runs(scale: Scale, chosen: Mapping[str, tuple[float, float]] | None = None) -> list[Planned]:  # noqa: ARG001
+    """The declared sweep: every learning rate with every leash, for RL and for FST, on the easy task of the first family."""
+    return [
+        Planned(f"calibrate-{method}-lr{lr:g}-leash{leash:g}", _config(scale, method, (EASY["strings"],), lr, leash))
+        for method in ("rl", "fst")
+        for lr in LEARNING_RATES
+        for leash in LEASHES
+    ]
+
+
+def continual_runs(scale: Scale, chosen: Mapping[str, tuple[float, float]] | None = None) -> list[Planned]:
+    """Three families one after the other in one uninterrupted run."""
+    chosen = chosen or {}
+    return [Planned(f"continual-{m}", _config(scale, m, SEQUENCE, *chosen.get(m, (1e-3, 0.0)))) for m in ("rl", "fst")]
+
+
+def plasticity_runs(scale: Scale, chosen: Mapping[str, tuple[float, float]] | None = None) -> list[Planned]:
+    """Fresh RL on a second task from the base, and from the ends of RL and of FST on a first one."""
+    second = (EASY["digits"],)
+    config = _config(scale, "rl", second, *(chosen or {}).get("rl", (1e-3, 0.0)))
+    runs = [Planned("plasticity-from-base", config)]
+    return runs + [Planned(f"plasticity-from-{m}", config, after=f"strings-easy-{m}") for m in ("rl", "fst")]
+
+
+def distill_runs(scale: Scale, chosen: Mapping[str, tuple[float, float]] | None = None) -> list[Planned]:  # noqa: ARG001
+    """The context-free policy towards its context-conditioned self, from the end of FST."""
+    config = _config(scale, "distill", (TASKS["strings"],))
+    return [Planned("distill", replace(config, distillation=Distillation()), after="strings-hard-fst")]
+
+
+EXPERIMENTS: Mapping[str, Callable[..., list[Planned]]] = {
+    "core": core_runs,
+    "calibrate": calibration_runs,
+    "continual": continual_runs,
+    "plasticity": plasticity_runs,
+    "distill": distill_runs,
+}
+
+PAPER = {
+    "speed": {"CodeIO": 3.0, "Math": 1.4, "HoVer-hard": 3.0},
+    "asymptote": {"CodeIO": (47.4, 43.0), "Math": (49.2, 46.4), "HoVer-hard": (25.0, 17.3)},
+    "kl_reduction": 0.70,
+    "plasticity": {"HoVer-hard after Math": (20.2, 0.0, 16.7), "HoVer-hard after Physics": (18.3, 19.9, 24.2)},
+    "decomposition": {"HoVer-hard": (2.0, 11.6, 10.6, 21.2)},
+}
+"""Numbers of 2605.12484: FST over RL; (FST, RL) asymptotes; largest reduction of KL at matched reward; reward after fresh RL
+from (base, RL, FST); pass@1 of (base, slow only, fast only, both)."""
+
+
+def best_settings(out: Path, seeds: int) -> dict[str, tuple[float, float]]:
+    """``{method: (learning rate, leash)}`` of the declared sweep with the highest reward averaged over its whole course.
+
+    Empty where the sweep has not been run to its end: then the defaults hold.
+    """
+    best: dict[str, tuple[float, float, float]] = {}
+    for planned in calibration_runs("small"):
+        rewards = []
+        for seed in range(seeds):
+            rows = out / "runs" / planned.name / f"seed-{seed}" / "metrics.jsonl"
+            if not (rows.parent / "summary.json").exists():
+                return {}
+            rewards += [row["reward"] for row in read_rows(rows) if row.get("reward") is not None]
+        method, mean = planned.config.method, float(np.mean(rewards))
+        if method not in best or mean > best[method][0]:
+            best[method] = (mean, planned.config.lr, planned.config.slow.leash_reward)
+    return {method: (lr, leash) for method, (_, lr, leash) in best.items()}
+
+
+def run_planned(
+    planned: Planned, seed: int, out: Path, progress: Callable[[int, str], None] | None = None
+) -> list[dict[str, Any]]:
+    """Run, continue or load one planned run with one seed; returns its rows."""
+    config = replace(planned.config, seed=seed)
+    if planned.after is not None:
+        before = out / "runs" / planned.after / f"seed-{seed}"
+        if not (before / "summary.json").exists():
+            raise InputError(f"{planned.name} starts from {planned.after}, which is not finished: run experiment core")
+        config = replace(config, model=str(before / "model"))
+        if config.method == "distill":  # the teacher's context is the one that evolved
+            config = replace(config, context=read_json(before / "summary.json")["prompts"][0])
+    return run_training(config, out / "runs" / planned.name / f"seed-{seed}", progress)
+
+
+@torch.no_grad()
+def decompose(run: Path, problems: int = 256) -> dict[str, Any]:
+    """The 2 x 2 of a finished FST run: {base, trained weights} x {empty, evolved context}, and old skills without context.
+
+    Success probabilities on test problems, exact for exact-match tasks, with standard errors; recorded beside the run.
+    """
+    place = run / "decomposition.json"
+    if place.exists():
+        return dict(read_json(place))
+    config, summary = read_json(run / "config.json"), read_json(run / "summary.json")
+    task = parse_task(config["tasks"][-1])
+    held_out = list(task.problems("test"))[:problems]
+    answers = [task.answer(p) for p in held_out]
+    best = summary["prompts"][0]
+    result: dict[str, Any] = {"context": best}
+    for name, policy in (("base", Policy.load(config["model"])), ("trained", Policy.load(str(run / "model")))):
+        for shown, context in (("empty", ""), ("evolved", best)):
+            success = np.exp(answer_logprobs(policy, (context,), held_out, answers))[0]
+            result[f"{name}_{shown}"], result[f"{name}_{shown}_se"] = mean_se(success)
+        skills = Exam.of_world(policy.tokenizer).sit(policy.model)
+        result |= {f"{name}_{key}": value for key, value in skills.items() if key.startswith("accuracy")}
+    write_json(place, result)
+    return result
+
+
+def total_steps(planned: Planned) -> int:
+    """Slow steps of a run, for progress."""
+    return planned.config.steps * len(planned.config.tasks)

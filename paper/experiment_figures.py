@@ -1,0 +1,162 @@
+"""Figures of the experiments on fast-slow training, from run directories."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+
+from fstsim.llm.experiments import EASY, SEQUENCE, TASKS
+from fstsim.paper.drawing import BLACK, BLUE, GREEN, GREY, Drawing, Series, drawing_style, panel
+from fstsim.paper.experiment_numbers import Curves, read_curves, read_decompositions
+from fstsim.records import write_atomically
+
+Array = NDArray[np.float64]
+METHODS: dict[str, tuple[Series, object, str]] = {
+    "rl": (BLACK, "-", "RL"),
+    "fst": (BLUE, "--", "FST"),
+    "gepa": (GREEN, ":", "GEPA alone"),
+}
+
+
+def save(figure: Drawing, path: Path) -> Path:
+    """Write a PNG, whole or not at all."""
+    write_atomically(path, lambda file: figure.savefig(file, format="png", metadata={"Software": None}))
+    return path
+
+
+def band(ax: Axes, x: Array, values: Array, method: str) -> None:
+    """Mean over seeds with two standard errors; ``values (seeds, times)``."""
+    series, line, label = METHODS[method]
+    mean = values.mean(0)
+    error = 2.0 * values.std(0, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.zeros_like(mean)
+    mark = max(1, len(x) // 8)
+    ax.plot(x, mean, linestyle=line, color=series.color, marker=series.marker, markevery=mark, ms=4, label=label)  # type: ignore[arg-type]  # dash tuples
+    ax.fill_between(x, mean - error, mean + error, color=series.color, alpha=0.2, linewidth=0)
+
+
+def draw_core(out: Path, path: Path) -> Path | None:
+    """Held-out reward against samples, and against KL to the base: one column a task."""
+    kinds = [(kind, family, tasks[family]) for kind, tasks in (("hard", TASKS), ("easy", EASY)) for family in tasks]
+    found: list[tuple[str, str, dict[str, Curves]]] = []
+    for kind, family, task in kinds:
+        curves = {m: c for m in METHODS if (c := read_curves(out, f"{family}-{kind}-{m}")) is not None}
+        if curves:
+            found.append((kind, task, curves))
+    if not found:
+        return None
+    with drawing_style():
+        figure = Drawing(figsize=(max(3.4 * len(found), 5.0), 6.0))
+        axes = figure.subplots(2, len(found), squeeze=False)
+        for j, (kind, task, curves) in enumerate(found):
+            above, below = axes[0, j], axes[1, j]
+            for method, c in curves.items():
+                band(above, c.samples.mean(0) / 1000.0, c["reward"], method)
+                series, line, label = METHODS[method]
+                if method != "gepa":  # its weights do not move
+                    for k, (kl, reward) in enumerate(zip(c["kl_to_base"], c["reward"], strict=True)):
+                        below.plot(
+                            kl,
+                            reward,
+                            linestyle=line,  # type: ignore[arg-type]  # dash tuples
+                            color=series.color,
+                            marker=series.marker,
+                            ms=3,
+                            lw=0.9,
+                            label=label if k == 0 else "",
+                        )
+            seeds = min(len(c.samples) for c in curves.values())
+            panel(above, chr(97 + j), f"{task} ({kind}; {seeds} seeds)", "samples, both channels (thousands)", "reward")
+            panel(below, chr(97 + len(found) + j), "one line a seed", "KL(now ‖ base), nats a sequence", "reward")
+            above.set_ylim(-0.03, 1.03)
+            below.set_ylim(-0.03, 1.03)
+            below.set_xscale("symlog", linthresh=0.1)
+        axes[0, 0].legend()
+        return save(figure, path)
+
+
+def draw_continual(out: Path, path: Path) -> Path | None:
+    """Reward on every task of a sequence in one uninterrupted run, RL and FST."""
+    curves = {m: c for m in ("rl", "fst") if (c := read_curves(out, f"continual-{m}")) is not None}
+    if not curves:
+        return None
+    with drawing_style():
+        figure = Drawing(figsize=(10.0, 3.2))
+        axes = figure.subplots(1, len(SEQUENCE))
+        for j, (ax, task) in enumerate(zip(axes, SEQUENCE, strict=True)):
+            for method, c in curves.items():
+                here = c["task"][0] == j
+                values = np.where(here, c["reward"], c[f"reward_task{j}"] if f"reward_task{j}" in c.columns else np.nan)
+                band(ax, c["step"][0], values, method)
+                for switch in np.flatnonzero(np.diff(c["task"][0])):
+                    ax.axvline(c["step"][0][switch], color=GREY, linewidth=0.8, linestyle=":")
+            panel(ax, chr(97 + j), task, "slow step", "reward")
+            ax.set_ylim(-0.03, 1.03)
+        axes[0].legend()
+        return save(figure, path)
+
+
+def draw_plasticity(out: Path, path: Path) -> Path | None:
+    """Fresh RL on a second task from the base and from the ends of RL and FST."""
+    starts = {"base": (GREY, "-."), "rl": (BLACK.color, "-"), "fst": (BLUE.color, "--")}
+    curves = {m: c for m in starts if (c := read_curves(out, f"plasticity-from-{m}")) is not None}
+    if not curves:
+        return None
+    with drawing_style():
+        figure = Drawing(figsize=(4.6, 3.4))
+        ax = figure.subplots()
+        for start, c in curves.items():
+            mean = c["reward"].mean(0)
+            error = (
+                2.0 * c["reward"].std(0, ddof=1) / np.sqrt(max(len(c.samples), 2)) if len(c.samples) > 1 else 0.0 * mean
+            )
+            color, line = starts[start]
+            ax.plot(
+                c["step"][0],
+                mean,
+                color=color,
+                linestyle=line,
+                label=f"from {start.upper() if start != 'base' else start}",
+            )
+            ax.fill_between(c["step"][0], mean - error, mean + error, color=color, alpha=0.2, linewidth=0)
+        panel(ax, "a", f"fresh RL on {EASY['digits']}", "slow step", "reward")
+        ax.set_ylim(-0.03, 1.03)
+        ax.legend()
+        return save(figure, path)
+
+
+def draw_decomposition(out: Path, path: Path) -> Path | None:
+    """{base, trained weights} x {empty, evolved context} of every FST run."""
+    found = []
+    for kind, tasks in (("hard", TASKS), ("easy", EASY)):
+        for family, task in tasks.items():
+            seeds = read_decompositions(out, f"{family}-{kind}-fst")
+            if seeds:
+                found.append((task, seeds))
+    if not found:
+        return None
+    cells = (
+        ("base_empty", "neither"),
+        ("trained_empty", "weights only"),
+        ("base_evolved", "context only"),
+        ("trained_evolved", "both"),
+    )
+    shades = ("#FFFFFF", "#BBBBBB", "#005A9E", "#000000")
+    with drawing_style():
+        figure = Drawing(figsize=(max(2.2 * len(found), 5.0), 3.2))
+        ax = figure.subplots()
+        for j, (_, seeds) in enumerate(found):
+            for k, ((key, label), shade) in enumerate(zip(cells, shades, strict=True)):
+                values = np.array([s[key] for s in seeds])
+                error = 2.0 * values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0.0
+                ax.bar(
+                    j + 0.2 * (k - 1.5), values.mean(), 0.18, yerr=error, color=shade, edgecolor="black",
+                    ecolor=GREY, label=label if j == 0 else "",
+                )  # fmt: skip
+        panel(ax, "a", "what weights and context carry", "", "reward")
+        ax.set_xticks(range(len(found)), [task.replace(":", "\n") for task, _ in found])
+        ax.set_ylim(0.0, 1.05)
+        ax.legend(ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.22))
+        return save(figure, path)

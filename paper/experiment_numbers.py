@@ -1,0 +1,179 @@
+"""Numbers of the experiments, read from run directories: speed, asymptote, KL at matched reward, stages, plasticity."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import curve_fit
+from scipy.stats import t as student
+
+from fstsim.records import read_json, read_rows
+
+Array = NDArray[np.float64]
+_RESAMPLES = 400
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds with its 95 % interval; ``count`` seeds."""
+
+    value: float
+    low: float
+    high: float
+    count: int
+
+    def __str__(self) -> str:
+        if not np.isfinite(self.value):
+            return "-"
+        if self.count < 2:
+            return f"{self.value:.3g}"
+        return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """Mean and Student interval over seeds; not finite if any value is missing."""
+    x = np.asarray(values, dtype=np.float64)
+    if len(x) < 2 or not np.isfinite(x).all():
+        return Estimate(float(x.mean()) if len(x) else np.nan, np.nan, np.nan, len(x))
+    half = float(student.ppf(0.975, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x)))
+    return Estimate(float(x.mean()), float(x.mean() - half), float(x.mean() + half), len(x))
+
+
+@dataclass(frozen=True)
+class Curves:
+    """One run of every seed: samples and columns where the probes measured, ``(seeds, times)``."""
+
+    name: str
+    samples: Array
+    columns: Mapping[str, Array]
+
+    def __getitem__(self, column: str) -> Array:
+        return self.columns[column]
+
+
+def read_curves(out: Path, name: str) -> Curves | None:
+    """The finished seeds of a run below ``out/runs``; None when there are none."""
+    tables = [
+        [row for row in read_rows(path / "metrics.jsonl") if row.get("reward") is not None]
+        for path in sorted((out / "runs" / name).glob("seed-*"))
+        if (path / "summary.json").exists()
+    ]
+    if not tables:
+        return None
+    names = sorted(set.intersection(*({key for row in table for key in row} for table in tables)))
+    columns = {
+        key: np.array(
+            [[np.nan if row.get(key) is None else row[key] for row in table] for table in tables], dtype=float
+        )
+        for key in names
+        if all(isinstance(row.get(key), (int, float, type(None))) for table in tables for row in table)
+    }
+    return Curves(name, columns["samples"], columns)
+
+
+def first_reach(samples: Array, reward: Array, level: float) -> float:
+    """Samples at which a reward curve first reaches ``level``, linear between measurements; inf if it never does."""
+    above = np.flatnonzero(reward >= level)
+    if not above.size:
+        return np.inf
+    k = above[0]
+    if k == 0:
+        return float(samples[0])
+    share = (level - reward[k - 1]) / (reward[k] - reward[k - 1])
+    return float(samples[k - 1] + share * (samples[k] - samples[k - 1]))
+
+
+def speed_up(rl: Curves, fst: Curves, share: float = 0.95) -> dict[str, Estimate]:
+    """Samples to ``share`` of RL's running peak, seed by seed, and their ratio RL over FST."""
+    pairs = []
+    for k in range(min(len(rl.samples), len(fst.samples))):
+        level = share * float(rl["reward"][k].max())
+        pairs.append(
+            (
+                first_reach(rl.samples[k], rl["reward"][k], level),
+                first_reach(fst.samples[k], fst["reward"][k], level),
+                level,
+            )
+        )
+    slow, fast, levels = map(np.array, zip(*pairs, strict=True))
+    ratio = slow / np.maximum(fast, 1.0)
+    return {
+        "level": estimate(levels),
+        "rl": estimate(slow),
+        "fst": estimate(fast),
+        # the ratio's interval is of its logarithm: ratios are not symmetric
+        "ratio": _exp(estimate(np.log(np.maximum(ratio, 1e-9)))),
+    }
+
+
+def _exp(e: Estimate) -> Estimate:
+    return Estimate(float(np.exp(e.value)), float(np.exp(e.low)), float(np.exp(e.high)), e.count)
+
+
+def sigmoid_curve(c: Array, start: float, asymptote: float, middle: float, steepness: float) -> Array:
+    r"""\(R_0 + (A - R_0) / (1 + (C_{mid} / C)^B)\), reward against samples C."""
+    with np.errstate(divide="ignore", over="ignore"):
+        return start + (asymptote - start) / (1.0 + (middle / np.maximum(c, 1e-9)) ** steepness)
+
+
+def fit_asymptote(samples: Array, rewards: Array, rng: np.random.Generator) -> Estimate:
+    """Asymptote of the 4-parameter sigmoid on the mean over seeds, with a bootstrap interval over seeds.
+
+    Not finite where the curve does not rise: there is no asymptote to fit.
+    """
+    mean = rewards.mean(0)
+    if mean.max() - mean[0] < 0.05:
+        return Estimate(np.nan, np.nan, np.nan, len(rewards))
+    found = _fit(samples.mean(0), mean)
+    draws = []
+    for _ in range(_RESAMPLES if len(rewards) > 1 else 0):
+        chosen = rng.integers(len(rewards), size=len(rewards))
+        draws.append(_fit(samples[chosen].mean(0), rewards[chosen].mean(0)))
+    good = [d for d in draws if np.isfinite(d)]
+    low, high = np.quantile(good, (0.025, 0.975)) if good else (np.nan, np.nan)
+    return Estimate(found, float(low), float(high), len(rewards))
+
+
+def _fit(x: Array, y: Array) -> float:
+    try:
+        (_, asymptote, _, _), _ = curve_fit(
+            sigmoid_curve,
+            x,
+            y,
+            p0=(y[0], y.max(), max(x[-1] / 4, 1.0), 2.0),
+            bounds=([-0.05, 0.0, 1.0, 0.2], [1.0, 1.05, 10.0 * x[-1], 20.0]),
+            maxfev=4000,
+        )
+    except RuntimeError:
+        return np.nan
+    return float(asymptote)
+
+
+def kl_at_reward(curves: Curves, level: float, column: str = "kl_to_base") -> Array:
+    """KL to the base at the first time each seed's reward reaches ``level``; nan where it does not."""
+    out = []
+    for reward, kl in zip(curves["reward"], curves[column], strict=True):
+        above = np.flatnonzero(reward >= level)
+        if not above.size:
+            out.append(np.nan)
+            continue
+        k = above[0]
+        share = 0.0 if k == 0 else (level - reward[k - 1]) / (reward[k] - reward[k - 1])
+        out.append(kl[k] if k == 0 else kl[k - 1] + share * (kl[k] - kl[k - 1]))
+    return np.array(out)
+
+
+def kl_reduction(rl: Curves, fst: Curves, level: float) -> Estimate:
+    """``1 - KL(FST) / KL(RL)`` at one reward level, seed by seed."""
+    n = min(len(rl.samples), len(fst.samples))
+    return estimate(1.0 - kl_at_reward(fst, level)[:n] / kl_at_reward(rl, level)[:n])
+
+
+def read_decompositions(out: Path, name: str) -> list[dict[str, Any]]:
+    """The 2 x 2 of every seed of a run."""
+    return [read_json(path) for path in sorted((out / "runs" / name).glob("seed-*/decomposition.json"))]

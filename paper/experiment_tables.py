@@ -1,0 +1,158 @@
+"""One-screen tables of the experiments, with 95 % intervals over seeds and the paper's numbers beside ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from rich import box
+from rich.table import Table
+
+from fstsim.llm.experiments import EASY, LEARNING_RATES, LEASHES, PAPER, SEQUENCE, TASKS
+from fstsim.paper.experiment_numbers import (
+    Estimate,
+    estimate,
+    fit_asymptote,
+    kl_reduction,
+    read_curves,
+    read_decompositions,
+    speed_up,
+)
+
+
+def _table(title: str, *names: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, title=title, title_justify="left")
+    for k, name in enumerate(names):
+        table.add_column(name, justify="left" if k == 0 else "right")
+    return table
+
+
+def core_tables(out: Path) -> list[Table]:
+    """Speed, asymptote and KL at matched reward on every task that has both runs; then the 2 x 2."""
+    speed = _table(
+        "samples to 95 % of RL's running peak (mean [95 %] over seeds; inf: not reached)",
+        "task", "RL's level", "RL", "FST", "RL / FST",
+    )  # fmt: skip
+    end = _table(
+        "asymptote of the sigmoid fit, and last reward", "task", "RL A", "FST A", "RL end", "FST end", "GEPA end"
+    )
+    kl = _table(
+        "KL(now || base) at half of RL's peak, and at the end",
+        "task",
+        "reduction",
+        "RL end",
+        "FST end",
+        "FST end, no context",
+    )
+    cells = _table(
+        "2 x 2: reward with {base, trained} weights x {empty, evolved} context",
+        "task",
+        "neither",
+        "weights",
+        "context",
+        "both",
+    )
+    rng = np.random.default_rng(0)
+    for kind, tasks in (("hard", TASKS), ("easy", EASY)):
+        for family, task in tasks.items():
+            rl, fst, gepa = (read_curves(out, f"{family}-{kind}-{m}") for m in ("rl", "fst", "gepa"))
+            if rl is None or fst is None:
+                continue
+            peak = float(np.mean([r.max() for r in rl["reward"]]))
+            if peak >= 0.05:
+                s = speed_up(rl, fst)
+                speed.add_row(task, *(str(s[name]) for name in ("level", "rl", "fst", "ratio")))
+            else:
+                speed.add_row(task, "RL never leaves 0", "-", "-", "-")
+            ends = [str(estimate(c["reward"][:, -1])) if c is not None else "-" for c in (rl, fst, gepa)]
+            end.add_row(
+                task, str(fit_asymptote(rl.samples, rl["reward"], rng)), str(fit_asymptote(fst.samples, fst["reward"], rng)), *ends
+            )  # fmt: skip
+            reduction = kl_reduction(rl, fst, 0.5 * peak) if peak >= 0.05 else Estimate(np.nan, np.nan, np.nan, 0)
+            bare = (
+                fst["kl_to_base_no_context"][:, -1]
+                if "kl_to_base_no_context" in fst.columns
+                else fst["kl_to_base"][:, -1]
+            )
+            kl.add_row(
+                task, str(reduction), *(str(estimate(v)) for v in (rl["kl_to_base"][:, -1], fst["kl_to_base"][:, -1], bare))
+            )  # fmt: skip
+            seeds = read_decompositions(out, f"{family}-{kind}-fst")
+            if seeds:
+                keys = ("base_empty", "trained_empty", "base_evolved", "trained_evolved")
+                cells.add_row(task, *(str(estimate([seed[key] for seed in seeds])) for key in keys))
+    speed.add_row("paper (2605.12484)", "", "", "", ", ".join(f"{k} {v}x" for k, v in PAPER["speed"].items()))
+    end.add_row(
+        "paper: A, percent",
+        *("; ".join(f"{k} {v[i]}" for k, v in PAPER["asymptote"].items()) for i in (1, 0)),
+        "",
+        "",
+        "",
+    )
+    kl.add_row("paper", f"up to {PAPER['kl_reduction']}", "", "", "")
+    both = PAPER["decomposition"]["HoVer-hard"]
+    cells.add_row("paper, HoVer-hard", *(f"{v / 100:.3f}" for v in both))
+    return [speed, end, kl, cells]
+
+
+def continual_table(out: Path) -> Table:
+    """Reward at the end of each stage on its own task, and at the very end on the earlier ones."""
+    table = _table(
+        "continual: reward at the end of each stage; then at the end of the run",
+        "method",
+        *(f"stage {k + 1}: {t}" for k, t in enumerate(SEQUENCE)),
+        "task 1 at end",
+        "drift at end",
+    )
+    for method in ("rl", "fst"):
+        c = read_curves(out, f"continual-{method}")
+        if c is None:
+            continue
+        last = [int(np.flatnonzero(c["task"][0] == k)[-1]) for k in range(len(SEQUENCE))]
+        table.add_row(
+            method.upper(),
+            *(str(estimate(c["reward"][:, k])) for k in last),
+            str(estimate(c["reward_task0"][:, -1])),
+            str(estimate(c["drift"][:, -1])),
+        )
+    return table
+
+
+def plasticity_table(out: Path) -> Table:
+    """Reward after fresh RL on a second task, by what the weights went through before."""
+    table = _table("plasticity: fresh RL on a second task", "start", "reward at the end", "mean over the run")
+    for start in ("base", "rl", "fst"):
+        c = read_curves(out, f"plasticity-from-{start}")
+        if c is not None:
+            table.add_row(start, str(estimate(c["reward"][:, -1])), str(estimate(c["reward"].mean(1))))
+    for name, values in PAPER["plasticity"].items():
+        table.add_row(f"paper, {name}", "base {}, RL {}, FST {} %".format(*values), "")
+    return table
+
+
+def calibration_table(out: Path) -> Table:
+    """The declared sweep: reward averaged over the whole run, and at its end."""
+    table = _table("declared sweep (reward averaged over the run / at its end)", "learning rate, leash", "RL", "FST")
+    for lr in LEARNING_RATES:
+        for leash in LEASHES:
+            cells = []
+            for method in ("rl", "fst"):
+                c = read_curves(out, f"calibrate-{method}-lr{lr:g}-leash{leash:g}")
+                cells.append("-" if c is None else f"{c['reward'].mean():.3f} / {c['reward'][:, -1].mean():.3f}")
+            table.add_row(f"{lr:g}, {leash:g}", *cells)
+    return table
+
+
+def distill_table(out: Path) -> Table:
+    """What the policy without context keeps of what the evolved context gave, and what it costs."""
+    table = _table("FST-distill", "", "before", "after")
+    c = read_curves(out, "distill")
+    if c is not None:
+        for column, label in (
+            ("reward", "reward without context"),
+            ("drift", "accuracy lost on old skills"),
+            ("old_mass", "old behaviour without context"),
+            ("kl_to_base", "KL(now || its start), nats"),
+        ):
+            table.add_row(label, str(estimate(c[column][:, 0])), str(estimate(c[column][:, -1])))
+    return table
