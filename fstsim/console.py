@@ -324,3 +324,15 @@ def prompts_table(rounds: Sequence[Mapping[str, Any]], title: str) -> Table:
             cells = (str(entry["step"]) if k == 0 else "", _number(score), prompt or "(empty)")
             table.add_row(*map(Text, cells), Text("-" if came is None else came or "(empty)"))
     return table
+
+
+def tasks_table(rows: Sequence[Mapping[str, Any]], model: str) -> Table:
+    """Success of a model on each task before training, without and with the rules in context."""
+    table = _table("task")
+    table.title, table.title_justify = f"{model}: success probability on test problems", "left"
+    for name in ("no context", "rules in context", "dead groups of 8"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        told = f"{row['told']:.3f} ± {row['told_se']:.3f}" if "told" in row else "no word for it"
+        table.add_row(row["task"], f"{row['empty']:.4f} ± {row['empty_se']:.4f}", told, f"{row['dead']:.2f}")
+    return table

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import tyro
 
 from fstsim.commands import AGAIN, CONTINUE, Directory
-from fstsim.console import Progress, complain, prompts_table, show, training_table
+from fstsim.console import Progress, complain, prompts_table, show, tasks_table, training_table
 from fstsim.errors import InputError
 from fstsim.records import prepare_directory, read_json, read_rows
 
@@ -292,3 +292,35 @@ def show_experiments(out: Path, names: tuple[str, ...]) -> None:
             path = function(out, out / file)
             if path is not None:
                 show(f"picture: {path}")
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """Show what a model can do on each task before any training: success without context and with the rules in context."""
+
+    model: str = "base"
+    """the shipped base model, or any causal LM by path or hub name"""
+    problems: int = 128
+    """test problems of each task"""
+    device: str = "cpu"
+    """torch device"""
+    stopped: ClassVar[str] = AGAIN
+
+    def run(self) -> int:
+        """Measure and show."""
+        if self.problems < 2:
+            raise InputError(f"problems must be at least 2, got {self.problems}")
+        from fstsim.llm.policy import Policy
+        from fstsim.llm.task_table import measure_tasks, table_tasks
+
+        _quiet()
+        policy = Policy.load(self.model, self.device)
+        tasks = table_tasks()
+        rows = []
+        with contextlib.closing(Progress("tasks", len(tasks), "tasks")) as progress:
+            for task in tasks:
+                progress.add(0, task.name)
+                rows += measure_tasks(policy, [task], self.problems)
+                progress.add(1)
+        show(tasks_table(rows, self.model))
+        return 0

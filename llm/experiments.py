@@ -28,15 +28,16 @@ from fstsim.records import read_json, read_rows, write_json
 
 Scale = Literal["smoke", "small", "paper"]
 
-# One task a family that no single word describes, so that both channels have something to do; all with exact reward.
+# Near zero without context (see `fstsim tasks`). With the rules in context the base solves the first two: context can carry
+# nearly everything. On the third (find the way from the centre) it solves 15 % even then: weights have to carry most.
 TASKS: Mapping[str, str] = {
     "strings": "strings:reverse+next",
     "digits": "digits:negate+shift",
-    "star_graph": "star_graph:forward+up",
+    "star_graph": "star_graph:forward",
 }
-# Tasks that RL alone learns: single rules that the base does now and then without being told.
-EASY: Mapping[str, str] = {"strings": "strings:rotate", "digits": "digits:plus", "star_graph": "star_graph:forward"}
-SEQUENCE = ("strings:rotate", "digits:plus", "star_graph:forward")
+# Single rules that the base follows now and then without being told: RL alone learns them.
+EASY: Mapping[str, str] = {"strings": "strings:rotate", "digits": "digits:plus", "star_graph": "star_graph:cross"}
+SEQUENCE = ("strings:rotate", "digits:plus", "star_graph:cross")
 LEARNING_RATES = (3e-4, 1e-3, 3e-3)
 LEASHES = (0.0, 0.02)
 

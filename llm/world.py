@@ -25,7 +25,7 @@ Reward = Literal["exact", "share"]
 SIZES: Mapping[str, int] = {"strings": 5, "digits": 5, "star_graph": 4}
 """Symbols of a start list in the world of the shipped base model."""
 
-_DEFAULT = {"strings": "reverse+rotate", "digits": "negate+shift", "star_graph": "forward+roll"}
+_DEFAULT = {"strings": "reverse+next", "digits": "negate+shift", "star_graph": "forward"}
 _COUNTS: Mapping[Split, int] = {"train": 4096, "validation": 512, "test": 512}
 _MOST_RULES = 6
 

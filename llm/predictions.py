@@ -1,0 +1,182 @@
+r"""Predictions for a language model, from numbers measured on the base alone, and the rule by which they are judged.
+
+A prediction is written to ``prediction.json`` before any run starts. What theory needs and the base cannot tell (a clock)
+is taken from the first updates, and said so. The rule of judgement, fixed here before the runs:
+
+- *confirmed*: the 95 % interval of the measurement (over seeds) meets the predicted interval;
+- *falsified*: it does not;
+- *undecided*: fewer than 3 seeds, or the measurement's interval is wider than ``resolution``.
+
+A predicted interval is the theory's value with the standard error of what was measured on the base, and with the
+declared ``margin`` for what the theory leaves out (finite batches), never with anything fitted to the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import expit, logit
+from scipy.stats import t as student
+
+from fstsim.llm.policy import Policy
+from fstsim.llm.probes import answer_logprobs
+from fstsim.llm.world import RuleTask
+from fstsim.theory import dead_group_probability, group_escape_time, mass_forgetting_separated
+
+Array = NDArray[np.float64]
+Verdict = Literal["confirmed", "falsified", "undecided"]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One number that a run is going to be compared with; ``statement`` is the slug of the theorem it comes from."""
+
+    name: str
+    statement: str
+    quantity: str
+    value: float
+    low: float
+    high: float
+    resolution: float
+    """widest interval of a measurement that still decides"""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-ready dict."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A prediction beside its measurement: mean over seeds and its 95 % interval."""
+
+    prediction: Prediction
+    measured: float
+    low: float
+    high: float
+    seeds: int
+    verdict: Verdict
+
+
+def judge(prediction: Prediction, measured: Sequence[float]) -> Judged:
+    """Apply the rule of this module to one measurement a seed."""
+    x = np.asarray(measured, dtype=np.float64)
+    mean = float(x.mean())
+    if len(x) < 3:
+        return Judged(prediction, mean, np.nan, np.nan, len(x), "undecided")
+    half = float(student.ppf(0.975, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x)))
+    low, high = mean - half, mean + half
+    verdict: Verdict
+    if high - low > prediction.resolution:
+        verdict = "undecided"
+    else:
+        verdict = "confirmed" if low <= prediction.high and high >= prediction.low else "falsified"
+    return Judged(prediction, mean, low, high, len(x), verdict)
+
+
+@dataclass(frozen=True)
+class BaseMasses:
+    """What is measured on the base: per test problem, without context, the mass of the new answer and of the old one."""
+
+    new: Array
+    old: Array
+    same: NDArray[np.bool_]
+    """problems on which both answers are the same text"""
+
+
+@torch.no_grad()
+def measure_base(policy: Policy, task: RuleTask, problems: int) -> BaseMasses:
+    """Masses of the task's answer and of the old behaviour's on test problems, exactly."""
+    held_out = list(task.problems("test"))[:problems]
+    right, old = [task.answer(p) for p in held_out], [task.old_answer(p) for p in held_out]
+    new_mass = np.exp(answer_logprobs(policy, ("",), held_out, right))[0]
+    old_mass = np.exp(answer_logprobs(policy, ("",), held_out, old))[0]
+    return BaseMasses(new_mass, old_mass, np.array([a == b for a, b in zip(right, old, strict=True)]))
+
+
+def predict_replay(base: BaseMasses, share: float, margin: float = 0.04) -> Prediction:
+    r"""P2: with a share \(\lambda\) of old demonstrations the old mass ends at \(\lambda\), whatever it was.
+
+    The population optimum of forward KL is the training mixture itself: mass \(\lambda\) on the old answer, and 1 where
+    the new answer is the same text.
+    """
+    value = float(np.where(base.same, 1.0, share).mean())
+    quantity = f"old mass after SFT with {share:.0%} old demonstrations"
+    return Prediction(f"replay-{share:g}", "replay-forward", quantity, value, value - margin, value + margin, 0.1)
+
+
+def predict_dead_groups(base: BaseMasses, group: int) -> Prediction:
+    r"""Share of groups without signal on the base: \((1-p)^G + p^G\), averaged over problems."""
+    each = dead_group_probability(base.new, group)
+    error = float(np.std(each, ddof=1) / np.sqrt(len(each)))
+    value = float(np.mean(each))
+    return Prediction(
+        "dead-groups",
+        "group-normalised-dead",
+        f"share of groups of {group} without signal before training",
+        value,
+        value - 2 * error,
+        value + 2 * error,
+        0.1,
+    )
+
+
+def tilted(base: BaseMasses, temperature: float) -> tuple[Array, Array]:
+    r"""Masses of the new and the old answer at the optimum of \(E[r] - \tau KL(\pi \| \pi_0)\), per problem.
+
+    The optimum is the exponential tilt \(\pi_0 e^{r/\tau}\), normalised for each prompt; averages are taken afterwards.
+    """
+    log_gain = 1.0 / temperature
+    new = expit(logit(np.clip(base.new, 1e-300, 1 - 1e-16)) + log_gain)
+    old = np.where(base.same, new, base.old * (1.0 - new) / (1.0 - base.new))
+    return new, old
+
+
+def predict_tilt(base: BaseMasses, temperature: float, margin: float = 0.04) -> tuple[Prediction, Prediction]:
+    """KL-leashed RL at one temperature: where the new and the old mass end."""
+    found = []
+    for name, mass in zip(("new", "old"), tilted(base, temperature), strict=True):
+        value = float(mass.mean())
+        found.append(
+            Prediction(
+                f"tilt-{name}-{temperature:g}",
+                "reverse-kl-leash",
+                f"{name} mass under RL with a KL leash of {temperature:g}",
+                value,
+                value - margin,
+                value + margin,
+                0.15,
+            )
+        )
+    return found[0], found[1]
+
+
+def forgetting_curves(old: Array, clock: float, steps: Array) -> dict[str, Array]:
+    r"""Old mass under SFT on new data alone, averaged over problems, for the two clocks that theory offers.
+
+    ``logit``: gradient flow on a logit, 1/t tail (`mass-forgetting`); ``fisher``: \(\beta_0 e^{-t}\) odds
+    (`mass-forgetting-geometry`), what a natural or normalised step would do. ``clock`` is time a step, from the first updates.
+    """
+    t = clock * steps
+    logits = np.array([mass_forgetting_separated(b, t) for b in old]).mean(0)
+    return {"logit": logits, "fisher": (old[:, None] * np.exp(-t)).mean(0)}
+
+
+def initial_clock(old: Array, after: float, step: float, law: str) -> float:
+    """Time a step, from the old mass at one early step: the one number that is taken from the run."""
+    low, high = 1e-8, 1e4
+    for _ in range(200):
+        middle = np.sqrt(low * high)
+        value = forgetting_curves(old, middle, np.array([step]))[law][0]
+        low, high = (middle, high) if value > after else (low, middle)
+    return float(np.sqrt(low * high))
+
+
+def escape_ratio(p0: float, easiest: float, level: float, group: int) -> float:
+    """Time of group-normalised RL from ``p0`` to ``level`` over that from ``easiest``: no clock is left in it (P10)."""
+    times = [float(group_escape_time(float(logit(p)), float(logit(level)), 1.0, group)) for p in (p0, easiest)]
+    return times[0] / times[1]
