@@ -1,4 +1,4 @@
-"""The front door: ``fstsim reproduce | figures | check | simulate | sweep | explore | pretrain | train | prompts | experiment | tasks``.
+"""The front door: ``fstsim reproduce | figures | check | simulate | sweep | explore | pretrain | train | prompts | experiment | tasks | validate``.
 
 It alone knows all rooms, and imports each only when its subcommand is called. Exit codes: 0 done, 1 a statement was
 violated or a run failed, 2 bad input (one line on stderr, nothing written), 130 stopped with Ctrl-C.
@@ -35,6 +35,7 @@ _Command = (
     | Annotated[model_commands.Prompts, tyro.conf.subcommand("prompts")]
     | Annotated[model_commands.Experiment, tyro.conf.subcommand("experiment")]
     | Annotated[model_commands.Tasks, tyro.conf.subcommand("tasks")]
+    | Annotated[model_commands.Validate, tyro.conf.subcommand("validate")]
 )
 
 

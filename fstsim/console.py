@@ -336,3 +336,17 @@ def tasks_table(rows: Sequence[Mapping[str, Any]], model: str) -> Table:
         told = f"{row['told']:.3f} ± {row['told_se']:.3f}" if "told" in row else "no word for it"
         table.add_row(row["task"], f"{row['empty']:.4f} ± {row['empty_se']:.4f}", told, f"{row['dead']:.2f}")
     return table
+
+
+def verdict_table(judged: Sequence[Any]) -> Table:
+    """Prediction, measurement, interval and verdict, one row a prediction."""
+    table = _table("prediction")
+    for name in ("predicted", "measured [95 %]", "verdict"):
+        table.add_column(name, justify="right")
+    table.add_column("quantity")
+    for j in judged:
+        p = j.prediction
+        measured = f"{j.measured:.3f} [{j.low:.3f}, {j.high:.3f}]"
+        cells = (p.name, f"{p.value:.3f} [{p.low:.3f}, {p.high:.3f}]", measured, j.verdict, p.quantity)
+        table.add_row(*map(Text, cells), style="bold" if j.verdict == "falsified" else None)
+    return table

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import tyro
 
 from fstsim.commands import AGAIN, CONTINUE, Directory
-from fstsim.console import Progress, complain, prompts_table, show, tasks_table, training_table
+from fstsim.console import Progress, complain, prompts_table, show, tasks_table, training_table, verdict_table
 from fstsim.errors import InputError
 from fstsim.records import prepare_directory, read_json, read_rows
 
@@ -236,6 +236,8 @@ class Experiment:
     """seeds of every run"""
     out: Directory = Path("out/experiments")
     """directory; run NAME with seed k is runs/NAME/seed-k in it"""
+    jobs: int = -1
+    """runs at a time, one thread each; -1 uses every core"""
     stopped: ClassVar[str] = CONTINUE
 
     def run(self) -> int:
@@ -244,27 +246,19 @@ class Experiment:
             raise InputError(f"seeds must be at least 1, got {self.seeds}")
         prepare_directory(self.out)
         from fstsim.llm import experiments as lab
-        from fstsim.llm.slow import Diverged
 
         _quiet()
         names = tuple(lab.EXPERIMENTS) if self.name == "all" else (self.name,)
         for name in names:
             chosen = lab.best_settings(self.out, self.seeds)
             planned = lab.EXPERIMENTS[name](self.preset, chosen)
-            total = sum(lab.total_steps(p) for p in planned) * self.seeds
-            done = 0
-            with contextlib.closing(Progress(f"experiment {name}", total, "steps")) as progress:
-                for p in planned:
-                    for seed in range(self.seeds):
-                        at = lambda step, note, d=done, p=p, k=seed: progress.at(d + step, f"{p.name} seed {k}: {note}")  # noqa: E731
-                        try:
-                            lab.run_planned(p, seed, self.out, at)
-                        except Diverged as error:
-                            complain(f"error: {p.name}, seed {seed}: {error}")
-                            return 1
-                        if p.config.method == "fst" and name == "core":
-                            lab.decompose(self.out / "runs" / p.name / f"seed-{seed}")
-                        done += lab.total_steps(p)
+            with contextlib.closing(Progress(f"experiment {name}", len(planned) * self.seeds, "runs")) as progress:
+                progress.add(0, "starting")
+                for what, failure in lab.run_all(planned, self.seeds, self.out, self.jobs):
+                    if failure:
+                        complain(f"error: {what}: {failure}")
+                        return 1
+                    progress.add(1, what)
         show_experiments(self.out, names)
         return 0
 
@@ -323,4 +317,46 @@ class Tasks:
                 rows += measure_tasks(policy, [task], self.problems)
                 progress.add(1)
         show(tasks_table(rows, self.model))
+        return 0
+
+
+@dataclass(frozen=True)
+class Validate:
+    """Predict from the base model, write the predictions down, run, and print a verdict on each."""
+
+    preset: Literal["smoke", "small", "paper"] = "smoke"
+    """smoke: minutes on 2 cores; small: an hour; paper: for a GPU"""
+    model: str = "base"
+    """the shipped base model, or another model of this world by path"""
+    seeds: int = 3
+    """seeds of every run; a verdict needs at least 3"""
+    out: Directory = Path("out/validation")
+    """directory for predictions.json, validation.json and runs/"""
+    jobs: int = -1
+    """runs at a time, one thread each; -1 uses every core"""
+    stopped: ClassVar[str] = CONTINUE
+
+    def run(self) -> int:
+        """Run what is not finished, then judge."""
+        if self.seeds < 1:
+            raise InputError(f"seeds must be at least 1, got {self.seeds}")
+        prepare_directory(self.out)
+        from fstsim.llm.validate import validate
+
+        _quiet()
+        progress, judged = None, []
+        for event in validate(self.preset, self.model, self.seeds, self.out, self.jobs):
+            if isinstance(event, list):
+                judged = event
+            elif progress is None:
+                progress = Progress("validate", event[1], "runs")
+                progress.add(0, event[0])
+            else:
+                progress.add(1, event[0])
+        if progress is not None:
+            progress.close()
+        show(
+            verdict_table(judged),
+            f"{self.out / 'predictions.json'} was written before the runs; {self.out / 'validation.json'}",
+        )
         return 0

@@ -7,13 +7,15 @@ Source: 2605.12484 (figures 1-7 there), with the numbers of the paper in `PAPER`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from joblib import Parallel, delayed
+from transformers.utils import logging
 
 from fstsim.errors import InputError
 from fstsim.llm.distill import Distillation
@@ -21,7 +23,7 @@ from fstsim.llm.exam import Exam
 from fstsim.llm.fast import PromptEvolution
 from fstsim.llm.policy import Policy
 from fstsim.llm.probes import ProbeConfig, answer_logprobs, mean_se
-from fstsim.llm.slow import PolicyGradient
+from fstsim.llm.slow import Diverged, PolicyGradient
 from fstsim.llm.train_run import TrainConfig, run_training
 from fstsim.llm.world import parse_task
 from fstsim.records import read_json, read_rows, write_json
@@ -38,7 +40,7 @@ TASKS: Mapping[str, str] = {
 # Single rules that the base follows now and then without being told: RL alone learns them.
 EASY: Mapping[str, str] = {"strings": "strings:rotate", "digits": "digits:plus", "star_graph": "star_graph:cross"}
 SEQUENCE = ("strings:rotate", "digits:plus", "star_graph:cross")
-LEARNING_RATES = (3e-4, 1e-3, 3e-3)
+LEARNING_RATES = (1e-4, 3e-4, 1e-3)
 LEASHES = (0.0, 0.02)
 
 
@@ -51,7 +53,7 @@ class Planned:
     after: str | None = None
 
 
-def _config(scale: Scale, method: str, tasks: tuple[str, ...], lr: float = 1e-3, leash: float = 0.0) -> TrainConfig:
+def _config(scale: Scale, method: str, tasks: tuple[str, ...], lr: float = 3e-4, leash: float = 0.0) -> TrainConfig:
     steps, problems = {"smoke": (60, 24), "small": (120, 48), "paper": (300, 64)}[scale]
     measured = {"smoke": (10, 32, 16), "small": (10, 64, 32), "paper": (10, 256, 64)}[scale]
     return TrainConfig(
@@ -79,7 +81,7 @@ def core_runs(scale: Scale, chosen: Mapping[str, tuple[float, float]] | None = N
             for method in ("rl", "fst", "gepa"):
                 if method == "gepa" and kind == "easy":
                     continue
-                lr, leash = chosen.get(method, (1e-3, 0.0))
+                lr, leash = chosen.get(method, (3e-4, 0.0))
                 runs.append(Planned(f"{family}-{kind}-{method}", _config(scale, method, (tasks[family],), lr, leash)))
     return runs
 
@@ -97,13 +99,13 @@ def calibration_runs(scale: Scale, chosen: Mapping[str, tuple[float, float]] | N
 def continual_runs(scale: Scale, chosen: Mapping[str, tuple[float, float]] | None = None) -> list[Planned]:
     """Three families one after the other in one uninterrupted run."""
     chosen = chosen or {}
-    return [Planned(f"continual-{m}", _config(scale, m, SEQUENCE, *chosen.get(m, (1e-3, 0.0)))) for m in ("rl", "fst")]
+    return [Planned(f"continual-{m}", _config(scale, m, SEQUENCE, *chosen.get(m, (3e-4, 0.0)))) for m in ("rl", "fst")]
 
 
 def plasticity_runs(scale: Scale, chosen: Mapping[str, tuple[float, float]] | None = None) -> list[Planned]:
     """Fresh RL on a second task from the base, and from the ends of RL and of FST on a first one."""
     second = (EASY["digits"],)
-    config = _config(scale, "rl", second, *(chosen or {}).get("rl", (1e-3, 0.0)))
+    config = _config(scale, "rl", second, *(chosen or {}).get("rl", (3e-4, 0.0)))
     runs = [Planned("plasticity-from-base", config)]
     return runs + [Planned(f"plasticity-from-{m}", config, after=f"strings-easy-{m}") for m in ("rl", "fst")]
 
@@ -167,6 +169,28 @@ def run_planned(
     return run_training(config, out / "runs" / planned.name / f"seed-{seed}", progress)
 
 
+def run_all(planned: Sequence[Planned], seeds: int, out: Path, jobs: int = -1) -> Iterator[tuple[str, str]]:
+    """All runs, several at a time and one thread each; yields ``(what, failure)`` as they end, failure empty when done.
+
+    On two cores two runs side by side take half the time of one run on both: the models are small.
+    """
+    work = Parallel(n_jobs=jobs, backend="loky", return_as="generator_unordered")
+    yield from work(delayed(_run_one)(p, seed, out) for p in planned for seed in range(seeds))
+
+
+def _run_one(planned: Planned, seed: int, out: Path) -> tuple[str, str]:
+    torch.set_num_threads(1)
+    logging.disable_progress_bar()
+    what = f"{planned.name} seed {seed}"
+    try:
+        rows = run_planned(planned, seed, out)
+    except Diverged as error:
+        return what, str(error)
+    if planned.config.method == "fst" and len(planned.config.tasks) == 1:
+        decompose(out / "runs" / planned.name / f"seed-{seed}")
+    return f"{what}: reward {rows[-1]['reward']:.2f}", ""
+
+
 @torch.no_grad()
 def decompose(run: Path, problems: int = 256) -> dict[str, Any]:
     """The 2 x 2 of a finished FST run: {base, trained weights} x {empty, evolved context}, and old skills without context.
@@ -190,8 +214,3 @@ def decompose(run: Path, problems: int = 256) -> dict[str, Any]:
         result |= {f"{name}_{key}": value for key, value in skills.items() if key.startswith("accuracy")}
     write_json(place, result)
     return result
-
-
-def total_steps(planned: Planned) -> int:
-    """Slow steps of a run, for progress."""
-    return planned.config.steps * len(planned.config.tasks)

@@ -59,7 +59,7 @@ class TrainConfig:
     """context at the start: frozen with rl and sft, the seed of the population with fst and gepa"""
     steps: int = 200
     """slow steps on each task"""
-    lr: float = 1e-3
+    lr: float = 3e-4
     """learning rate of AdamW"""
     device: str = "cpu"
     """torch device"""
