@@ -1,7 +1,7 @@
 """`fstsim pretrain`: a base model from scratch, from the world alone.
 
 The recipe: a Qwen3-type decoder, loss on what is to be written only, Muon on the matrices and AdamW on embeddings and
-norms (half the steps of AdamW alone, see paper/LOG.md), warm-up and linear decay. Resumable: a checkpoint holds
+norms, warm-up and linear decay. Resumable: a checkpoint holds
 weights, optimizer state and step, and the data of a step are a function of seed and step.
 """
 

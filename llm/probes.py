@@ -31,7 +31,7 @@ class ProbeConfig:
     """How much is measured, and when."""
 
     every: int = 20
-    """slow steps between measurements; the first and the last step are always measured"""
+    """slow steps between measurements; steps 1, 2, 4, ... below it and the last one are measured too"""
     problems: int = 64
     """held-out problems for reward, old mass and KL"""
     exam: int = 32
@@ -44,6 +44,10 @@ class ProbeConfig:
             raise InputError("probe settings must be at least 1")
         if self.problems < 2:
             raise InputError(f"probe problems must be at least 2 (for a standard error), got {self.problems}")
+
+    def due(self, step: int) -> bool:
+        """Whether ``step`` of a task is measured: the beginning is resolved in powers of two."""
+        return step % self.every == 0 or (step < self.every and step & (step - 1) == 0)
 
 
 def mean_se(values: np.ndarray) -> tuple[float, float]:

@@ -180,7 +180,7 @@ def run_training(config: TrainConfig, out: Path, progress: Notes | None = None) 
         run = fast_slow(tasks, slow, fast, state, steps_per_task=config.steps, slow_steps_per_round=every, rng=rng)
         for state in run:
             last = state.step == total
-            measured = state.step_in_task % config.probe.every == 0 or state.step_in_task == config.steps
+            measured = config.probe.due(state.step_in_task) or state.step_in_task == config.steps
             row = {"step": state.step, "samples": state.samples, "task": state.task, **state.slow.metrics}
             if (state.step_in_task - 1) % every == 0 and state.fast.metrics:
                 row |= state.fast.metrics

@@ -73,6 +73,9 @@ def draw_core(out: Path, path: Path) -> Path | None:
             above.set_ylim(-0.03, 1.03)
             below.set_ylim(-0.03, 1.03)
             below.set_xscale("symlog", linthresh=0.1)
+            below.set_xlim(left=0.0)
+            above.set_xscale("symlog", linthresh=0.5)
+            above.set_xlim(left=0.0)
         axes[0, 0].legend()
         return save(figure, path)
 

@@ -30,8 +30,11 @@ class Estimate:
     def __str__(self) -> str:
         if not np.isfinite(self.value):
             return "-"
-        if self.count < 2:
+        if not (np.isfinite(self.low) and np.isfinite(self.high)):
             return f"{self.value:.3g}"
+        half = (self.high - self.low) / 2.0
+        if abs(self.low + half - self.value) <= 1e-9 * max(abs(self.value), 1.0):
+            return f"{self.value:.3g} ± {half:.2g}"
         return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
 
 

@@ -21,16 +21,23 @@ from fstsim.paper.experiment_numbers import (
 
 
 def _table(title: str, *names: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, title=title, title_justify="left")
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        show_edge=False,
+        title=title,
+        title_justify="left",
+        caption_justify="left",
+    )
     for k, name in enumerate(names):
-        table.add_column(name, justify="left" if k == 0 else "right")
+        table.add_column(name, justify="left" if k == 0 else "right", no_wrap=k == 0)
     return table
 
 
 def core_tables(out: Path) -> list[Table]:
     """Speed, asymptote and KL at matched reward on every task that has both runs; then the 2 x 2."""
     speed = _table(
-        "samples to 95 % of RL's running peak (mean [95 %] over seeds; inf: not reached)",
+        "samples of both channels to 95 % of RL's running peak (95 % intervals over seeds; inf: not reached)",
         "task", "RL's level", "RL", "FST", "RL / FST",
     )  # fmt: skip
     end = _table(
@@ -90,8 +97,12 @@ def core_tables(out: Path) -> list[Table]:
         "",
     )
     kl.add_row("paper", f"up to {PAPER['kl_reduction']}", "", "", "")
-    both = PAPER["decomposition"]["HoVer-hard"]
-    cells.add_row("paper, HoVer-hard", *(f"{v / 100:.3f}" for v in both))
+    speed.caption = "paper: " + ", ".join(f"{k} {v} times fewer" for k, v in PAPER["speed"].items())
+    end.caption = "paper, percent, RL and FST: " + ", ".join(
+        f"{k} {v[1]}, {v[0]}" for k, v in PAPER["asymptote"].items()
+    )
+    kl.caption = f"paper: up to {PAPER['kl_reduction']:.0%} lower at matched reward"
+    cells.caption = "paper, HoVer-hard: " + ", ".join(f"{v / 100:.3f}" for v in PAPER["decomposition"]["HoVer-hard"])
     return [speed, end, kl, cells]
 
 
@@ -126,7 +137,7 @@ def plasticity_table(out: Path) -> Table:
         if c is not None:
             table.add_row(start, str(estimate(c["reward"][:, -1])), str(estimate(c["reward"].mean(1))))
     for name, values in PAPER["plasticity"].items():
-        table.add_row(f"paper, {name}", "base {}, RL {}, FST {} %".format(*values), "")
+        table.add_row(f"paper, {name}", "{}, {}, {} %".format(*values), "from base, RL, FST")
     return table
 
 
