@@ -146,11 +146,11 @@ class Train:
         if self.reflector == "self" and (self.base_url or self.reflector_model):
             raise InputError("--base-url and --reflector-model need --reflector openai or local")
         slow = replace(preset.slow, **_given(self, ("problems", *_SPEAK_OF["rl"], "max_new_tokens")))
-        named = {"contexts": self.contexts, "budget": self.fast_budget}
         fast = replace(
             preset.fast,
             max_new_tokens=slow.max_new_tokens,
-            **{name: value for name, value in named.items() if value is not None},
+            contexts=preset.fast.contexts if self.contexts is None else self.contexts,
+            budget=preset.fast.budget if self.fast_budget is None else self.fast_budget,
         )
         demonstrations = replace(preset.demonstrations, **_given(self, ("problems", "replay")))
         probe = replace(

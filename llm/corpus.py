@@ -85,8 +85,9 @@ def problem_line(family: Family, size: int, rng: np.random.Generator, bare: bool
     """One line with a problem of the train split, with rules or without; ``bare``: the start list is the answer."""
     problem, start = draw_problem(family, rng, "train", size)
     shown: tuple[str, ...]
+    rules: tuple[str, ...] = ()
     if bare:
-        shown = rules = ()
+        shown = rules
     elif rng.random() < NO_RULES_SHARE:
         shown, rules = (), behaviour_without_context(family, rng)
     else:

@@ -124,7 +124,7 @@ EXPERIMENTS: Mapping[str, Callable[..., list[Planned]]] = {
     "distill": distill_runs,
 }
 
-PAPER = {
+PAPER: Mapping[str, Any] = {
     "speed": {"CodeIO": 3.0, "Math": 1.4, "HoVer-hard": 3.0},
     "asymptote": {"CodeIO": (47.4, 43.0), "Math": (49.2, 46.4), "HoVer-hard": (25.0, 17.3)},
     "kl_reduction": 0.70,

@@ -14,10 +14,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import gepa
 import numpy as np
 import torch
+from gepa.api import optimize
 from gepa.core.adapter import EvaluationBatch
+from gepa.core.result import GEPAResult
 from gepa.gepa_utils import remove_dominated_programs, select_program_candidate_from_pareto_front
 
 from fstsim.errors import InputError
@@ -168,7 +169,7 @@ class PromptEvolution:
                     _front(list(table.values())), [float(np.mean(s)) for s in table.values()], dice
                 )
             ]
-            result = gepa.optimize(
+            result: GEPAResult[Any, Any] = optimize(
                 seed_candidate={_COMPONENT: seed},
                 trainset=train,
                 valset=validation,

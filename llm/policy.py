@@ -91,7 +91,8 @@ class Policy:
             )
         except (OSError, ValueError, RuntimeError) as error:
             raise InputError(f"model {name!r} cannot be loaded: {str(error).splitlines()[0]}") from error
-        return cls.of(model.to(device), tokenizer)
+        model.to(device)  # type: ignore[arg-type]  # the stub of a decorated method
+        return cls.of(model, tokenizer)
 
     @classmethod
     def of(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Policy:
@@ -100,8 +101,8 @@ class Policy:
             raise InputError(
                 f"the tokenizer has {len(tokenizer)} tokens, the model {model.config.vocab_size}: not made for each other"
             )
-        ends = model.generation_config.eos_token_id if model.generation_config is not None else None
-        ends = ends if ends is not None else tokenizer.eos_token_id
+        ends = getattr(model.generation_config, "eos_token_id", None)
+        ends = tokenizer.eos_token_id if ends is None else ends
         if ends is None:
             raise InputError("neither the model nor the tokenizer has an end token")
         if tokenizer.pad_token_id is None:
@@ -205,10 +206,10 @@ class Policy:
             # on an accelerator the question costs a synchronisation: ask it every eighth token
             if t + 1 == max_new_tokens or ((self.device.type == "cpu" or t % 8 == 7) and not bool(alive.any())):
                 break
-            whole = None if unpadded else torch.cat((whole, torch.ones_like(whole[:, :1])), 1)
+            whole = torch.cat((whole, torch.ones_like(whole[:, :1])), 1)
             out = self.model(
                 written[-1][:, None],
-                attention_mask=whole,
+                attention_mask=None if unpadded else whole,
                 position_ids=(length + t)[:, None],
                 past_key_values=cache,
                 use_cache=True,

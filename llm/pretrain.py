@@ -171,7 +171,8 @@ def pretrain(
     write_json(out / "pretrain.json", wanted)
     write_json(out / "environment.json", environment(config.seed, device))
     tokenizer = build_tokenizer()
-    model = new_model(config, tokenizer).to(device)
+    model = new_model(config, tokenizer)
+    model.to(torch.device(device))  # type: ignore[arg-type]  # the stub of a decorated method
     optimizers = _optimizers(model, config)
     for optimizer in optimizers:
         for group in optimizer.param_groups:
@@ -207,7 +208,8 @@ def pretrain(
         if progress is not None:
             progress(step, note)
     model.config._attn_implementation = "sdpa"
-    model.to("cpu").save_pretrained(out)
+    model.to(torch.device("cpu"))  # type: ignore[arg-type]  # as above
+    model.save_pretrained(out)
     tokenizer.save_pretrained(out)
     write_text(out / "README.md", model_card(config, rows[-1], read_json(out / "environment.json"), model))
     (out / "checkpoint.safetensors").unlink()

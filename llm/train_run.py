@@ -98,9 +98,11 @@ class TrainConfig:
 
     def learners(self) -> tuple[SlowLearner[Weights, Population, Any], FastLearner[Weights, Population, Any], int]:
         """Slow channel, fast channel, slow steps a round: the methods differ in these settings alone."""
-        evolution = (
-            FrozenFast() if self.method in ("rl", "sft") else replace(self.fast, reflector=self.reflector.build())
-        )
+        if self.method == "distill":
+            return replace(self.distillation, teacher_context=self.context), FrozenFast(), self.slow_steps_per_round
+        evolution: FastLearner[Weights, Population, Any] = FrozenFast()
+        if self.method in ("fst", "gepa"):
+            evolution = replace(self.fast, reflector=self.reflector.build())
         if self.method == "gepa":
             return FrozenSlow(), evolution, 1
         slow = self.demonstrations if self.method == "sft" else self.slow

@@ -33,7 +33,7 @@ def band(ax: Axes, x: Array, values: Array, method: str) -> None:
     mean = values.mean(0)
     error = 2.0 * values.std(0, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.zeros_like(mean)
     mark = max(1, len(x) // 8)
-    ax.plot(x, mean, linestyle=line, color=series.color, marker=series.marker, markevery=mark, ms=4, label=label)  # type: ignore[arg-type]  # dash tuples
+    ax.plot(x, mean, linestyle=line, color=series.color, marker=series.marker, markevery=mark, ms=4, label=label)
     ax.fill_between(x, mean - error, mean + error, color=series.color, alpha=0.2, linewidth=0)
 
 
@@ -60,7 +60,7 @@ def draw_core(out: Path, path: Path) -> Path | None:
                         below.plot(
                             kl,
                             reward,
-                            linestyle=line,  # type: ignore[arg-type]  # dash tuples
+                            linestyle=line,
                             color=series.color,
                             marker=series.marker,
                             ms=3,

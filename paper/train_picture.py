@@ -68,7 +68,7 @@ def draw_column(
         markevery=mark,
         ms=4,
         linestyle=linestyle,
-        label=label,  # type: ignore[arg-type]  # dash tuples
+        label=label,
     )
     ax.fill_between(steps, mean - error, mean + error, color=series.color, alpha=0.2, linewidth=0)
 
