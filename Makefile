@@ -19,7 +19,7 @@ PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-reproduce: $(VENV)/.installed ## install, then make every figure, table and report.html in out/ (OUT=dir)
+reproduce: $(VENV)/.installed ## install, then figures, checks, smoke runs of the models and report.html in out/ (OUT=dir)
 	$(BIN)/fstsim reproduce --out "$(OUT)"
 
 test: $(VENV)/.installed-test ## run the tests (200 Hypothesis examples, JOBS=2 workers)
@@ -68,7 +68,7 @@ $(VENV)/.made:
 	@touch $@
 
 $(VENV)/.installed: $(INPUTS) | $(VENV)/.made
-	$(PIP) install --quiet -c constraints.txt -e .
+	$(PIP) install --quiet -c constraints.txt -e '.[llm]'
 	@touch $@
 
 $(VENV)/.installed-test: $(INPUTS) | $(VENV)/.made

@@ -54,7 +54,9 @@ class Reproduce:
     """random instances of each statement"""
     seed: int = 0
     """seed of the instances"""
-    stopped: ClassVar[str] = AGAIN
+    skip_models: bool = False
+    """leave out the language models: the simulator and the theory alone, two minutes instead of ten"""
+    stopped: ClassVar[str] = CONTINUE
 
     def run(self) -> int:
         """All of it; 1 if a statement was violated."""
@@ -87,10 +89,35 @@ class Reproduce:
         write_json(self.out / "checks.json", plain(checks))
         record = environment(self.seed)
         write_json(self.out / "environment.json", record)
-        report = write_report(self.out, list(FIGURES.values()), checks, record)
+        models = "" if self.skip_models else self._models()
+        report = write_report(self.out, list(FIGURES.values()), checks, record, models)
         show(console.section_table(sections), console.check_summary(checks))
         show(f"{len(paths)} figure files in {self.out / 'figures'}, {self.out / 'checks.json'}; open {report}")
         return int(any(check["violations"] for check in checks))
+
+    def _models(self) -> str:
+        """Smoke experiments and smoke validation; what is finished in ``out`` is not run again."""
+        from fstsim.llm import experiments as lab
+        from fstsim.llm.validate import validate
+        from fstsim.paper.model_report import model_section
+
+        planned, seeds = lab.core_runs("smoke"), 3
+        with contextlib.closing(Progress("fast-slow training", len(planned) * seeds, "runs")) as progress:
+            progress.add(0, "starting")
+            for what, failure in lab.run_all(planned, seeds, self.out / "experiments"):
+                if failure:
+                    raise RuntimeError(f"{what}: {failure}")
+                progress.add(1, what)
+        events = validate("smoke", "base", seeds, self.out / "validation")
+        what, runs = next(events)
+        with contextlib.closing(Progress("validation", runs, "runs")) as progress:
+            progress.add(0, what)
+            for event in events:
+                if isinstance(event, list):
+                    show(console.verdict_table(event))
+                else:
+                    progress.add(1, event[0])
+        return model_section(self.out / "experiments", self.out / "validation")
 
 
 @dataclass(frozen=True)

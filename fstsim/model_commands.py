@@ -344,17 +344,15 @@ class Validate:
         from fstsim.llm.validate import validate
 
         _quiet()
-        progress, judged = None, []
-        for event in validate(self.preset, self.model, self.seeds, self.out, self.jobs):
-            if isinstance(event, list):
-                judged = event
-            elif progress is None:
-                progress = Progress("validate", event[1], "runs")
-                progress.add(0, event[0])
-            else:
-                progress.add(1, event[0])
-        if progress is not None:
-            progress.close()
+        events = validate(self.preset, self.model, self.seeds, self.out, self.jobs)
+        (what, runs), judged = next(events), []
+        with contextlib.closing(Progress("validate", runs, "runs")) as progress:
+            progress.add(0, what)
+            for event in events:
+                if isinstance(event, list):
+                    judged = event
+                else:
+                    progress.add(1, event[0])
         show(
             verdict_table(judged),
             f"{self.out / 'predictions.json'} was written before the runs; {self.out / 'validation.json'}",

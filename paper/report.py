@@ -164,11 +164,15 @@ def _facts(figures: Sequence[Figure], checks: Sequence[Mapping[str, Any]]) -> st
 
 
 def write_report(
-    out: Path, figures: Sequence[Figure], checks: Sequence[Mapping[str, Any]], environment: Mapping[str, Any]
+    out: Path,
+    figures: Sequence[Figure],
+    checks: Sequence[Mapping[str, Any]],
+    environment: Mapping[str, Any],
+    models: str = "",
 ) -> Path:
     """Write ``out/report.html`` from ``out/figures/NAME.png`` and the checks (`fstsim.theory.CheckResult.to_dict`).
 
-    The file is self-contained and appears whole or not at all. Raises InputError where a figure's PNG is missing.
+    ``models`` is the section on language models (`model_report.model_section`), put first. The file is self-contained and appears whole or not at all. Raises InputError where a figure's PNG is missing.
     """
     links = "".join(f'<a href="#{escape(f.name)}">Figure {n}</a>' for n, f in enumerate(figures, start=1))
     drawn = "\n".join(_figure(n, f, out / "figures") for n, f in enumerate(figures, start=1))
@@ -182,9 +186,10 @@ def write_report(
 </head>
 <body>
 <h1>{escape(_TITLE)}</h1>
-<nav><a href="#checks">Checks</a>{links}<a href="#environment">Environment</a></nav>
+<nav>{models and '<a href="#models">Language models</a>'}<a href="#checks">Checks</a>{links}<a href="#environment">Environment</a></nav>
 {_SUMMARY}
 <ul class="facts">{_facts(figures, checks)}</ul>
+{models}
 <h2 id="checks">Checks</h2>
 <p class="note">Each statement meets random instances that satisfy its hypotheses; one exact value outside its bounds is a
 violation. The ratios say how tight the bounds are: 1 is exact. An approximation cannot be violated; its one ratio is

@@ -11,8 +11,8 @@ from fstsim.__main__ import main
 
 # command line -> what its one line must say
 MISTAKES = {
-    "": "reproduce, figures, check, simulate, sweep, explore",
-    "simulat": "reproduce, figures, check, simulate, sweep, explore",
+    "": "reproduce, figures, check, simulate, sweep, explore, pretrain, train, prompts, experiment, tasks, validate",
+    "simulat": "reproduce, figures, check, simulate, sweep, explore, pretrain, train, prompts, experiment, tasks, validate",
     "simulate extra": "extra",
     "simulate --lrr 3": "--lr",
     "simulate --lr": "--lr",

@@ -13,7 +13,7 @@ import joblib
 import numpy as np
 import pytest
 
-import fstsim.__main__ as front
+import fstsim.commands
 import fstsim.paper.figures
 import fstsim.theory
 from fstsim import Trajectory, __version__
@@ -54,7 +54,23 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("command", "flags"),
     [
-        ([], ["reproduce", "figures", "check", "simulate", "sweep", "explore"]),
+        (
+            [],
+            [
+                "reproduce",
+                "figures",
+                "check",
+                "simulate",
+                "sweep",
+                "explore",
+                "pretrain",
+                "train",
+                "prompts",
+                "experiment",
+                "tasks",
+                "validate",
+            ],
+        ),
         (["reproduce"], ["--out", "--examples", "--seed"]),
         (["figures"], ["NAME", "--out"]),
         (["check"], ["--examples", "--statement SLUG", "--json", "--seed"]),
@@ -172,7 +188,7 @@ def test_reproduce(violated: bool, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     monkeypatch.setattr(fstsim.theory, "ALL_STATEMENTS", tuple(map(wrong, statements)) if violated else statements)
     monkeypatch.setattr(fstsim.paper.figures, "FIGURES", figures)
     with joblib.parallel_config(backend="threading"):  # where the statements replaced above are seen
-        assert main(["reproduce", "--out", "all", "--examples", "20"]) == int(violated)
+        assert main(["reproduce", "--out", "all", "--examples", "20", "--skip-models"]) == int(violated)
     out = Path("all")
     assert {path.name for path in out.iterdir()} == {"report.html", "checks.json", "environment.json", "figures"}
     checks = read_json(out / "checks.json")
@@ -193,7 +209,7 @@ def test_ctrl_c_is_one_line(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(front, "run_simulation", interrupted)
+    monkeypatch.setattr(fstsim.commands, "run_simulation", interrupted)
     monkeypatch.setattr(fstsim.theory, "check_statement", interrupted)
     assert main([command, "--out", "my run"] if command == "simulate" else [command]) == 130
     last = capsys.readouterr().err.splitlines()[-1]
