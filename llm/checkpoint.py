@@ -75,10 +75,11 @@ def weights_of(model: torch.nn.Module) -> Tensors:
 
 def put_weights(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], path: Path) -> None:
     """Copy checkpoint weights into ``model``; InputError names the first that does not fit."""
+    for name, parameter in model.named_parameters():  # all of them before the first is touched
+        found = tensors.get(f"model.{name}")
+        if found is None or found.shape != parameter.shape:
+            has = "nothing" if found is None else f"shape {tuple(found.shape)}"
+            raise InputError(f"{path} has {has} for {name}, the model {tuple(parameter.shape)}: another model?")
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            found = tensors.get(f"model.{name}")
-            if found is None or found.shape != parameter.shape:
-                has = "nothing" if found is None else f"shape {tuple(found.shape)}"
-                raise InputError(f"{path} has {has} for {name}, the model {tuple(parameter.shape)}: another model?")
-            parameter.copy_(found)
+            parameter.copy_(tensors[f"model.{name}"])

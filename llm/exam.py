@@ -75,7 +75,7 @@ class Exam:
         problems: int = 128,
         seed: int = 5,
     ) -> Exam:
-        """Fixed problems of the test split: one, two and three rules, reflections, the identity without context."""
+        """Fixed problems of the test split with one, two, three and no rules (the identity); reflections on fresh lists."""
         parts = []
         for index, family in enumerate(FAMILIES.values()):
             rng = np.random.default_rng([seed, index])

@@ -71,10 +71,16 @@ def _riffle(x: Symbols) -> Symbols:
     return x[1::2] + x[::2]
 
 
+def _swap_first(x: Symbols) -> Symbols:
+    """The first two swapped: on a walk of four nodes `_riffle` is what two words do, this is not."""
+    return (x[1], x[0], *x[2:])
+
+
 _LETTERS = "ABCDEFGH"
 _DIGITS = "0123456789"
 _NODES = "JKLMNOPQRSTUVW"
 _ARMS = 3
+LONGEST_WALK = 1 + (len(_NODES) - 1) // _ARMS  # nodes of a walk for which there are names
 
 
 def _draw_string(symbols: str) -> Callable[[np.random.Generator, int], tuple[str, Symbols]]:
@@ -164,7 +170,7 @@ STAR_GRAPH = Family(
         "inner": lambda x: (x[0], *x[1:-1][::-1], x[-1]),
         "down": _shift(_NODES, -1),
     },
-    _riffle,
+    _swap_first,
     _draw_star,
     "A star graph has the edges {text} (each two letters, the one farther from the centre first; after the colon the goal, a leaf). "
     "Write the walk from the goal back to the centre as letters without separators. Answer with the letters only.",

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from fstsim.errors import InputError
@@ -22,6 +23,7 @@ from fstsim.llm.types import Problem
 
 SHIPPED = "base"
 """Name of the base model that comes with the package."""
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 
 
 @dataclass(frozen=True)
@@ -83,14 +85,23 @@ class Policy:
             raise InputError(f"model {where} has no weights: a *.safetensors file is missing")
         if not Path(where).exists() and name.count("/") != 1:
             raise InputError(f"there is no model at {name!r}: give a path, {SHIPPED}, or a hub name owner/model")
+        if Path(where).exists() and not any((Path(where) / file).exists() for file in _TOKENIZERS):
+            raise InputError(f"model {where} has no tokenizer: one of {', '.join(_TOKENIZERS)} is missing")
         check_device(device)
         try:
             tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
-            model = AutoModelForCausalLM.from_pretrained(
-                where, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False
+            model, found = AutoModelForCausalLM.from_pretrained(
+                where,
+                dtype=getattr(torch, dtype),
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
             )
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise InputError(f"model {name!r} cannot be loaded: {str(error).splitlines()[0]}") from error
+        wrong = [*found["missing_keys"], *(key[0] for key in found["mismatched_keys"])]
+        if wrong:  # transformers would put random numbers there
+            raise InputError(f"the weights of {name!r} lack {wrong[0]}, or have it in another shape")
         model.to(device)  # type: ignore[arg-type]  # the stub of a decorated method
         return cls.of(model, tokenizer)
 

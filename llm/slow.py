@@ -34,7 +34,7 @@ _TOKENS_AT_ONCE = 65_536  # prompt and completion tokens of one forward and back
 
 
 class Diverged(RuntimeError):
-    """A loss or gradient is not finite; the message says of which batch. Weights have not been touched by it."""
+    """A loss or gradient is not finite; the message says of which batch. That update has not been made."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +145,8 @@ class PolicyGradient:
         self, weights: Weights, rollouts: Rollouts, rewards: torch.Tensor, groups: torch.Tensor, what: str
     ) -> dict[str, float]:
         """The updates of one batch; returns what is worth a row."""
+        if not torch.isfinite(rollouts.logprobs).all():
+            raise Diverged(f"log-probabilities of the policy are not finite on {what}")
         shaped = rewards
         if self.leash_reward > 0.0:
             with torch.no_grad():
@@ -182,7 +184,7 @@ class PolicyGradient:
                     seen += float(part.mask.sum())
                 if not torch.isfinite(loss):
                     weights.optimizer.zero_grad(set_to_none=True)
-                    raise Diverged(f"loss is {float(loss)} on {what}")
+                    raise Diverged(f"loss is {float(loss.detach())} on {what}")
                 loss.backward()
                 value += float(loss.detach())
             norms.append(weights.apply(what))
@@ -230,7 +232,7 @@ class SupervisedFineTuning:
         loss = sft_loss(token_logprobs(logits, shown), shown.mask)
         what = f"{task.name}, problems {problems[0].text}..."
         if not torch.isfinite(loss):
-            raise Diverged(f"loss is {float(loss)} on {what}")
+            raise Diverged(f"loss is {float(loss.detach())} on {what}")
         loss.backward()
         norm = weights.apply(what)
         metrics = {"loss": float(loss.detach()), "grad_norm": norm, "old_share": float(old.mean())}

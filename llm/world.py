@@ -17,7 +17,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from fstsim.errors import InputError
-from fstsim.llm.families import FAMILIES, UNNAMED, Family, Symbols
+from fstsim.llm.families import FAMILIES, LONGEST_WALK, UNNAMED, Family, Symbols
 from fstsim.llm.types import SPLITS, Problem, Score, Split
 
 Reward = Literal["exact", "share"]
@@ -89,8 +89,9 @@ class RuleTask:
             raise InputError(f"a task has at most {_MOST_RULES} rules, got {len(self.rules)}")
         if self.reward not in get_args(Reward):
             raise InputError(f"task reward {self.reward!r} is unknown; allowed: {', '.join(get_args(Reward))}")
-        if self.size is not None and not 2 <= self.size <= 64:
-            raise InputError(f"task size must lie in 2..64, got {self.size}")
+        most = LONGEST_WALK if self.family == "star_graph" else 64
+        if self.size is not None and not 2 <= self.size <= most:
+            raise InputError(f"task size of {self.family} must lie in 2..{most}, got {self.size}")
 
     @property
     def name(self) -> str:
