@@ -1,0 +1,123 @@
+"""Predictions against independent calculations, and the rule of judgement."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.optimize import minimize
+from scipy.stats import t as student
+
+from fstsim.llm.predictions import (
+    BaseMasses,
+    Prediction,
+    escape_ratio,
+    forgetting_curves,
+    initial_clock,
+    judge,
+    predict_dead_groups,
+    predict_replay,
+    predict_tilt,
+    tilted,
+)
+
+
+def masses(new: list[float], old: list[float], same: list[bool] | None = None) -> BaseMasses:
+    return BaseMasses(np.array(new), np.array(old), np.array(same or [False] * len(new)))
+
+
+PREDICTION = Prediction("x", "s", "q", 0.5, 0.45, 0.55, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("measured", "verdict"),
+    [
+        ([0.50, 0.51, 0.52], "confirmed"),
+        ([0.56, 0.57, 0.58], "confirmed"),  # 0.545 to 0.595 meets 0.45 to 0.55
+        ([0.70, 0.71, 0.72], "falsified"),
+        ([0.5, 0.5], "undecided"),
+        ([0.1, 0.5, 0.9], "undecided"),
+    ],
+)
+def test_the_rule(measured: list[float], verdict: str) -> None:
+    found = judge(PREDICTION, measured)
+    assert found.verdict == verdict
+    assert found.measured == pytest.approx(np.mean(measured))
+
+
+def test_the_interval_is_students() -> None:
+    x = [0.4, 0.5, 0.55, 0.61]
+    found = judge(PREDICTION, x)
+    expected = student.interval(0.95, len(x) - 1, np.mean(x), np.std(x, ddof=1) / np.sqrt(len(x)))
+    assert (found.low, found.high) == pytest.approx(expected)
+
+
+@given(st.floats(1e-4, 0.9), st.floats(0.0, 1.0), st.floats(0.1, 3.0))
+def test_the_tilt_maximises_reward_less_kl(new: float, share: float, temperature: float) -> None:
+    """Independent: maximise E r - tau KL over three outcomes (new, old, rest) numerically."""
+    old = share * (1.0 - new) * 0.98
+    base = np.array([new, old, 1.0 - new - old])
+
+    def loss(x: np.ndarray) -> float:
+        p = np.exp(x - x.max())
+        p /= p.sum()
+        inside = base > 0.0
+        return float(-p[0] + temperature * np.sum(p[inside] * np.log(p[inside] / base[inside])))
+
+    start = np.log(np.maximum(base, 1e-12))
+    best = minimize(loss, start, method="BFGS", options={"gtol": 1e-10}).x
+    expected = np.exp(best - best.max())
+    expected /= expected.sum()
+    found_new, found_old = tilted(masses([new], [old]), temperature)
+    value = loss(np.log(np.maximum([found_new[0], found_old[0], 1 - found_new[0] - found_old[0]], 1e-300)))
+    assert value <= loss(best) + 1e-9
+    assert found_new[0] == pytest.approx(expected[0], abs=2e-3)
+    assert found_old[0] == pytest.approx(expected[1], abs=2e-3)
+
+
+def test_the_tilt_is_averaged_after_it_is_taken() -> None:
+    base = masses([0.01, 0.2], [0.5, 0.1])
+    new, _ = predict_tilt(base, 0.5)
+    each = [p * np.exp(2.0) / (1 - p + p * np.exp(2.0)) for p in (0.01, 0.2)]
+    assert new.value == pytest.approx(np.mean(each))
+    pooled = 0.105 * np.exp(2.0) / (1 - 0.105 + 0.105 * np.exp(2.0))
+    assert abs(new.value - pooled) > 0.02
+
+
+def test_replay_ends_at_its_share_and_shared_answers_count_fully() -> None:
+    assert predict_replay(masses([0.1] * 4, [0.3] * 4), 0.2).value == pytest.approx(0.2)
+    with_same = predict_replay(masses([0.1] * 4, [0.3] * 4, [True, False, False, False]), 0.2)
+    assert with_same.value == pytest.approx(0.25 + 0.75 * 0.2)
+
+
+def test_dead_groups_against_simulation() -> None:
+    rng = np.random.default_rng(3)
+    p = rng.beta(0.5, 2.0, size=200)
+    prediction = predict_dead_groups(masses(p.tolist(), [0.0] * 200), 8)
+    wins = rng.binomial(8, p, size=(2000, 200))
+    share = ((wins == 0) | (wins == 8)).mean(axis=1)
+    assert prediction.value == pytest.approx(share.mean(), abs=4.5 * share.std() / np.sqrt(2000))
+
+
+@pytest.mark.parametrize("law", ["logit", "fisher"])
+def test_the_clock_is_inverted(law: str) -> None:
+    old = np.array([0.2, 0.3, 0.5])
+    after = forgetting_curves(old, 0.37, np.array([4.0]))[law][0]
+    assert initial_clock(old, float(after), 4.0, law) == pytest.approx(0.37, rel=1e-6)
+
+
+def test_the_two_clocks_part_later() -> None:
+    old = np.array([0.3])
+    curves = {}
+    for law in ("logit", "fisher"):
+        clock = initial_clock(old, 0.2, 1.0, law)
+        curves[law] = forgetting_curves(old, clock, np.array([10.0]))[law][0]
+    # 1/t against exp(-t): the exponential is ahead by far, and more so with time
+    assert curves["fisher"] < 0.2 * curves["logit"]
+
+
+def test_escape_times_follow_one_over_p0_far_below_one_over_the_group() -> None:
+    # theory 16.3: T ~ 1 / (p0 sqrt(G - 1)) for p0 << 1 / G; independent of the quadrature
+    assert escape_ratio(1e-5, 1e-4, 0.5, 8) == pytest.approx(10.0, rel=0.01)
+    assert escape_ratio(0.1, 0.1, 0.5, 8) == pytest.approx(1.0)
