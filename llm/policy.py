@@ -1,8 +1,8 @@
 """A policy: any Hugging Face causal LM, token in and token out.
 
-Prompts are padded on the left. The prompt of a group is run once and its key/value cache repeated for the group's
-rollouts, in sampling and in scoring alike (gradients flow through it). Completions are never decoded and encoded
-again before scoring. Only safetensors are read, and no code from a model's repository is run.
+Prompts are padded on the left. What several rollouts share is run once, in sampling and in scoring alike, and gradients
+flow through it: on a CPU every shared token (`tree`), on an accelerator the prompt of a group, whose key/value cache is
+repeated. Completions are never decoded and encoded again before scoring. Only safetensors are read, and no code from a model's repository is run.
 """
 
 from __future__ import annotations
@@ -13,16 +13,19 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from fstsim.errors import InputError
 from fstsim.llm.tokenizer import vocabulary
+from fstsim.llm.tree import Frontier, draw, takes_trees, tree_logits
 from fstsim.llm.types import Problem
 
 SHIPPED = "base"
 """Name of the base model that comes with the package."""
+_FRONTIER_ROW = 64  # places in a row while sampling: shorter than in scoring, rows grow
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 
 
@@ -72,6 +75,9 @@ class Policy:
     template: str
     end_tokens: tuple[int, ...]
     share_prompts: bool = True
+    """run the prompt of a group once; without it every rollout is a row of its own"""
+    tree: bool = False
+    """share every common token, not prompts alone: what pays on a CPU"""
 
     @classmethod
     def load(cls, name: str = SHIPPED, device: str = "cpu", dtype: str = "float32") -> Policy:
@@ -122,7 +128,9 @@ class Policy:
             template = "chat"
         else:
             template = "world" if set(vocabulary()) <= set(tokenizer.get_vocab()) else "plain"
-        return cls(model, tokenizer, template, tuple([ends] if isinstance(ends, int) else ends), _can_share(model))
+        sharing = _can_share(model)
+        tree = sharing and model.device.type == "cpu" and takes_trees(model)
+        return cls(model, tokenizer, template, tuple([ends] if isinstance(ends, int) else ends), sharing, tree)
 
     @property
     def device(self) -> torch.device:
@@ -143,6 +151,12 @@ class Policy:
             )
             return self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return self.tokenizer(f"{context}\n{problem.question}\nAnswer:".lstrip())["input_ids"]
+
+    def encode_all(self, pairs: Sequence[tuple[str, Problem]]) -> list[list[int]]:
+        """Prompts of many (context, problem) pairs: `encode`, in one call of the tokenizer where that is the same."""
+        if self.template == "world":
+            return self.tokenizer([f"{context} | {problem.text} =" for context, problem in pairs])["input_ids"]
+        return [self.encode(context, problem) for context, problem in pairs]
 
     def encode_text(self, message: str) -> list[int]:
         """Tokens of one user's message in the chat template, or of the message alone where there is none."""
@@ -172,13 +186,12 @@ class Policy:
             )
 
     def _pad(self, prompts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        longest = max(map(len, prompts))
-        tokens = torch.full((len(prompts), longest), self.tokenizer.pad_token_id or 0)
-        mask = torch.zeros((len(prompts), longest), dtype=torch.bool)
-        for i, prompt in enumerate(prompts):
-            tokens[i, longest - len(prompt) :] = torch.tensor(prompt)
-            mask[i, longest - len(prompt) :] = True
-        return tokens.to(self.device), mask.to(self.device)
+        lengths = np.array([len(prompt) for prompt in prompts])
+        longest = int(lengths.max())
+        mask = np.arange(longest) >= longest - lengths[:, None]
+        tokens = np.full(mask.shape, self.tokenizer.pad_token_id or 0, np.int64)
+        tokens[mask] = np.concatenate([np.asarray(prompt, np.int64) for prompt in prompts])
+        return torch.from_numpy(tokens).to(self.device), torch.from_numpy(mask).to(self.device)
 
     @torch.no_grad()
     def sample(
@@ -198,6 +211,10 @@ class Policy:
         was_training = self.model.training
         self.model.eval()
         tokens, mask = self._pad(prompts)
+        if self.share_prompts and self.tree:
+            sampled = self._sample_tree(tokens, mask, repeats, generator, max_new_tokens, temperature)
+            self.model.train(was_training)
+            return sampled
         counts = torch.as_tensor([repeats] * len(prompts) if isinstance(repeats, int) else list(repeats))
         prompt_of = torch.repeat_interleave(torch.arange(len(prompts)), counts).to(self.device)
         unpadded = bool(mask.all())
@@ -237,6 +254,36 @@ class Policy:
             temperature or 1.0,
         )
 
+    def _sample_tree(
+        self,
+        tokens: torch.Tensor,
+        mask: torch.Tensor,
+        repeats: int | Sequence[int],
+        generator: torch.Generator,
+        max_new_tokens: int,
+        temperature: float,
+    ) -> Rollouts:
+        """The same as `sample`, each prefix once however many rollouts have it."""
+        counts = torch.as_tensor([repeats] * len(tokens) if isinstance(repeats, int) else list(repeats))
+        prompt_of = torch.repeat_interleave(torch.arange(len(tokens)), counts)
+        ends, pad = torch.tensor(self.end_tokens), self.tokenizer.pad_token_id or 0
+        frontier = Frontier(self.model, *_from_left(tokens, mask), width=_FRONTIER_ROW)
+        node = frontier.node[prompt_of]
+        alive = torch.ones(len(prompt_of), dtype=torch.bool)
+        written, kept, logps = [], [], []
+        for t in range(max_new_tokens):
+            logp = torch.log_softmax(frontier.logits.float() / (temperature or 1.0), -1)
+            chosen = logp.argmax(-1)[node] if temperature == 0.0 else draw(logp, node, generator)
+            written.append(torch.where(alive, chosen, pad))
+            logps.append(torch.where(alive, logp[node, chosen], 0.0))
+            kept.append(alive)
+            alive = alive & ~torch.isin(chosen, ends)
+            if t + 1 == max_new_tokens or not bool(alive.any()):
+                break
+            node = frontier.grow(node, chosen, alive)
+        columns = (torch.stack(c, 1) for c in (written, kept, logps))
+        return Rollouts(tokens, mask, prompt_of, *columns, temperature or 1.0)
+
     def _prompt_forward(self, tokens: torch.Tensor, mask: torch.Tensor, unpadded: bool) -> Any:
         return self.model(
             tokens,
@@ -264,6 +311,13 @@ class Policy:
             places = (whole_mask.long().cumsum(1) - 1).clamp(min=0)
             out = self.model(whole, attention_mask=whole_mask, position_ids=places, use_cache=False)
             return out.logits[:, r.prompts.shape[1] - 1 : -1].float() / r.temperature
+        if self.tree:
+            prompts, size = _from_left(r.prompts, r.prompt_mask)
+            start, here = size[r.prompt_of][:, None], torch.arange(tokens.shape[1])
+            room = tokens.new_zeros(len(r), tokens.shape[1] - 1)
+            sequences = torch.cat((prompts[r.prompt_of], room), 1).scatter(1, start + here[:-1], tokens[:, :-1])
+            wanted = start - 1 + torch.where(mask, here, 0)
+            return tree_logits(self.model, sequences, start[:, 0] + mask.sum(1) - 1, wanted).float() / r.temperature
         out = self._prompt_forward(r.prompts, r.prompt_mask, unpadded)
         first = out.logits[:, -1:][r.prompt_of]
         if tokens.shape[1] == 1:
@@ -303,6 +357,13 @@ class Policy:
             kept.to(here),
             torch.zeros(len(answers), longest, device=here),
         )
+
+
+def _from_left(tokens: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows that were padded on the left, moved to the left, and their lengths."""
+    size = mask.sum(1)
+    places = torch.arange(tokens.shape[1], device=tokens.device) + (tokens.shape[1] - size)[:, None]
+    return tokens.gather(1, places.clamp(max=tokens.shape[1] - 1)), size
 
 
 def token_logprobs(logits: torch.Tensor, rollouts: Rollouts) -> torch.Tensor:

@@ -111,12 +111,14 @@ class PolicyGradient:
         """Sample, score, update in place."""
         problems = draw(task.problems("train"), self.problems, rng)
         rollouts, groups = self.roll_out(weights.policy, context, problems, rng)
-        texts = weights.policy.decode(rollouts)
-        each = groups.tolist()
-        rewards = torch.tensor(
-            [task.score(problems[g], text).reward for g, text in zip(each, texts, strict=True)],
-            device=weights.policy.device,
-        )
+        # each distinct completion of a problem is decoded and scored once: a verifier has no memory
+        lengths = rollouts.mask.sum(1).tolist()
+        rows = [tuple(row[:n]) for row, n in zip(rollouts.completions.tolist(), lengths, strict=True)]
+        keys = list(zip(groups.tolist(), rows, strict=True))
+        distinct = list(dict.fromkeys(keys))
+        texts = weights.policy.tokenizer.batch_decode([list(row) for _, row in distinct], skip_special_tokens=True)
+        found = {key: task.score(problems[key[0]], text).reward for key, text in zip(distinct, texts, strict=True)}
+        rewards = torch.tensor([found[key] for key in keys], device=weights.policy.device)
         metrics = self.learn(weights, rollouts, rewards, groups, f"{task.name}, problems {problems[0].text}...")
         return weights, StepInfo(len(rollouts), metrics)
 
@@ -125,21 +127,17 @@ class PolicyGradient:
     ) -> tuple[Rollouts, torch.Tensor]:
         """Completions of all problems, and the group (problem) of each: a group's rollouts shared out over the contexts."""
         shares = share_out(self.rollouts, len(context.prompts), rng)
-        prompts, repeats, groups = [], [], []
-        for g, problem in enumerate(problems):
-            for prompt, share in zip(context.prompts, shares, strict=True):
-                if share:
-                    prompts.append(policy.encode(prompt, problem))
-                    repeats.append(share)
-                    groups += [g] * share
+        used = [(prompt, share) for prompt, share in zip(context.prompts, shares, strict=True) if share]
+        prompts = policy.encode_all([(prompt, problem) for problem in problems for prompt, _ in used])
+        groups = torch.arange(len(problems)).repeat_interleave(self.rollouts)
         sampled = policy.sample(
             prompts,
-            repeats,
+            [share for _ in problems for _, share in used],
             generator_from(rng, policy),
             max_new_tokens=self.max_new_tokens,
             temperature=self.temperature,
         )
-        return sampled, torch.tensor(groups, device=policy.device)
+        return sampled, groups.to(policy.device)
 
     def learn(
         self, weights: Weights, rollouts: Rollouts, rewards: torch.Tensor, groups: torch.Tensor, what: str

@@ -1,0 +1,198 @@
+"""Prefix trees: every token that several sequences share is run once, in sampling and in scoring.
+
+The rollouts of a step share their context, their prompt and, where the policy is sure, much of what was written. All
+sequences of a batch form a tree. Its nodes are laid out in depth-first order in a few rows of equal length, and a mask lets
+each node see itself and its ancestors, nothing else: the numbers of one row a rollout, for a fraction of the tokens
+and hardly any padding. Works with any causal LM that takes a four-dimensional attention mask and position ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedModel
+
+Ints = NDArray[np.int64]
+
+ROW = 96  # places in a row: longer rows share more and pad less, but attention costs their square
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Nodes in R rows of L places.
+
+    ``tokens, positions (R, L)``; ``seen (R, 1, L, L)``, true where the row's place may look at the column's;
+    ``place (B, W)`` the place, counted through all rows, of token w of sequence b (undefined beyond its length).
+    """
+
+    tokens: torch.Tensor
+    positions: torch.Tensor
+    seen: torch.Tensor
+    place: torch.Tensor
+
+
+def pack(sequences: torch.Tensor, lengths: torch.Tensor, width: int = ROW) -> Packed:
+    """Lay out the tree of ``sequences (B, W)``, of which the first ``lengths (B,)`` tokens count, in rows of about ``width``."""
+    tokens, size = sequences.cpu().numpy(), lengths.cpu().numpy()
+    count, longest = tokens.shape
+    depth = np.arange(longest)
+    # sorted, each sequence has most in common with the one before it: what it adds are the new nodes
+    order = np.lexsort(np.where(depth < size[:, None], tokens, -1).T[::-1])
+    tokens, size = tokens[order], size[order]
+    inside = depth < size[:, None]
+    shared = np.zeros(count, np.int64)
+    shared[1:] = np.cumprod((tokens[1:] == tokens[:-1]) & inside[1:] & inside[:-1], axis=1).sum(1)
+    row, start = np.zeros(count, np.int64), np.zeros(count, np.int64)
+    current, used, room = 0, 0, max(width, int(size.max()))
+    for i, (n, s) in enumerate(zip(size.tolist(), shared.tolist(), strict=True)):
+        if used + n - s > room:
+            current, used, s, shared[i] = current + 1, 0, 0, 0
+        row[i], start[i] = current, used
+        used += n - s
+    end = start + size - shared
+    rows, across = current + 1, int(end.max())
+    new = inside & (depth >= shared[:, None])
+    fresh = (row * across + start - shared)[:, None] + depth
+    place = np.maximum.accumulate(np.where(new, fresh, 0), axis=0)  # a shared token is where the sequence before has it
+    written, positions = np.zeros((2, rows * across), np.int64)
+    written[fresh[new]] = tokens[new]
+    positions[fresh[new]] = np.broadcast_to(depth, new.shape)[new]
+    # the places below a node follow it without a gap: it is seen up to the last of them
+    last = np.full(rows * across, -1)
+    np.maximum.at(last, place[inside], np.broadcast_to((row * across + end - 1)[:, None], inside.shape)[inside])
+    here = np.arange(rows * across).reshape(rows, across)
+    seen = (here[:, None, :] <= here[:, :, None]) & (here[:, :, None] <= last.reshape(rows, across)[:, None, :])
+    seen |= np.eye(across, dtype=bool)  # a place without a node sees itself: softmax over nothing is nan
+    back = np.empty(count, np.int64)
+    back[order] = np.arange(count)
+    device = sequences.device
+    return Packed(
+        torch.from_numpy(written.reshape(rows, across)).to(device),
+        torch.from_numpy(positions.reshape(rows, across)).to(device),
+        torch.from_numpy(seen[:, None]).to(device),
+        torch.from_numpy(place[back]).to(device),
+    )
+
+
+def attention_mask(model: PreTrainedModel, seen: torch.Tensor) -> torch.Tensor:
+    """``seen`` as the model's attention wants it: true/false, or 0 and minus infinity to be added."""
+    if model.config._attn_implementation != "eager":
+        return seen
+    zeros = torch.zeros(seen.shape, dtype=model.dtype, device=seen.device)
+    return zeros.masked_fill_(~seen, torch.finfo(model.dtype).min)
+
+
+@contextmanager
+def head_at(model: PreTrainedModel, places: torch.Tensor) -> Iterator[None]:
+    """Within it the model computes logits ``(1, n, V)`` of the ``places (n,)`` only, counted through all rows."""
+    handle = model.get_output_embeddings().register_forward_pre_hook(
+        lambda _, inputs: (inputs[0].flatten(0, 1)[places][None],)
+    )
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def tree_logits(
+    model: PreTrainedModel, sequences: torch.Tensor, lengths: torch.Tensor, wanted: torch.Tensor, width: int = ROW
+) -> torch.Tensor:
+    """Logits ``(B, T, V)`` after the tokens number ``wanted (B, T)`` of each sequence, each distinct one computed once."""
+    tree = pack(sequences, lengths, width)
+    places, which = tree.place.gather(1, wanted).unique(return_inverse=True)
+    with head_at(model, places):
+        out = model(
+            tree.tokens,
+            attention_mask=attention_mask(model, tree.seen),
+            position_ids=tree.positions,
+            use_cache=False,
+        )
+    return out.logits[0][which]
+
+
+class Frontier:
+    """Sampling along the tree: the nodes that are written next, in the rows of the prompts, with one key/value cache."""
+
+    def __init__(self, model: PreTrainedModel, prompts: torch.Tensor, lengths: torch.Tensor, width: int = ROW) -> None:
+        tree = pack(prompts, lengths, width)
+        self.model, (self.rows, across) = model, tree.tokens.shape
+        leaves, self.node = tree.place.gather(1, lengths[:, None] - 1)[:, 0].unique(return_inverse=True)
+        """``node (P,)``: the node of each prompt's last token"""
+        with head_at(model, leaves):
+            out = model(
+                tree.tokens,
+                attention_mask=attention_mask(model, tree.seen),
+                position_ids=tree.positions,
+                use_cache=True,
+            )
+        self.cache, self.logits = out.past_key_values, out.logits[0]
+        """``logits (nodes, V)``"""
+        self.row, self.depth = leaves // across, tree.positions.flatten()[leaves]
+        self.visible = tree.seen[self.row, 0, leaves % across]
+
+    def grow(self, node: torch.Tensor, token: torch.Tensor, alive: torch.Tensor) -> torch.Tensor:
+        """Write ``token (B,)`` below ``node (B,)`` for the rollouts ``alive``; returns their new nodes (others: any)."""
+        vocabulary = self.logits.shape[1]
+        # one more key, below all others, for rollouts that have ended
+        keys, which = torch.where(alive, node * vocabulary + token, -1).unique(return_inverse=True)
+        ended = int(keys[0] < 0)
+        keys = keys[ended:]
+        parent = keys // vocabulary
+        self.row, self.depth = self.row[parent], self.depth[parent] + 1  # parents are sorted, and so are rows
+        each = torch.bincount(self.row, minlength=self.rows)
+        rank = torch.arange(len(keys), device=keys.device) - (each.cumsum(0) - each)[self.row]
+        across = int(each.max())
+        self.visible = torch.cat((self.visible[parent], rank[:, None] == torch.arange(across, device=keys.device)), 1)
+        tokens, positions = torch.zeros((2, self.rows, across), dtype=torch.long, device=keys.device)
+        tokens[self.row, rank], positions[self.row, rank] = keys % vocabulary, self.depth
+        seen = torch.zeros((self.rows, 1, across, self.visible.shape[1]), dtype=torch.bool, device=keys.device)
+        seen[..., 0] = True  # places without a node see something: softmax over nothing is nan
+        seen[self.row, 0, rank] = self.visible
+        with head_at(self.model, self.row * across + rank):
+            out = self.model(
+                tokens,
+                attention_mask=attention_mask(self.model, seen),
+                position_ids=positions,
+                past_key_values=self.cache,
+                use_cache=True,
+            )
+        self.cache, self.logits = out.past_key_values, out.logits[0]
+        return (which - ended).clamp(min=0)
+
+
+def draw(logp: torch.Tensor, node: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """One token ``(B,)`` for each rollout from the distribution of its node: one uniform number a rollout.
+
+    The smallest token whose cumulated mass exceeds the number; masses are cumulated in float64, once a node.
+    """
+    mass = logp.double().exp().cumsum(-1)
+    uniform = torch.rand(len(node), generator=generator, device=logp.device, dtype=torch.float64)
+    target = uniform * mass[node, -1]
+    return torch.searchsorted(mass[node], target[:, None], right=True)[:, 0].clamp(max=logp.shape[1] - 1)
+
+
+def takes_trees(model: PreTrainedModel) -> bool:
+    """Whether the model gives a tree's nodes the logits of plain sequences: tried on three short ones."""
+    tokens = (torch.arange(24, device=model.device).reshape(3, 8) * 7 + 3) % model.config.vocab_size
+    tokens[1, :5] = tokens[0, :5]
+    tokens[2, :2] = tokens[0, :2]
+    lengths = torch.tensor([8, 6, 7], device=model.device)
+    wanted = torch.arange(8, device=model.device).expand(3, 8)
+    inside = wanted < lengths[:, None]
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            ours = tree_logits(model, tokens, lengths, torch.where(inside, wanted, 0), width=16).float()
+            plain = model(tokens, use_cache=False).logits.float()
+    except (RuntimeError, TypeError, ValueError, AttributeError, IndexError):
+        return False
+    finally:
+        model.train(was_training)
+    tolerance = 1e-4 if model.dtype == torch.float32 else 3e-2
+    return bool(((ours - plain).abs() <= tolerance * (1.0 + plain.abs()))[inside].all())
