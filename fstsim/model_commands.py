@@ -238,6 +238,8 @@ class Experiment:
     """directory; run NAME with seed k is runs/NAME/seed-k in it"""
     jobs: int = -1
     """runs at a time, one thread each; -1 uses every core"""
+    show: bool = False
+    """run nothing: figures and tables of what is there, recorded runs for example"""
     stopped: ClassVar[str] = CONTINUE
 
     def run(self) -> int:
@@ -249,7 +251,7 @@ class Experiment:
 
         _quiet()
         names = tuple(lab.EXPERIMENTS) if self.name == "all" else (self.name,)
-        for name in names:
+        for name in () if self.show else names:
             chosen = lab.best_settings(self.out, self.seeds)
             planned = lab.EXPERIMENTS[name](self.preset, chosen)
             with contextlib.closing(Progress(f"experiment {name}", len(planned) * self.seeds, "runs")) as progress:
