@@ -143,6 +143,8 @@ class Train:
         for name in said:
             if not any(name in _SPEAK_OF[channel] for channel in _CHANNELS[self.method]):
                 raise InputError(f"--{name.replace('_', '-')} says nothing about method {self.method}")
+        if self.reflector != "self" and "fast" not in _CHANNELS[self.method]:
+            raise InputError(f"--reflector says nothing about method {self.method}")
         if self.reflector == "self" and (self.base_url or self.reflector_model):
             raise InputError("--base-url and --reflector-model need --reflector openai or local")
         slow = replace(preset.slow, **_given(self, ("problems", *_SPEAK_OF["rl"], "max_new_tokens")))
@@ -179,10 +181,11 @@ class Train:
             raise InputError(f"seeds must be at least 1, got {self.seeds}")
         from fstsim.llm.reflection import ReflectorDown
         from fstsim.llm.slow import Diverged
-        from fstsim.llm.train_run import run_training
+        from fstsim.llm.train_run import check_runs, run_training
 
         _quiet()
         config = self._config()
+        check_runs(config, self.out, self.seeds)
         runs = []
         total = config.steps * len(config.tasks)
         with contextlib.closing(Progress("train", total * self.seeds, "steps")) as progress:

@@ -36,13 +36,8 @@ def prepare_directory(path: Path) -> None:
         raise InputError(f"cannot write in {path}: {error.strerror}") from error
 
 
-def claim_directory(path: Path, config: Mapping[str, Any], record: Mapping[str, Any], kind: str) -> None:
-    """Make ``path`` the directory of the run that ``config`` describes, or make sure that it is.
-
-    Writes ``config.json`` and ``environment.json`` (``record``) into a new directory; clears what a killed write left in
-    an old one. Raises InputError, before anything is written, if the directory holds a run with another
-    configuration, or something else than a run of this ``kind``.
-    """
+def check_directory(path: Path, config: Mapping[str, Any], kind: str) -> None:
+    """InputError if ``path`` holds a run with another configuration, or something else than a run of this ``kind``."""
     file = path / "config.json"
     wanted = plain(config)
     if file.exists():
@@ -54,11 +49,21 @@ def claim_directory(path: Path, config: Mapping[str, Any], record: Mapping[str, 
                 raise InputError(f"{path} holds a run with {name} {found[name]}, not {value}: choose another --out")
     elif path.is_dir() and any(not inside.name.endswith(".tmp") for inside in path.iterdir()):
         raise InputError(f"{path} is not empty and holds no run: choose a new or an empty --out")
+
+
+def claim_directory(path: Path, config: Mapping[str, Any], record: Mapping[str, Any], kind: str) -> None:
+    """Make ``path`` the directory of the run that ``config`` describes, or make sure that it is.
+
+    Writes ``config.json`` and ``environment.json`` (``record``) into a new directory; clears what a killed write left in
+    an old one. Raises InputError, before anything is written, as `check_directory` does.
+    """
+    check_directory(path, config, kind)
+    file = path / "config.json"
     prepare_directory(path)
     for leftover in path.glob(".*.tmp"):  # of a write that was killed
         leftover.unlink(missing_ok=True)
     if not file.exists():
-        write_json(file, wanted)
+        write_json(file, plain(config))
     if not (path / "environment.json").exists():
         write_json(path / "environment.json", record)
 

@@ -54,6 +54,8 @@ class PolicyAdapter:
     temperature: float = 1.0
     samples: int = 0
     reflections: int = 0
+    failure: Exception | None = None
+    unfit: set[str] = field(default_factory=set)
     seen: dict[tuple[str, str], tuple[str, float, str]] = field(default_factory=dict)
     # GEPA leaves mutation out, silently, for an adapter without this name
     propose_new_texts: Any = None
@@ -75,6 +77,7 @@ class PolicyAdapter:
                 texts = self.policy.decode(rollouts)
                 self.samples += len(missing)
             except InputError as error:  # a context that does not fit the model is a bad context, not a crash
+                self.unfit.add(context)
                 texts = [""] * len(missing)
                 for p in missing:
                     self.seen[context, p.uid] = ("", 0.0, str(error))
@@ -114,7 +117,11 @@ class PolicyAdapter:
         """New texts, from the reflector."""
         new = {}
         for name in components_to_update:
-            text, cost = self.reflector.propose(self.policy, candidate[name], reflective_dataset[name], self.rng)
+            try:
+                text, cost = self.reflector.propose(self.policy, candidate[name], reflective_dataset[name], self.rng)
+            except Exception as error:  # GEPA would log it and go on without a reflector
+                self.failure = error
+                raise
             self.samples += cost
             self.reflections += 1
             new[name] = text
@@ -147,8 +154,13 @@ class PromptEvolution:
             raise InputError(f"contexts must be at least 1, got {self.contexts}")
         if self.validation < 2 or self.shown < 1:
             raise InputError("validation must be at least 2 and shown at least 1")
-        if self.budget < self.validation * 2:
-            raise InputError(f"fast budget must be at least twice the validation problems, got {self.budget}")
+        if self.max_new_tokens < 1:
+            raise InputError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
+        if self.budget <= self.validation * self.contexts:
+            raise InputError(
+                f"the fast budget must be above contexts x validation = {self.validation * self.contexts} rollouts, which "
+                f"scoring the population takes, got {self.budget}"
+            )
 
     def step(
         self, weights: Weights, context: Population, task: Task, rng: np.random.Generator
@@ -156,7 +168,8 @@ class PromptEvolution:
         """One round; ``samples`` counts every rollout, reflections of the policy included."""
         pool = list(task.problems("validation"))
         drawn = [pool[i] for i in rng.choice(len(pool), size=min(len(pool), 2 * self.validation + 64), replace=False)]
-        validation, train = drawn[: self.validation], drawn[self.validation :]
+        scored = max(1, min(self.validation, len(drawn) // 2))  # a small world has fewer
+        validation, train = drawn[:scored], drawn[scored:] or drawn
         adapter = PolicyAdapter(weights.policy, task, self.reflector, rng, self.max_new_tokens)
         table = {prompt: [s[1] for s in adapter.scores(prompt, validation)] for prompt in context.prompts}
         parents: dict[str, str] = {}
@@ -176,7 +189,9 @@ class PromptEvolution:
                 adapter=adapter,
                 custom_candidate_proposer=adapter.propose,
                 reflection_minibatch_size=min(self.shown, len(train)),
-                stop_callbacks=lambda state: adapter.samples >= self.budget or state.i >= self.budget,
+                stop_callbacks=lambda state: (
+                    adapter.failure is not None or adapter.samples >= self.budget or state.i >= self.budget
+                ),
                 skip_perfect_score=True,
                 cache_evaluation=False,
                 run_dir=None,
@@ -184,13 +199,16 @@ class PromptEvolution:
                 seed=dice.randrange(2**31),
                 raise_on_exception=True,
             )
+            if adapter.failure is not None:
+                raise adapter.failure
             for index, candidate in enumerate(result.candidates):
                 prompt = candidate[_COMPONENT]
                 if prompt not in table:
                     table[prompt] = [result.val_subscores[index][k] for k in range(len(validation))]
                     above = result.parents[index][0]
                     parents[prompt] = seed if above is None else result.candidates[above][_COMPONENT]
-        kept = _keep(table, self.contexts)
+        fits = {prompt: scores for prompt, scores in table.items() if prompt not in adapter.unfit}
+        kept = _keep(fits or table, self.contexts)
         means = {prompt: float(np.mean(table[prompt])) for prompt in kept}
         lineage = {**dict(context.lineage), **parents}
         population = Population(
@@ -216,6 +234,7 @@ def _keep(table: Mapping[str, Sequence[float]], most: int) -> list[str]:
     """At most ``most`` contexts of the per-instance Pareto front, the best on average first."""
     names = list(table)
     means = [float(np.mean(table[name])) for name in names]
-    front = remove_dominated_programs(_front(list(table.values())), means)
+    # among equals the earlier is removed first, whatever order GEPA meets them in
+    front = remove_dominated_programs(_front(list(table.values())), [m + 1e-12 * k for k, m in enumerate(means)])
     there = sorted({k for best in front.values() for k in best}, key=lambda k: (-means[k], k))
     return [names[k] for k in there[:most]]

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -32,7 +32,7 @@ from fstsim.llm.corpus import CorpusConfig, training_batches
 from fstsim.llm.exam import Exam
 from fstsim.llm.families import FAMILIES
 from fstsim.llm.tokenizer import build_tokenizer
-from fstsim.records import environment, prepare_directory, read_json, row_line, write_json, write_text
+from fstsim.records import environment, plain, prepare_directory, read_json, read_rows, row_line, write_json, write_text
 
 Precision = Literal["float32", "bfloat16"]
 _WARM_UP = 50
@@ -68,6 +68,8 @@ class PretrainConfig:
             raise InputError(f"width must be a multiple of 32, got {self.width}")
         if not (self.lr > 0.0 and self.lr_rest > 0.0):
             raise InputError(f"learning rates must be positive, got {self.lr} and {self.lr_rest}")
+        if self.precision not in get_args(Precision):
+            raise InputError(f"precision must be one of {', '.join(get_args(Precision))}; got {self.precision!r}")
         if self.seed < 0:
             raise InputError(f"seed must be at least 0, got {self.seed}")
 
@@ -162,9 +164,13 @@ def pretrain(
     wanted = dataclasses.asdict(config)
     if (out / "pretrain.json").exists():
         found = read_json(out / "pretrain.json")
-        if found != wanted:
-            different = next(name for name in wanted if found.get(name) != wanted[name])
-            raise InputError(f"{out} holds a model with {different} {found.get(different)}: choose another --out")
+        if not isinstance(found, dict) or found.keys() != wanted.keys():
+            raise InputError(f"{out / 'pretrain.json'} is not a configuration of this version: choose another --out")
+        for name, value in plain(wanted).items():
+            if found[name] != value:
+                raise InputError(f"{out} holds a model with {name} {found[name]}: choose another --out")
+        if (out / "model.safetensors").exists() and not (out / "checkpoint.safetensors").exists():
+            return read_rows(out / "metrics.jsonl")[-1]
     elif out.is_dir() and any(out.iterdir()):
         raise InputError(f"{out} is not empty and holds no model of ours: choose a new or an empty --out")
     prepare_directory(out)
@@ -184,8 +190,7 @@ def pretrain(
         for k, optimizer in enumerate(optimizers):
             unpack_optimizer(optimizer, f"optimizer{k}", tensors, meta["optimizers"][k])
         step, rows, seconds = meta["step"], meta["rows"], meta["seconds"]
-    elif (out / "model.safetensors").exists():
-        return finished_row(out)
+        write_text(out / "metrics.jsonl", "".join(map(row_line, rows)))  # killed between the checkpoint and its rows
     exam = Exam.of_world(tokenizer, config.corpus.sizes)
     started, note = time.monotonic() - seconds, ""
     while step < config.steps:
@@ -214,13 +219,6 @@ def pretrain(
     write_text(out / "README.md", model_card(config, rows[-1], read_json(out / "environment.json"), model))
     (out / "checkpoint.safetensors").unlink()
     return rows[-1]
-
-
-def finished_row(out: Path) -> dict[str, Any]:
-    """Last measurements of a finished model."""
-    from fstsim.records import read_rows
-
-    return read_rows(out / "metrics.jsonl")[-1]
 
 
 def model_card(config: PretrainConfig, row: Mapping[str, Any], made: Mapping[str, Any], model: torch.nn.Module) -> str:

@@ -92,7 +92,8 @@ class ChatEndpoint:
     pause: float = 1.0
 
     def __post_init__(self) -> None:
-        if not re.match(r"https?://", self.base_url):
+        self.api_key = self.api_key.strip()  # keys read from files end in a newline
+        if not re.match(r"https?://[^\s/]", self.base_url) or re.search(r"\s", self.base_url):
             raise InputError(f"base-url must start with http:// or https://, got {self.base_url!r}")
         if not self.model:
             raise InputError("a chat endpoint needs --reflector-model")
@@ -113,26 +114,32 @@ class ChatEndpoint:
         """Answer of the chat model to one message."""
         import httpx
 
-        if self.calls >= self.budget:
-            raise ReflectorDown(f"the reflector's budget of {self.budget} calls is used up")
         url = f"{self.base_url.rstrip('/')}/chat/completions"
         headers = {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
         body = {"model": self.model, "messages": [{"role": "user", "content": prompt}]}
         said = ""
         for attempt in range(self.retries + 1):
+            if self.calls >= self.budget:
+                raise ReflectorDown(f"the reflector's budget of {self.budget} calls is used up")
             if attempt:
                 time.sleep(self.pause * 2.0 ** (attempt - 1))
             self.calls += 1
             try:
                 reply = httpx.post(url, json=body, headers=headers, timeout=self.timeout, trust_env=False)
                 if reply.status_code == 200:
-                    return str(reply.json()["choices"][0]["message"]["content"])
+                    content = reply.json()["choices"][0]["message"]["content"]
+                    if isinstance(content, str):
+                        return content
+                    said = "an answer without text"
+                    continue
                 said = f"status {reply.status_code}: {reply.text[:120]}"
                 if reply.status_code in (400, 401, 403, 404):  # trying again cannot help
                     break
-            except (httpx.HTTPError, ValueError, KeyError, IndexError, TypeError) as error:
+            except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, IndexError, TypeError) as error:
                 said = f"{type(error).__name__}: {error}"
-        raise ReflectorDown(f"the reflector at {url} does not answer ({' '.join(said.split())})")
+        if self.api_key:  # servers say it back, and so do errors about headers
+            said = said.replace(self.api_key, "(key)")
+        raise ReflectorDown(f"the reflector at {url} does not answer ({' '.join(said.split())})") from None
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ from fstsim.llm.reflection import ReflectorConfig
 from fstsim.llm.slow import PolicyGradient, SupervisedFineTuning, Weights
 from fstsim.llm.types import Population
 from fstsim.llm.world import RuleTask, parse_task
-from fstsim.records import claim_directory, environment, row_line, write_json, write_text
+from fstsim.records import check_directory, claim_directory, environment, plain, row_line, write_json, write_text
 
 Method = Literal["rl", "sft", "fst", "gepa", "distill"]
 Preset = Literal["smoke", "small", "paper"]
@@ -126,12 +126,26 @@ PRESETS: dict[str, TrainConfig] = {
 }
 
 
-def relearn_task(tasks: tuple[str, ...]) -> RuleTask:
-    """The task of the relearning probe: the first single rule of the last task's family that no task of the run uses."""
+def relearn_task(tasks: tuple[str, ...]) -> RuleTask | None:
+    """The task of the relearning probe: the first single rule of the last task's family that no task uses, if there is one."""
     last = parse_task(tasks[-1])
     used = {word for name in tasks for word in parse_task(name).rules}
     free = [word for word in FAMILIES[last.family].rules if word not in used]
-    return RuleTask(last.family, (free[0],))
+    return RuleTask(last.family, (free[0],)) if free else None
+
+
+def check_runs(config: TrainConfig, out: Path, seeds: int) -> None:
+    """InputError unless every ``out/seed-k`` is free, or holds the run of ``config`` with that seed."""
+    if out.is_dir():
+        strange = [
+            p
+            for p in out.iterdir()
+            if not (p.name.startswith("seed-") or p.name == "picture.png" or p.suffix == ".tmp")
+        ]
+        if strange:
+            raise InputError(f"{out} is not empty and holds no run: choose a new or an empty --out")
+    for seed in range(seeds):
+        check_directory(out / f"seed-{seed}", dataclasses.asdict(replace(config, seed=seed)), "training run")
 
 
 Notes = Callable[[int, str], None]
@@ -153,6 +167,7 @@ def run_training(config: TrainConfig, out: Path, progress: Notes | None = None) 
             torch.Generator(policy.device),
             max_new_tokens=config.slow.max_new_tokens,
         )
+    slow, fast, every = config.learners()  # a reflector that is not there is found here
     claim_directory(out, dataclasses.asdict(config), environment(config.seed, config.device), "training run")
     base = Policy.of(copy.deepcopy(policy.model).requires_grad_(False), policy.tokenizer)
     optimizer = torch.optim.AdamW(policy.model.parameters(), lr=config.lr, weight_decay=0.0)
@@ -166,19 +181,19 @@ def run_training(config: TrainConfig, out: Path, progress: Notes | None = None) 
     checkpoint = out / "checkpoint.safetensors"
     if checkpoint.exists():
         state, rows, rounds, spent = _load(checkpoint, state, rng)
+        _write_rows(out, rows, rounds)  # killed between the checkpoint and its rows
         if (out / "summary.json").exists():
             return rows
     probes = [Probe(base, task, config.probe, config.seed) for task in tasks]
     relearn = relearn_task(config.tasks) if policy.template == "world" else None
     started = time.perf_counter()
     if not rows:
-        rows.append({"step": 0, "samples": 0, "task": 0, **_measure(probes, state)})
+        rows.append(plain({"step": 0, "samples": 0, "task": 0, **_measure(probes, state)}))
         if relearn is not None:
             rows[0]["relearn"] = relearn_steps(policy, relearn)
     total = config.steps * len(tasks)
     before = dict(spent)
     if state.step < total:
-        slow, fast, every = config.learners()
         run = fast_slow(tasks, slow, fast, state, steps_per_task=config.steps, slow_steps_per_round=every, rng=rng)
         for state in run:
             last = state.step == total
@@ -191,20 +206,26 @@ def run_training(config: TrainConfig, out: Path, progress: Notes | None = None) 
                 row |= _measure(probes, state)
             if last and relearn is not None:
                 row["relearn"] = relearn_steps(policy, relearn)
-            rows.append(row)
+            rows.append(plain(row))
             if measured or last:
                 spent["seconds"] = before["seconds"] + time.perf_counter() - started
                 spent["probe_seconds"] = before["probe_seconds"] + sum(probe.seconds for probe in probes)
                 _save(checkpoint, state, rows, rounds, spent, rng)
-                write_text(out / "metrics.jsonl", "".join(map(row_line, rows)))
-                if rounds:
-                    write_text(out / "prompts.jsonl", "".join(map(row_line, rounds)))
+                _write_rows(out, rows, rounds)
             if progress is not None:
                 progress(state.step, _note(rows))
     policy.model.save_pretrained(out / "model")
     policy.tokenizer.save_pretrained(out / "model")
     write_json(out / "summary.json", _summary(config, rows, spent, state))
     return rows
+
+
+def _write_rows(out: Path, rows: list[dict[str, Any]], rounds: list[dict[str, Any]]) -> None:
+    for name, lines in (("metrics.jsonl", rows), ("prompts.jsonl", rounds)):
+        text = "".join(map(row_line, lines))
+        path = out / name
+        if lines and not (path.exists() and path.read_text(encoding="utf-8") == text):
+            write_text(path, text)
 
 
 def _measure(probes: list[Probe], state: FastSlowState[Weights, Population]) -> dict[str, Any]:
@@ -268,7 +289,10 @@ def _load(
 ) -> tuple[FastSlowState[Weights, Population], list[dict[str, Any]], list[dict[str, Any]], dict[str, float]]:
     tensors, meta = read_checkpoint(path)
     put_weights(fresh.weights.policy.model, tensors, path)
-    unpack_optimizer(fresh.weights.optimizer, "optimizer", tensors, meta["optimizer"])
+    try:
+        unpack_optimizer(fresh.weights.optimizer, "optimizer", tensors, meta["optimizer"])
+    except ValueError as error:
+        raise InputError(f"{path} has an optimizer of another model: {error}") from error
     rng.bit_generator.state = meta["generator"]
     state = replace(fresh, context=Population.from_dict(meta["population"]), **meta["counters"])
     return state, meta["rows"], meta["rounds"], meta["spent"]

@@ -103,7 +103,8 @@ def _draw(config: TrainConfig, runs: Sequence[Rows]) -> Drawing:
     panel(kl, "c", "distance from the base", "slow step", "KL (nats a sequence)")
     panel(skills, "d", "old skills (1 rule solid, 2 dotted)", "slow step", "accuracy with rules in context")
     for ax in (reward, kl, skills):
-        ax.legend()
+        if ax.get_legend_handles_labels()[0]:  # a model of another world has no exam
+            ax.legend()
     _switches((reward, mass, kl, skills), config)
     seeds = f"{len(runs)} seeds, band: 2 standard errors" if len(runs) > 1 else "1 seed"
     figure.suptitle(f"{config.method} on {', '.join(config.tasks)}; {seeds}")
