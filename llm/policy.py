@@ -96,7 +96,7 @@ class Policy:
         check_device(device)
         try:
             tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
-            model, found = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 where,
                 dtype=getattr(torch, dtype),
                 use_safetensors=True,
@@ -105,10 +105,11 @@ class Policy:
             )
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise InputError(f"model {name!r} cannot be loaded: {str(error).splitlines()[0]}") from error
+        model, found = loaded
         wrong = [*found["missing_keys"], *(key[0] for key in found["mismatched_keys"])]
         if wrong:  # transformers would put random numbers there
             raise InputError(f"the weights of {name!r} lack {wrong[0]}, or have it in another shape")
-        model.to(device)  # type: ignore[arg-type]  # the stub of a decorated method
+        model.to(device)
         return cls.of(model, tokenizer)
 
     @classmethod
@@ -281,8 +282,15 @@ class Policy:
             if t + 1 == max_new_tokens or not bool(alive.any()):
                 break
             node = frontier.grow(node, chosen, alive)
-        columns = (torch.stack(c, 1) for c in (written, kept, logps))
-        return Rollouts(tokens, mask, prompt_of, *columns, temperature or 1.0)
+        return Rollouts(
+            tokens,
+            mask,
+            prompt_of,
+            torch.stack(written, 1),
+            torch.stack(kept, 1),
+            torch.stack(logps, 1),
+            temperature or 1.0,
+        )
 
     def _prompt_forward(self, tokens: torch.Tensor, mask: torch.Tensor, unpadded: bool) -> Any:
         return self.model(
