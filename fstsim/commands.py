@@ -109,14 +109,14 @@ class Reproduce:
                     raise RuntimeError(f"{what}: {failure}")
                 progress.add(1, what)
         events = validate("smoke", "base", seeds, self.out / "validation")
-        what, runs = next(events)
-        with contextlib.closing(Progress("validation", runs, "runs")) as progress:
-            progress.add(0, what)
+        first = next(events)
+        with contextlib.closing(Progress("validation", first.runs, "runs")) as progress:
+            progress.add(0, first.what)
             for event in events:
-                if isinstance(event, list):
-                    show(console.verdict_table(event))
+                if event.judged:
+                    show(console.verdict_table(event.judged))
                 else:
-                    progress.add(1, event[0])
+                    progress.add(1, event.what)
         return model_section(self.out / "experiments", self.out / "validation")
 
 

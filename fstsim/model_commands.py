@@ -350,16 +350,14 @@ class Validate:
 
         _quiet()
         events = validate(self.preset, self.model, self.seeds, self.out, self.jobs)
-        (what, runs), judged = next(events), []
-        with contextlib.closing(Progress("validate", runs, "runs")) as progress:
-            progress.add(0, what)
-            for event in events:
-                if isinstance(event, list):
-                    judged = event
-                else:
-                    progress.add(1, event[0])
+        last = first = next(events)
+        with contextlib.closing(Progress("validate", first.runs, "runs")) as progress:
+            progress.add(0, first.what)
+            for last in events:
+                if not last.judged:
+                    progress.add(1, last.what)
         show(
-            verdict_table(judged),
+            verdict_table(last.judged),
             f"{self.out / 'predictions.json'} was written before the runs; {self.out / 'validation.json'}",
         )
         return 0

@@ -192,10 +192,17 @@ def measure_dead_groups(policy: Policy, task: RuleTask, problems: int, seeds: in
     return shares
 
 
-def validate(
-    scale: Scale, model: str, seeds: int, out: Path, jobs: int = -1
-) -> Iterator[tuple[str, int] | list[Judged]]:
-    """Predict, write, run, judge. Yields ``(what, runs in all)`` as runs end, and last the list of verdicts."""
+@dataclass(frozen=True)
+class Event:
+    """Something is done: ``what``, of ``runs`` in all; the last one has the verdicts."""
+
+    what: str
+    runs: int
+    judged: tuple[Judged, ...] = ()
+
+
+def validate(scale: Scale, model: str, seeds: int, out: Path, jobs: int = -1) -> Iterator[Event]:
+    """Predict, write, run, judge: one event when the predictions are written, one a run, and last the verdicts."""
     policy = Policy.load(model)
     policy.model.eval()
     problems = {"smoke": 64, "small": 128, "paper": 256}[scale]
@@ -213,11 +220,12 @@ def validate(
         write_json(place, plain({"model": model, "scale": scale, "predictions": [p.to_dict() for p in written]}))
     everything = [*(c.planned for c in checks), curve.planned, *(planned for _, planned in escapes)]
     everything = [replace(p, config=replace(p.config, model=model)) for p in everything]
-    yield "predictions written", len(everything) * seeds
+    runs = len(everything) * seeds
+    yield Event("predictions written", runs)
     for what, failure in run_all(everything, seeds, out, jobs):
         if failure:
             raise RuntimeError(f"{what}: {failure}")
-        yield what, len(everything) * seeds
+        yield Event(what, runs)
 
     def rows(planned: Planned) -> list[Rows]:
         return [read_rows(out / "runs" / planned.name / f"seed-{seed}" / "metrics.jsonl") for seed in range(seeds)]
@@ -236,4 +244,4 @@ def validate(
         plain([{**j.prediction.to_dict(), "measured": j.measured, "measured_low": j.low, "measured_high": j.high,
                 "seeds": j.seeds, "verdict": j.verdict} for j in judged]),
     )  # fmt: skip
-    yield judged
+    yield Event("judged", runs, tuple(judged))

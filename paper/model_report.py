@@ -99,8 +99,10 @@ def model_section(experiments: Path, validation: Path) -> str:
             f'{base64.b64encode(png).decode()}" width="{width}" height="{height}" alt="{escape(title)}"></div>'
             f"<figcaption>{escape(caption)} Made by <code>{escape(command)}</code>.</figcaption></figure>"
         )
-        tables = {"core.png": core_tables, "continual.png": lambda out: [continual_table(out)],
-                  "plasticity.png": lambda out: [plasticity_table(out)]}.get(name)  # fmt: skip
-        if tables is not None:
-            parts.append(_text(tables(experiments)))
+        if name == "core.png":
+            parts.append(_text(core_tables(experiments)))
+        elif name == "continual.png":
+            parts.append(_text([continual_table(experiments)]))
+        elif name == "plasticity.png":
+            parts.append(_text([plasticity_table(experiments)]))
     return "\n".join(parts)
