@@ -74,6 +74,7 @@ class Exam:
         sizes: Mapping[str, int] | None = None,
         problems: int = 128,
         seed: int = 5,
+        reflections: bool = True,
     ) -> Exam:
         """Fixed problems of the test split with one, two, three and no rules (the identity); reflections on fresh lists."""
         parts = []
@@ -93,6 +94,8 @@ class Exam:
                     rows.append(encode(f"{' '.join(rules)} | {problem.text} =", " ".join(family.apply(rules, start))))
                 name = f"accuracy_{family.name}_{depth}" if depth else f"old_mass_{family.name}"
                 parts.append((name, Forced.of(rows, tokenizer.pad_token_id)))
+            if not reflections:  # the longest lines: half of the cost
+                continue
             lines = [reflection_line(family, size, rng) for _ in range(problems)]
             rows = [encode(" ".join(shown), " ".join(written)) for shown, written in lines]
             parts.append((f"reflection_{family.name}", Forced.of(rows, tokenizer.pad_token_id)))

@@ -30,11 +30,11 @@ _BLOCK = 256  # rollouts of one pass
 class ProbeConfig:
     """How much is measured, and when."""
 
-    every: int = 20
+    every: int = 40
     """slow steps between measurements; steps 1, 2, 4, ... below it and the last one are measured too"""
     problems: int = 64
     """held-out problems for reward, old mass and KL"""
-    exam: int = 32
+    exam: int = 16
     """problems in each part of the exam of old skills"""
     max_new_tokens: int = 8
     """longest completion"""
@@ -96,7 +96,7 @@ class Probe:
     def __post_init__(self) -> None:
         self._problems = list(self.task.problems("test"))[: self.config.problems]
         if self.base.template == "world":
-            self._exam = Exam.of_world(self.base.tokenizer, problems=self.config.exam)
+            self._exam = Exam.of_world(self.base.tokenizer, problems=self.config.exam, reflections=False)
             self._base_exam = self._exam.sit(self.base.model)
 
     def _sampled(self, policy: Policy, contexts: tuple[str, ...]) -> Rollouts:

@@ -327,6 +327,7 @@ def test_drift_is_the_accuracy_lost_and_the_nll_gained(make_policy: MakePolicy) 
     assert row["drift"] == pytest.approx(np.mean([before[name] - after[name] for name in names]), abs=1e-12)
     assert row["drift_nll"] == pytest.approx(after["nll"] - before["nll"], abs=1e-9)
     assert abs(row["drift_nll"]) > 0.01
+    after = {name: value for name, value in after.items() if not name.startswith("reflection")}  # too dear for a probe
     assert {name: row[name] for name in after} == after
 
 
