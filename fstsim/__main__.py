@@ -17,29 +17,29 @@ from typing import Annotated
 import tyro
 
 import fstsim
-from fstsim import commands, console, model_commands
+from fstsim import cli, cli_models, console
 from fstsim.console import complain
 from fstsim.errors import InputError
 
 _ABOUT = "Exact two-mode mixtures that predict forgetting, drift and fast-slow training."
 
 _Command = (
-    Annotated[commands.Reproduce, tyro.conf.subcommand("reproduce")]
-    | Annotated[commands.Figures, tyro.conf.subcommand("figures")]
-    | Annotated[commands.Check, tyro.conf.subcommand("check")]
-    | Annotated[commands.Simulate, tyro.conf.subcommand("simulate")]
-    | Annotated[commands.Sweep, tyro.conf.subcommand("sweep")]
-    | Annotated[commands.Explore, tyro.conf.subcommand("explore")]
-    | Annotated[model_commands.Pretrain, tyro.conf.subcommand("pretrain")]
-    | Annotated[model_commands.Train, tyro.conf.subcommand("train")]
-    | Annotated[model_commands.Prompts, tyro.conf.subcommand("prompts")]
-    | Annotated[model_commands.Experiment, tyro.conf.subcommand("experiment")]
-    | Annotated[model_commands.Tasks, tyro.conf.subcommand("tasks")]
-    | Annotated[model_commands.Validate, tyro.conf.subcommand("validate")]
+    Annotated[cli.Reproduce, tyro.conf.subcommand("reproduce")]
+    | Annotated[cli.Figures, tyro.conf.subcommand("figures")]
+    | Annotated[cli.Check, tyro.conf.subcommand("check")]
+    | Annotated[cli.Simulate, tyro.conf.subcommand("simulate")]
+    | Annotated[cli.Sweep, tyro.conf.subcommand("sweep")]
+    | Annotated[cli.Explore, tyro.conf.subcommand("explore")]
+    | Annotated[cli_models.Pretrain, tyro.conf.subcommand("pretrain")]
+    | Annotated[cli_models.Train, tyro.conf.subcommand("train")]
+    | Annotated[cli_models.Prompts, tyro.conf.subcommand("prompts")]
+    | Annotated[cli_models.Experiment, tyro.conf.subcommand("experiment")]
+    | Annotated[cli_models.Tasks, tyro.conf.subcommand("tasks")]
+    | Annotated[cli_models.Validate, tyro.conf.subcommand("validate")]
 )
 
 
-def _parse(arguments: Sequence[str]) -> commands.Command:
+def _parse(arguments: Sequence[str]) -> cli.Command:
     """The subcommand with its flags; InputError with one line instead of tyro's box."""
     said = io.StringIO()
     try:
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments == ["--version"]:
         print(f"fstsim {fstsim.__version__}")
         return 0
-    stopped = commands.AGAIN
+    stopped = cli.AGAIN
     try:
         command = _parse(arguments)
         stopped = command.stopped

@@ -13,7 +13,7 @@ import joblib
 import numpy as np
 import pytest
 
-import fstsim.commands
+import fstsim.cli
 import fstsim.paper.figures
 import fstsim.theory
 from fstsim import Trajectory, __version__
@@ -209,7 +209,7 @@ def test_ctrl_c_is_one_line(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(fstsim.commands, "run_simulation", interrupted)
+    monkeypatch.setattr(fstsim.cli, "run_simulation", interrupted)
     monkeypatch.setattr(fstsim.theory, "check_statement", interrupted)
     assert main([command, "--out", "my run"] if command == "simulate" else [command]) == 130
     last = capsys.readouterr().err.splitlines()[-1]

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
-from fstsim.commands import AGAIN, CONTINUE, Directory
+from fstsim.cli import AGAIN, CONTINUE, Directory
 from fstsim.console import Progress, complain, prompts_table, show, tasks_table, training_table, verdict_table
 from fstsim.errors import InputError
 from fstsim.records import prepare_directory, read_json, read_rows
