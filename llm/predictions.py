@@ -144,7 +144,7 @@ def predict_tilt(base: BaseMasses, temperature: float, margin: float = 0.04) -> 
         found.append(
             Prediction(
                 f"tilt-{name}-{temperature:g}",
-                "reverse-kl-leash",
+                "exp-family-unification",
                 f"{name} mass under RL with a KL leash of {temperature:g}",
                 value,
                 value - margin,

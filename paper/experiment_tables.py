@@ -88,15 +88,6 @@ def core_tables(out: Path) -> list[Table]:
             if seeds:
                 keys = ("base_empty", "trained_empty", "base_evolved", "trained_evolved")
                 cells.add_row(task, *(str(estimate([seed[key] for seed in seeds])) for key in keys))
-    speed.add_row("paper (2605.12484)", "", "", "", ", ".join(f"{k} {v}x" for k, v in PAPER["speed"].items()))
-    end.add_row(
-        "paper: A, percent",
-        *("; ".join(f"{k} {v[i]}" for k, v in PAPER["asymptote"].items()) for i in (1, 0)),
-        "",
-        "",
-        "",
-    )
-    kl.add_row("paper", f"up to {PAPER['kl_reduction']}", "", "", "")
     speed.caption = "paper: " + ", ".join(f"{k} {v} times fewer" for k, v in PAPER["speed"].items())
     end.caption = "paper, percent, RL and FST: " + ", ".join(
         f"{k} {v[1]}, {v[0]}" for k, v in PAPER["asymptote"].items()

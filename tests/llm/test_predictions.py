@@ -20,6 +20,7 @@ from fstsim.llm.predictions import (
     predict_tilt,
     tilted,
 )
+from fstsim.theory import ALL_STATEMENTS
 
 
 def masses(new: list[float], old: list[float], same: list[bool] | None = None) -> BaseMasses:
@@ -121,3 +122,10 @@ def test_escape_times_follow_one_over_p0_far_below_one_over_the_group() -> None:
     # theory 16.3: T ~ 1 / (p0 sqrt(G - 1)) for p0 << 1 / G; independent of the quadrature
     assert escape_ratio(1e-5, 1e-4, 0.5, 8) == pytest.approx(10.0, rel=0.01)
     assert escape_ratio(0.1, 0.1, 0.5, 8) == pytest.approx(1.0)
+
+
+def test_every_prediction_names_a_statement() -> None:
+    base = masses([0.1, 0.2], [0.3, 0.3])
+    found = [predict_replay(base, 0.1), predict_dead_groups(base, 8), *predict_tilt(base, 0.5)]
+    slugs = {statement.slug for statement in ALL_STATEMENTS}
+    assert {prediction.statement for prediction in found} | {"mass-forgetting", "group-normalised-escape"} <= slugs
