@@ -339,6 +339,8 @@ class Validate:
     """directory for predictions.json, validation.json and runs/"""
     jobs: int = -1
     """runs at a time, one thread each; -1 uses every core"""
+    only: tuple[str, ...] = ()
+    """chapters whose runs are made (dead-groups, replay, forgetting, ...); none: all"""
     stopped: ClassVar[str] = CONTINUE
 
     def run(self) -> int:
@@ -349,7 +351,7 @@ class Validate:
         from fstsim.llm.validate import validate
 
         _quiet()
-        events = validate(self.preset, self.model, self.seeds, self.out, self.jobs)
+        events = validate(self.preset, self.model, self.seeds, self.out, self.jobs, self.only)
         last = first = next(events)
         with contextlib.closing(Progress("validate", first.runs, "runs")) as progress:
             progress.add(0, first.what)

@@ -20,13 +20,15 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import brentq
 from scipy.special import expit, logit
 from scipy.stats import t as student
 
 from fstsim.llm.policy import Policy
 from fstsim.llm.probes import answer_logprobs
 from fstsim.llm.world import RuleTask
-from fstsim.theory import dead_group_probability, group_escape_time, mass_forgetting_separated
+from fstsim.theory import dead_group_probability, mass_forgetting_separated
+from fstsim.theory.group_normalised import drift_at
 
 Array = NDArray[np.float64]
 Verdict = Literal["confirmed", "falsified", "undecided"]
@@ -44,6 +46,8 @@ class Prediction:
     high: float
     resolution: float
     """widest interval of a measurement that still decides"""
+    calibration: str = ""
+    """the number that is taken from the runs' beginning, where theory cannot do without; empty for most"""
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-ready dict."""
@@ -63,10 +67,11 @@ class Judged:
 
 
 def judge(prediction: Prediction, measured: Sequence[float]) -> Judged:
-    """Apply the rule of this module to one measurement a seed."""
+    """Apply the rule of this module to one measurement a seed; seeds that have none (nan) do not count."""
     x = np.asarray(measured, dtype=np.float64)
-    mean = float(x.mean())
-    if len(x) < 3:
+    x = x[np.isfinite(x)]
+    mean = float(x.mean()) if len(x) else np.nan
+    if len(x) < 3 or not np.isfinite(prediction.value):
         return Judged(prediction, mean, np.nan, np.nan, len(x), "undecided")
     half = float(student.ppf(0.975, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x)))
     low, high = mean - half, mean + half
@@ -115,7 +120,7 @@ def predict_dead_groups(base: BaseMasses, group: int) -> Prediction:
     error = float(np.std(each, ddof=1) / np.sqrt(len(each)))
     value = float(np.mean(each))
     return Prediction(
-        "dead-groups",
+        f"dead-groups-{group}",
         "group-normalised-dead",
         f"share of groups of {group} without signal before training",
         value,
@@ -176,7 +181,26 @@ def initial_clock(old: Array, after: float, step: float, law: str) -> float:
     return float(np.sqrt(low * high))
 
 
-def escape_ratio(p0: float, easiest: float, level: float, group: int) -> float:
-    """Time of group-normalised RL from ``p0`` to ``level`` over that from ``easiest``: no clock is left in it (P10)."""
-    times = [float(group_escape_time(float(logit(p)), float(logit(level)), 1.0, group)) for p in (p0, easiest)]
-    return times[0] / times[1]
+def shared_escape_time(log_odds: Array, level: float, group: int) -> tuple[float, float]:
+    r"""Time of group-normalised RL until the mean reward of many prompts is ``level``; and the same at constant speed.
+
+    The prompts' log-odds \(x_i\) move by one common shift \(u\), driven by the mean of their groups' signals:
+    \(T = \int_0^{u^*} du / \overline{m(x_i + u)}\) with \(\overline{\sigma(x_i + u^*)}\) = ``level`` (for equal prompts
+    this is `group-normalised-escape`). At constant speed, as a normalised optimizer goes while its gradient has a
+    direction, \(T = u^*\) (`adam-clock`). Units: of the inverse learning rate; 0 where ``level`` is reached at once.
+    """
+    x = np.asarray(log_odds, dtype=np.float64)
+
+    def excess(u: float) -> float:
+        return float(expit(x + u).mean()) - level
+
+    if excess(0.0) >= 0.0:
+        return 0.0, 0.0
+    shift = float(brentq(excess, 0.0, 1.0 + logit(level) - float(x.min())))
+    nodes, weights = np.polynomial.legendre.leggauss(64)
+    pieces = max(1, int(np.ceil(shift)))
+    edges = np.linspace(0.0, shift, pieces + 1)
+    half = np.diff(edges) / 2.0
+    u = ((edges[:-1] + edges[1:]) / 2.0)[:, None] + half[:, None] * nodes
+    speed = drift_at(x[:, None, None] + u, np.array(group)[..., None]).mean(0)
+    return float((half[:, None] * weights / speed).sum()), shift

@@ -6,21 +6,23 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.integrate import solve_ivp
+from scipy.special import expit, logit
 from scipy.stats import t as student
 
 from fstsim.llm.predictions import (
     BaseMasses,
     Prediction,
-    escape_ratio,
     forgetting_curves,
     initial_clock,
     judge,
     predict_dead_groups,
     predict_replay,
     predict_tilt,
+    shared_escape_time,
     tilted,
 )
-from fstsim.theory import ALL_STATEMENTS
+from fstsim.theory import ALL_STATEMENTS, group_escape_time, group_normalised_drift
 
 
 def masses(new: list[float], old: list[float], same: list[bool] | None = None) -> BaseMasses:
@@ -118,10 +120,41 @@ def test_the_two_clocks_part_later() -> None:
     assert curves["fisher"] < 0.2 * curves["logit"]
 
 
+def test_equal_prompts_escape_as_one() -> None:
+    # the theory's own quadrature, and the shift itself at constant speed
+    time, shift = shared_escape_time(np.full(7, -3.0), 0.5, 8)
+    assert time == pytest.approx(float(group_escape_time(-3.0, 0.0, 1.0, 8)), rel=1e-9)
+    assert shift == pytest.approx(3.0)
+
+
 def test_escape_times_follow_one_over_p0_far_below_one_over_the_group() -> None:
     # theory 16.3: T ~ 1 / (p0 sqrt(G - 1)) for p0 << 1 / G; independent of the quadrature
-    assert escape_ratio(1e-5, 1e-4, 0.5, 8) == pytest.approx(10.0, rel=0.01)
-    assert escape_ratio(0.1, 0.1, 0.5, 8) == pytest.approx(1.0)
+    times = [shared_escape_time(np.array([logit(p)]), 0.5, 8)[0] for p in (1e-5, 1e-4)]
+    assert times[0] / times[1] == pytest.approx(10.0, rel=0.01)
+
+
+def test_unequal_prompts_escape_by_the_flow_of_their_shift() -> None:
+    x = np.array([-4.0, -1.0, 0.5])
+
+    def speed(_: float, u: np.ndarray) -> float:
+        return float(np.mean([group_normalised_drift(float(expit(v + u[0])), 8) for v in x]))
+
+    def reached(_: float, u: np.ndarray) -> float:
+        return float(expit(x + u[0]).mean()) - 0.6
+
+    reached.terminal = True  # type: ignore[attr-defined]
+    flow = solve_ivp(speed, (0.0, 200.0), [0.0], events=reached, rtol=1e-10, atol=1e-12)
+    assert shared_escape_time(x, 0.6, 8) == pytest.approx((flow.t[-1], flow.y[0, -1]), rel=1e-6)
+
+
+def test_what_is_reached_at_the_start_takes_no_time() -> None:
+    assert shared_escape_time(np.array([1.0, 2.0]), 0.5, 8) == (0.0, 0.0)
+
+
+def test_seeds_without_a_measurement_do_not_count() -> None:
+    assert judge(PREDICTION, [0.5, float("nan"), 0.51, 0.52]).seeds == 3
+    assert judge(PREDICTION, [0.5, float("nan"), 0.51]).verdict == "undecided"
+    assert judge(PREDICTION, [float("nan")] * 3).verdict == "undecided"
 
 
 def test_every_prediction_names_a_statement() -> None:
