@@ -9,7 +9,7 @@ from fstsim.method_loops import simulate_oapl, simulate_sdft
 from fstsim.method_objectives import OAPL, SDFT, TTTDiscover
 from fstsim.mixtures import GaussianMixture
 from fstsim.objectives import ForwardKL, Objective, ReverseKL
-from fstsim.optimizers import SGD, GradientDescent, GradientFlow
+from fstsim.optimizers import SGD, AdamW, GradientDescent, GradientFlow
 from fstsim.replay_objectives import KLLeash, ReverseKLReplay
 from fstsim.simulate import gradient_flow, simulate
 from fstsim.trajectory import Trajectory
@@ -25,6 +25,7 @@ __all__ = [
     "OBJECTIVES",
     "SDFT",
     "SGD",
+    "AdamW",
     "ForwardKL",
     "GaussianMixture",
     "GradientDescent",

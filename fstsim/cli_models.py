@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -17,15 +17,42 @@ from fstsim.records import prepare_directory, read_json, read_rows
 _Names = Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK [TASK ...]")]
 
 
-# flags that speak of one channel only, and the channels of each method
+# flags that speak of some methods only, and what each method is spoken of by
 _SPEAK_OF = {
-    "rl": ("rollouts", "loss", "advantage", "updates", "ratio_cap", "leash_reward", "leash_loss"),
+    "rl": ("loss", "advantage", "updates", "ratio_cap"),
+    "groups": ("rollouts",),
+    "leash": ("leash_reward", "leash_loss"),
     "sft": ("replay",),
     "fast": ("contexts", "fast_budget"),
     "both": ("slow_steps_per_round",),
     "slow": ("problems", "lr"),
+    "teacher": ("direction",),
+    "anchor": ("anchor",),
+    "sdft": ("demonstration", "ema_rate", "anchor_sees"),
+    "ttt": ("inverse_temperature", "budget", "normaliser"),
+    "oapl": ("tau", "period"),
+    "mixture": ("alpha", "smoothing"),
 }
-_CHANNELS = {"rl": ("rl", "slow"), "sft": ("sft", "slow"), "gepa": ("fast",), "fst": ("rl", "slow", "fast", "both")}
+_CHANNELS = {
+    "rl": ("rl", "groups", "leash", "slow"),
+    "sft": ("sft", "slow"),
+    "gepa": ("fast",),
+    "fst": ("rl", "groups", "leash", "slow", "fast", "both"),
+    "sdft": ("sdft", "teacher", "anchor", "slow"),
+    "ttt": ("ttt", "groups", "leash", "slow"),
+    "oapl": ("oapl", "groups", "anchor", "slow"),
+    "mixture": ("mixture", "teacher", "slow"),
+}
+# where TrainConfig holds the settings of each method's slow channel
+_LEARNERS = {
+    "rl": "slow",
+    "fst": "slow",
+    "sft": "demonstrations",
+    "sdft": "sdft",
+    "ttt": "ttt",
+    "oapl": "oapl",
+    "mixture": "mixture",
+}
 
 
 def _quiet() -> None:
@@ -79,9 +106,11 @@ class Train:
 
     task: _Names = ("strings:reverse",)
     """family:rule+rule, or family:rule+rule/share; several are trained one after the other"""
-    method: Literal["rl", "sft", "fst", "gepa"] = "rl"
+    method: Literal["rl", "sft", "fst", "gepa", "sdft", "ttt", "oapl", "mixture"] = "rl"
     """rl: policy gradient (CISPO) on verified rewards; sft: forward KL on demonstrations; gepa: contexts evolved by
-    reflection, weights frozen; fst: both"""
+    reflection, weights frozen; fst: both; sdft: distillation from its own average that sees a demonstration; ttt: entropic
+    policy gradient; oapl: regression on a lagged policy's rollouts; mixture: distillation to old and new behaviour in given
+    shares"""
     preset: Literal["smoke", "small", "paper"] = "small"
     """smoke: under a minute a seed on 2 cores; small: minutes; paper: for a GPU"""
     seeds: int = 3
@@ -93,7 +122,7 @@ class Train:
     device: str = "cpu"
     """torch device, for example cuda"""
     context: str = ""
-    """context that every problem is shown in: frozen with rl and sft, the seed of the population with fst and gepa"""
+    """context that every problem is shown in: the seed of the population with fst and gepa, frozen with all others"""
     steps: int | None = None
     """slow steps on each task (default: the preset's)"""
     lr: float | None = None
@@ -101,7 +130,7 @@ class Train:
     problems: int | None = None
     """problems a step"""
     rollouts: int | None = None
-    """completions of a problem (rl)"""
+    """completions of a problem (rl, ttt, oapl)"""
     loss: Literal["cispo", "reinforce"] | None = None
     """loss of rl"""
     advantage: Literal["normalised", "centred", "leave-one-out"] | None = None
@@ -111,11 +140,35 @@ class Train:
     ratio_cap: float | None = None
     """cap of the importance ratio, above 1 (rl)"""
     leash_reward: float | None = None
-    """KL leash in the reward, nats of reward a nat of k1 (rl)"""
+    """KL leash in the reward, nats of reward a nat of k1 (rl, ttt)"""
     leash_loss: float | None = None
-    """exact KL leash as a loss, a nat a sequence (rl)"""
+    """exact KL leash as a loss, a nat a sequence (rl, ttt)"""
     replay: float | None = None
     """share of demonstrations of the old behaviour (sft)"""
+    direction: Literal["reverse", "forward"] | None = None
+    """reverse: KL(student || teacher); forward: KL(teacher || student) (sdft, mixture)"""
+    demonstration: Literal["rule", "examples"] | None = None
+    """what the teacher sees: the rules in words, or rules that the base reads off four worked examples (sdft)"""
+    ema_rate: float | None = None
+    """share of the way to the student that the teacher goes each step, 0 to 1 (sdft)"""
+    anchor: float | None = None
+    """share in log space of the averaged teacher (sdft) or of the lagged policy (oapl); the rest is the base"""
+    anchor_sees: Literal["nothing", "demonstration"] | None = None
+    """what the base in the anchor sees (sdft)"""
+    inverse_temperature: float | None = None
+    """one inverse temperature for every group (default: adapted to the budget; ttt)"""
+    budget: float | None = None
+    """KL of a group's tilted weights to uniform, nats (ttt)"""
+    normaliser: Literal["leave-one-out", "group"] | None = None
+    """mean that a rollout's weight is divided by (ttt)"""
+    tau: float | None = None
+    """temperature, reward a nat (oapl)"""
+    period: int | None = None
+    """steps between refreshes of the lagged policy (oapl)"""
+    alpha: float | None = None
+    """share of the old behaviour in the teacher (mixture)"""
+    smoothing: float | None = None
+    """share of the base in the teacher (mixture)"""
     contexts: int | None = None
     """contexts in the population (fst, gepa)"""
     slow_steps_per_round: int | None = None
@@ -147,17 +200,23 @@ class Train:
             raise InputError(f"--reflector says nothing about method {self.method}")
         if self.reflector == "self" and (self.base_url or self.reflector_model):
             raise InputError("--base-url and --reflector-model need --reflector openai or local")
-        slow = replace(preset.slow, **_given(self, ("problems", *_SPEAK_OF["rl"], "max_new_tokens")))
+        if self.inverse_temperature is not None and self.budget is not None:
+            raise InputError("--inverse-temperature is fixed, --budget adapts it: give one of them")
+        preset = replace(preset, slow=replace(preset.slow, **_given(self, ("max_new_tokens",))))
+        if self.method in _LEARNERS:  # only its own learner hears of a flag
+            learner = getattr(preset, _LEARNERS[self.method])
+            names = (*said, *_given(self, ("max_new_tokens",)))
+            own = {f.name: getattr(self, f.name) for f in fields(learner) if f.name in names}
+            preset = replace(preset, **{_LEARNERS[self.method]: replace(learner, **own)})
         fast = replace(
             preset.fast,
-            max_new_tokens=slow.max_new_tokens,
+            max_new_tokens=preset.slow.max_new_tokens,
             contexts=preset.fast.contexts if self.contexts is None else self.contexts,
             budget=preset.fast.budget if self.fast_budget is None else self.fast_budget,
         )
-        demonstrations = replace(preset.demonstrations, **_given(self, ("problems", "replay")))
         probe = replace(
             preset.probe,
-            max_new_tokens=slow.max_new_tokens,
+            max_new_tokens=preset.slow.max_new_tokens,
             every=preset.probe.every if self.probe_every is None else self.probe_every,
         )
         return replace(
@@ -167,8 +226,6 @@ class Train:
             model=self.model,
             device=self.device,
             context=self.context,
-            slow=slow,
-            demonstrations=demonstrations,
             fast=fast,
             reflector=ReflectorConfig(self.reflector, self.base_url, self.reflector_model),
             probe=probe,

@@ -11,8 +11,8 @@ from scipy.integrate import solve_ivp
 from fstsim.errors import InputError
 from fstsim.labelled import geometric_mix
 from fstsim.method_objectives import OAPL, SDFT
-from fstsim.optimizers import SGD, GradientFlow, Optimizer, weight_velocity
-from fstsim.simulate import simulate
+from fstsim.optimizers import SGD, AdamW, GradientFlow, Optimizer, weight_velocity
+from fstsim.simulate import adam_moments, simulate
 from fstsim.trajectory import Trajectory
 from fstsim.two_mode import TwoModeProblem, TwoModeState
 
@@ -69,8 +69,11 @@ def simulate_sdft(
             progress(steps)
     else:
         student = teacher = initial
+        moments = (
+            adam_moments(initial) if isinstance(optimizer, AdamW) else None
+        )  # what AdamW remembers spans the steps
         for k in range(steps):
-            run = simulate(problem, objective(teacher, fixed), student, optimizer, 1, rng)
+            run = simulate(problem, objective(teacher, fixed), student, optimizer, 1, rng, moments=moments)
             if run.status == "diverged":
                 break
             student = run.state()
@@ -107,10 +110,13 @@ def simulate_oapl(
         raise InputError(f"refreshes must be nonnegative and period positive, got {refreshes} and {period}")
     rows = _rows(problem, initial, refreshes * period)
     lag = initial
+    moments = (
+        adam_moments(initial) if isinstance(optimizer, AdamW) else None
+    )  # refreshing the sampler leaves them alone
     for k in range(refreshes):
         reference = geometric_mix(problem, lag, initial, anchor)
         objective = OAPL(problem, reference, reward_old, reward_new, temperature, slope)
-        run = simulate(problem, objective, lag, optimizer, period, rng)
+        run = simulate(problem, objective, lag, optimizer, period, rng, moments=moments)
         own = slice(k * period, (k + 1) * period + 1)
         rows[own] = np.concatenate([run.log_odds[..., None], run.mean_old, run.mean_new], axis=-1)
         if run.status == "diverged":
@@ -140,7 +146,7 @@ def _flat(state: TwoModeState) -> Array:
 
 def _trajectory(problem: TwoModeProblem, optimizer: Optimizer, time: Array, rows: Array) -> Trajectory:
     number, d = np.arange(len(rows)), problem.dimension
-    samples = number * (optimizer.batch if isinstance(optimizer, SGD) else 0)
+    samples = number * (optimizer.batch or 0 if isinstance(optimizer, SGD | AdamW) else 0)
     status = "completed" if np.isfinite(rows).all() else "diverged"
     return Trajectory(problem, number, time, samples, rows[..., 0], rows[..., 1 : d + 1], rows[..., d + 1 :], status)
 

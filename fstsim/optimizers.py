@@ -1,4 +1,4 @@
-r"""How a learner moves: gradient flow, gradient descent, SGD; and in which geometry the weight is measured.
+r"""How a learner moves: gradient flow, gradient descent, SGD, AdamW; and in which geometry the weight is measured.
 
 The same objective loses the old mass like ``1/t`` or exponentially depending on the geometry, so every optimizer
 names it (theory `mass-forgetting` 1.4). With ``g = dL/ds`` in the logit ``s`` of the weight ``beta``:
@@ -11,6 +11,9 @@ names it (theory `mass-forgetting` 1.4). With ``g = dL/ds`` in the logit ``s`` o
 | fisher   | Fisher-Rao of the mixture              | ``-g / (1 - kappa)``           | ``beta -= lr g/(1-kappa)``|
 
 The means move by ``-cov * gradient``: Euclidean in whitened coordinates, so that nothing depends on units.
+
+`AdamW`, the optimizer of the language models, has no geometry of this list: it divides every coordinate's step by the
+size of its recent gradients, so that the log-odds lose ``lr`` a step while the gradient lasts (statement `adam-clock`).
 """
 
 from __future__ import annotations
@@ -100,7 +103,73 @@ class SGD:
             raise InputError(f"batch must be at least 1, got {self.batch!r}")
 
 
-Optimizer = GradientFlow | GradientDescent | SGD
+@dataclass(frozen=True)
+class AdamW:
+    r"""AdamW (arXiv 1711.05101) on the log-odds and the whitened means, step by step that of ``torch.optim.AdamW``.
+
+    ``m = beta1 m + (1 - beta1) g``, ``v = beta2 v + (1 - beta2) g^2``, then every coordinate moves by
+    ``-lr mhat / (sqrt(vhat) + eps)`` with ``mhat = m / (1 - beta1^k)``, ``vhat = v / (1 - beta2^k)``, after it shrank by
+    ``1 - lr weight_decay``, toward log-odds 0 and the origin of the whitened space. ``batch = None`` follows the exact
+    gradient, else every step draws ``batch`` samples. ``clip`` scales gradients longer than it back to that length first,
+    as ``torch.nn.utils.clip_grad_norm_`` does over all parameters. ``train = "weight"`` holds the components fixed.
+    """
+
+    lr: float
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    batch: int | None = None
+    train: Trained = "all"
+    clip: float | None = None
+
+    def __post_init__(self) -> None:
+        _validate("logit", self.train, lr=self.lr, eps=self.eps)
+        for name in ("beta1", "beta2"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise InputError(f"{name} must lie in [0, 1), got {getattr(self, name)!r}")
+        if not (np.isfinite(self.weight_decay) and self.weight_decay >= 0.0):
+            raise InputError(f"weight_decay must be nonnegative and finite, got {self.weight_decay!r}")
+        if self.batch is not None and self.batch < 1:
+            raise InputError(f"batch must be at least 1, or None for exact gradients; got {self.batch!r}")
+        if self.clip is not None and not self.clip > 0.0:
+            raise InputError(f"clip must be positive, or None for no clipping; got {self.clip!r}")
+
+
+@dataclass
+class AdamMoments:
+    """What AdamW remembers: steps taken, and the running means of gradient and squared gradient ``(*batch, P)``.
+
+    Like a random generator it is moved on in place by whoever steps with it.
+    """
+
+    step: int
+    first: Array
+    second: Array
+
+    @staticmethod
+    def zeros(shape: tuple[int, ...]) -> AdamMoments:
+        """The memory of an optimizer that has seen nothing."""
+        return AdamMoments(0, np.zeros(shape), np.zeros(shape))
+
+
+Optimizer = GradientFlow | GradientDescent | SGD | AdamW
+
+# torch.nn.utils.clip_grad_norm_ adds this to the norm that it divides by
+_CLIP_GUARD = 1e-6
+
+
+def adamw_change(parameters: Array, gradient: Array, moments: AdamMoments, how: AdamW) -> Array:
+    """Change of ``parameters (..., P)`` in one step of `AdamW` along ``gradient``; moves ``moments`` on in place."""
+    if how.clip is not None:
+        norm = np.linalg.norm(gradient, axis=-1, keepdims=True)
+        gradient = gradient * np.minimum(1.0, how.clip / (norm + _CLIP_GUARD))
+    moments.step += 1
+    moments.first = how.beta1 * moments.first + (1.0 - how.beta1) * gradient
+    moments.second = how.beta2 * moments.second + (1.0 - how.beta2) * gradient * gradient
+    size = np.sqrt(moments.second) / np.sqrt(1.0 - how.beta2**moments.step) + how.eps
+    step = how.lr / (1.0 - how.beta1**moments.step) * moments.first / size
+    return -how.lr * how.weight_decay * parameters - step
 
 
 def weight_velocity(log_odds: Array, gradient: Array, separation: Array, geometry: Geometry) -> Array:

@@ -36,12 +36,19 @@ def prepare_directory(path: Path) -> None:
         raise InputError(f"cannot write in {path}: {error.strerror}") from error
 
 
-def check_directory(path: Path, config: Mapping[str, Any], kind: str) -> None:
-    """InputError if ``path`` holds a run with another configuration, or something else than a run of this ``kind``."""
+def check_directory(
+    path: Path, config: Mapping[str, Any], kind: str, defaults: Mapping[str, Any] | None = None
+) -> None:
+    """InputError if ``path`` holds a run with another configuration, or something else than a run of this ``kind``.
+
+    Settings that the run was recorded without, because they did not exist yet, count as their ``defaults``.
+    """
     file = path / "config.json"
     wanted = plain(config)
     if file.exists():
         found = read_json(file)
+        if defaults is not None and isinstance(found, dict) and found.keys() & defaults.keys():
+            found = _completed(found, plain(defaults))
         if not isinstance(found, dict) or found.keys() != wanted.keys():
             raise InputError(f"{file} is not the configuration of a {kind}: choose another --out")
         for name, value in wanted.items():
@@ -51,13 +58,28 @@ def check_directory(path: Path, config: Mapping[str, Any], kind: str) -> None:
         raise InputError(f"{path} is not empty and holds no run: choose a new or an empty --out")
 
 
-def claim_directory(path: Path, config: Mapping[str, Any], record: Mapping[str, Any], kind: str) -> None:
+def _completed(found: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """``found`` with what it lacks taken from ``defaults``, in groups of settings too."""
+    whole = {**defaults, **found}
+    for name, value in defaults.items():
+        if isinstance(value, Mapping) and isinstance(whole[name], Mapping):
+            whole[name] = _completed(whole[name], value)
+    return whole
+
+
+def claim_directory(
+    path: Path,
+    config: Mapping[str, Any],
+    record: Mapping[str, Any],
+    kind: str,
+    defaults: Mapping[str, Any] | None = None,
+) -> None:
     """Make ``path`` the directory of the run that ``config`` describes, or make sure that it is.
 
     Writes ``config.json`` and ``environment.json`` (``record``) into a new directory; clears what a killed write left in
     an old one. Raises InputError, before anything is written, as `check_directory` does.
     """
-    check_directory(path, config, kind)
+    check_directory(path, config, kind, defaults)
     file = path / "config.json"
     prepare_directory(path)
     for leftover in path.glob(".*.tmp"):  # of a write that was killed

@@ -11,7 +11,17 @@ from scipy.integrate import solve_ivp
 from fstsim.errors import InputError
 from fstsim.logistic_normal import MAX_SCALE
 from fstsim.objectives import Objective
-from fstsim.optimizers import SGD, GradientDescent, GradientFlow, Optimizer, weight_step, weight_velocity
+from fstsim.optimizers import (
+    SGD,
+    AdamMoments,
+    AdamW,
+    GradientDescent,
+    GradientFlow,
+    Optimizer,
+    adamw_change,
+    weight_step,
+    weight_velocity,
+)
 from fstsim.trajectory import Trajectory
 from fstsim.two_mode import TwoModeProblem, TwoModeState, rows_times
 
@@ -30,13 +40,15 @@ def simulate(
     rng: np.random.Generator | None = None,
     progress: Callable[[int], None] | None = None,
     start: int = 0,
+    moments: AdamMoments | None = None,
 ) -> Trajectory:
     r"""Minimise ``objective`` from ``initial`` for ``steps`` steps; every array of the result is ``(steps+1, ...)``.
 
-    Batch axes of ``initial`` are independent learners. `GradientFlow` solves each to ``rtol``; `GradientDescent` and
-    `SGD` advance all at once. ``rng`` is needed by `SGD` only. ``progress(k)`` is called after step k. ``start`` is the
-    number of steps already taken, for a flow whose times are unevenly spaced.
-    Raises InputError when dimensions differ, ``steps`` is negative, or SGD lacks its ``rng``.
+    Batch axes of ``initial`` are independent learners. `GradientFlow` solves each to ``rtol``; the others advance all at
+    once. ``rng`` is needed where batches are drawn. ``progress(k)`` is called after step k. ``start`` is the number of
+    steps already taken, for a flow whose times are unevenly spaced; ``moments`` is what `AdamW` remembers of them, moved
+    on in place (see `adam_moments`; without it the memory is empty).
+    Raises InputError when dimensions differ, ``steps`` is negative, ``rng`` is missing or ``moments`` has another shape.
 
     >>> from fstsim import ForwardKL, GradientDescent, TwoModeProblem
     >>> problem = TwoModeProblem.separated(4.0)
@@ -50,14 +62,19 @@ def simulate(
         raise InputError(f"initial state has dimension {initial.dimension}, the problem {problem.dimension}")
     if steps < 0:
         raise InputError(f"steps must be nonnegative, got {steps}")
-    if isinstance(optimizer, SGD) and rng is None:
-        raise InputError("SGD draws batches: pass rng, a numpy.random.Generator")
+    per_step = optimizer.batch or 0 if isinstance(optimizer, (SGD, AdamW)) else 0
+    if per_step and rng is None:
+        raise InputError(f"{type(optimizer).__name__} draws batches: pass rng, a numpy.random.Generator")
+    if moments is not None and moments.first.shape != (*initial.batch_shape, 1 + 2 * initial.dimension):
+        raise InputError(f"moments of shape {moments.first.shape} belong to other learners: see adam_moments")
     history = _History(initial, steps)
     if isinstance(optimizer, GradientFlow):
         _run_flow(problem, objective, optimizer, history, start, progress)
+    elif isinstance(optimizer, AdamW):
+        memory = adam_moments(initial) if moments is None else moments
+        _run_adamw(problem, objective, optimizer, history, rng, progress, memory)
     else:
         _run_descent(problem, objective, optimizer, history, rng, progress)
-    per_step = optimizer.batch if isinstance(optimizer, SGD) else 0
     number = np.arange(steps + 1)
     time = number.astype(np.float64)
     if isinstance(optimizer, GradientFlow):
@@ -116,14 +133,61 @@ def _run_descent(
             if optimizer.train == "all":
                 history.mean_old[k + 1] = m_o - optimizer.lr * rows_times(problem.covariance, gradient.mean_old)
                 history.mean_new[k + 1] = m_n - optimizer.lr * rows_times(problem.covariance, gradient.mean_new)
-                # Learners beyond the range of the integrals are on their way to infinity.
-                gap = _separation(problem, history.mean_old[k + 1], history.mean_new[k + 1])
-                here = (gap <= MAX_SCALE) & np.isfinite(history.log_odds[k + 1])
-                history.log_odds[k + 1] = np.where(here, history.log_odds[k + 1], np.nan)
-                history.mean_old[k + 1] = np.where(here[..., None], history.mean_old[k + 1], np.nan)
-                history.mean_new[k + 1] = np.where(here[..., None], history.mean_new[k + 1], np.nan)
+                _drop_strays(problem, history, k + 1)
             else:
                 history.mean_old[k + 1], history.mean_new[k + 1] = m_o, m_n
+        if progress is not None:
+            progress(k + 1)
+
+
+def _drop_strays(problem: TwoModeProblem, history: _History, row: int) -> None:
+    """Nan for learners beyond the range of the integrals: they are on their way to infinity."""
+    here = _separation(problem, history.mean_old[row], history.mean_new[row]) <= MAX_SCALE
+    here &= np.isfinite(history.log_odds[row])
+    history.log_odds[row] = np.where(here, history.log_odds[row], np.nan)
+    history.mean_old[row] = np.where(here[..., None], history.mean_old[row], np.nan)
+    history.mean_new[row] = np.where(here[..., None], history.mean_new[row], np.nan)
+
+
+def adam_moments(initial: TwoModeState) -> AdamMoments:
+    """An empty memory of `AdamW` for ``initial``: coordinates are the log-odds, then both whitened means."""
+    return AdamMoments.zeros((*initial.batch_shape, 1 + 2 * initial.dimension))
+
+
+def _run_adamw(
+    problem: TwoModeProblem,
+    objective: Objective,
+    optimizer: AdamW,
+    history: _History,
+    rng: np.random.Generator | None,
+    progress: Callable[[int], None] | None,
+    moments: AdamMoments,
+) -> None:
+    d = problem.dimension
+    for k in range(history.log_odds.shape[0] - 1):
+        s, m_o, m_n = history.log_odds[k], history.mean_old[k], history.mean_new[k]
+        if not (np.isfinite(s).all() and np.isfinite(m_o).all() and np.isfinite(m_n).all()):
+            return
+        state = TwoModeState(s, m_o, m_n)
+        if optimizer.batch is None:
+            gradient = objective.gradient(state)
+        else:
+            assert rng is not None
+            gradient = objective.estimate(state, rng, optimizer.batch)
+        y, g = np.zeros((*s.shape, 1 + 2 * d)), np.zeros((*s.shape, 1 + 2 * d))
+        y[..., 0], g[..., 0] = s, gradient.log_odds
+        if optimizer.train == "all":  # fixed means have no gradient and do not decay
+            y[..., 1 : d + 1], y[..., d + 1 :] = problem.whiten(m_o), problem.whiten(m_n)
+            # the whitened gradient is L' times the original one
+            g[..., 1 : d + 1] = rows_times(problem._root.T, gradient.mean_old)
+            g[..., d + 1 :] = rows_times(problem._root.T, gradient.mean_new)
+        with np.errstate(over="ignore", invalid="ignore"):  # a step may overflow: the status will tell
+            change = adamw_change(y, g, moments, optimizer)
+            history.log_odds[k + 1] = s + change[..., 0]
+            history.mean_old[k + 1] = m_o + problem.unwhiten(change[..., 1 : d + 1])
+            history.mean_new[k + 1] = m_n + problem.unwhiten(change[..., d + 1 :])
+            if optimizer.train == "all":
+                _drop_strays(problem, history, k + 1)
         if progress is not None:
             progress(k + 1)
 

@@ -1,13 +1,14 @@
 """One simulation as a run directory, written in segments: it can be killed at any moment and continued.
 
-A directory holds ``config.json``, ``environment.json``, ``metrics.jsonl`` (one row a step, the initial state
-included) and ``checkpoint.npz`` (the trajectory so far and, in the same file, the state of the generator, so that
-the two can never disagree). Whoever calls `run_simulation` again with the same configuration gets, to the last bit,
-what an uninterrupted call would have given.
+A directory holds ``config.json``, ``environment.json``, ``metrics.jsonl`` (one row a step, the initial state included)
+and ``checkpoint.npz`` (the trajectory so far and, in the same file, the state of the generator and what AdamW
+remembers, so that they can never disagree). Whoever calls `run_simulation` again with the same configuration gets, to
+the last bit, what an uninterrupted call would have given.
 """
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 from collections.abc import Callable
@@ -19,15 +20,15 @@ import numpy as np
 
 from fstsim.errors import InputError
 from fstsim.objectives import ForwardKL, Objective, ReverseKL
-from fstsim.optimizers import SGD, Geometry, GradientDescent, GradientFlow, Optimizer, Trained
+from fstsim.optimizers import SGD, AdamMoments, AdamW, Geometry, GradientDescent, GradientFlow, Optimizer, Trained
 from fstsim.records import claim_directory, environment, row_line, write_text
-from fstsim.simulate import simulate
+from fstsim.simulate import adam_moments, simulate
 from fstsim.trajectory import Trajectory
 from fstsim.two_mode import TwoModeProblem, TwoModeState
 
 _SEGMENTS = 50  # checkpoints of a run by default
 _LARGEST_HISTORY = 50_000_000  # numbers kept of all states: 400 MB
-_LARGEST_BATCH = 10_000_000  # numbers drawn in one SGD step: 80 MB
+_LARGEST_BATCH = 10_000_000  # numbers drawn in one step: 80 MB
 _FARTHEST = 40.0  # of any two means at the start; the integrals are exact up to 64
 _LONGEST_TIME = 1e12  # of a flow
 
@@ -52,8 +53,9 @@ class SimulationConfig:
     """old mass of the learner at the start, between 0 and 1"""
     new_error: float = 0.0
     """error of the learner's new mean at the start, standard deviations; positive is away from the old mean"""
-    optimizer: Literal["flow", "descent", "sgd"] = "sgd"
-    """flow: exact gradient flow; descent: exact gradients in steps; sgd: gradients of finite batches"""
+    optimizer: Literal["flow", "descent", "sgd", "adamw"] = "sgd"
+    """flow: exact gradient flow; descent: exact gradients in steps; sgd: gradients of finite batches; adamw: the optimizer
+    of the language models, on such batches or on exact gradients"""
     geometry: Geometry = "logit"
     """metric of the weight: logit, probability, complete data (em) or Fisher-Rao"""
     train: Trained = "all"
@@ -65,11 +67,19 @@ class SimulationConfig:
     steps: int = 500
     """steps, each a row of metrics.jsonl"""
     batch: int = 32
-    """samples in one step of sgd"""
+    """samples in one step of sgd or adamw; 0 gives adamw exact gradients"""
+    beta1: float = 0.9
+    """adamw: share of the mean gradient that a step keeps, at least 0 and below 1"""
+    beta2: float = 0.999
+    """adamw: share of the mean squared gradient that a step keeps, at least 0 and below 1"""
+    eps: float = 1e-8
+    """adamw: added to the root of the mean squared gradient"""
+    weight_decay: float = 0.0
+    """adamw: shrinks log-odds and whitened means by lr times this, a step"""
     replicates: int = 1
-    """independent learners under sgd; rows are then their means, with standard errors"""
+    """independent learners that draw batches of their own; rows are then their means, with standard errors"""
     seed: int = 0
-    """seed of the batches of sgd"""
+    """seed of the batches"""
 
     def __post_init__(self) -> None:
         """Raise InputError, naming the field and what is allowed, unless the run makes sense."""
@@ -92,7 +102,7 @@ class SimulationConfig:
         for name, low, high in (
             ("dimension", 1, 1000),
             ("steps", 1, 100_000),
-            ("batch", 1, 1_000_000),
+            ("batch", 0 if self.optimizer == "adamw" else 1, 1_000_000),
             ("replicates", 1, 10_000),
             ("seed", 0, 2**63 - 1),
         ):
@@ -111,15 +121,22 @@ class SimulationConfig:
             raise InputError(f"lr must lie in (0, 1e6], got {self.lr}")
         if not 1.0 <= self.growth <= 10.0:
             raise InputError(f"growth must lie in [1, 10], got {self.growth}")
+        AdamW(1.0, self.beta1, self.beta2, self.eps, self.weight_decay)
 
     def _check_combinations(self) -> None:
-        if self.optimizer != "sgd" and self.replicates != 1:
-            raise InputError(f"replicates must be 1 with optimizer {self.optimizer}: only sgd is random")
+        draws = self.optimizer == "sgd" or (self.optimizer == "adamw" and self.batch > 0)
+        if not draws and self.replicates != 1:
+            exact = "exact adamw (batch 0)" if self.optimizer == "adamw" else f"optimizer {self.optimizer}"
+            raise InputError(f"replicates must be 1 with {exact}: only sgd is random, and adamw with a batch")
+        if self.optimizer == "adamw" and self.geometry != "logit":
+            raise InputError(
+                f"geometry must be logit with optimizer adamw, which scales its own steps; got {self.geometry}"
+            )
         if self.optimizer != "flow" and self.growth != 1.0:
             raise InputError(f"growth must be 1 with optimizer {self.optimizer}: only a flow has uneven times")
         if self.objective == "reverse" and self.old_fraction != 0.0:
             raise InputError("old_fraction belongs to the forward objective: leave it at 0 with reverse")
-        if self.objective == "reverse" and self.optimizer == "sgd" and self.batch < 2:
+        if self.objective == "reverse" and draws and self.batch < 2:
             raise InputError("batch must be at least 2 with the reverse objective: its baseline leaves one sample out")
         with np.errstate(over="ignore"):
             last = self.flow().times(self.steps, self.steps)[0] if self.optimizer == "flow" else 0.0
@@ -131,7 +148,7 @@ class SimulationConfig:
                 f"steps x replicates x (2 dimension + 1) must be at most {_LARGEST_HISTORY:,}, got {kept:,}"
             )
         drawn = self.batch * self.replicates * self.dimension
-        if self.optimizer == "sgd" and drawn > _LARGEST_BATCH:
+        if draws and drawn > _LARGEST_BATCH:
             raise InputError(f"batch x replicates x dimension must be at most {_LARGEST_BATCH:,}, got {drawn:,}")
 
     def problem(self) -> TwoModeProblem:
@@ -156,6 +173,9 @@ class SimulationConfig:
             return self.flow()
         if self.optimizer == "descent":
             return GradientDescent(self.lr, self.geometry, self.train)
+        if self.optimizer == "adamw":
+            batch = self.batch or None
+            return AdamW(self.lr, self.beta1, self.beta2, self.eps, self.weight_decay, batch, self.train)
         return SGD(self.lr, self.batch, self.geometry, self.train)
 
 
@@ -177,10 +197,11 @@ def run_simulation(
     problem = config.problem()
     objective, optimizer, rng = config.objective_of(problem), config.optimizer_of(), np.random.default_rng(config.seed)
     checkpoint = out / "checkpoint.npz"
+    moments: AdamMoments | None = None
     if checkpoint.exists():
         trajectory = Trajectory.load(checkpoint)
         with np.load(checkpoint, allow_pickle=False) as data:
-            rng.bit_generator.state = json.loads(str(data["generator"]))
+            moments = _unpack(str(data["generator"]), rng)
     else:
         start = config.initial_of(problem)
         if config.replicates > 1:
@@ -188,6 +209,8 @@ def run_simulation(
             means = (np.broadcast_to(m, shape) for m in (start.mean_old, start.mean_new))
             start = TwoModeState(np.full(config.replicates, start.log_odds), *means)
         trajectory = simulate(problem, objective, start, optimizer, 0, rng)
+    if moments is None:
+        moments = adam_moments(trajectory.state(0))
     lines = _lines(trajectory, 0, 0)
     for done in range(0, trajectory.steps, every):
         # by segments as they were written: sums over blocks of another length could round differently
@@ -197,15 +220,39 @@ def run_simulation(
         report = None if progress is None else lambda k, d=done, m=mass: progress(d + k, m)
         steps = min(every, config.steps - done)
         trajectory = trajectory.then(
-            simulate(problem, objective, trajectory.state(), optimizer, steps, rng, report, start=done)
+            simulate(problem, objective, trajectory.state(), optimizer, steps, rng, report, start=done, moments=moments)
         )
-        trajectory.save(checkpoint, generator=json.dumps(rng.bit_generator.state))
+        trajectory.save(checkpoint, generator=_pack(rng, moments))
         lines += _lines(trajectory, done + 1, trajectory.steps)
         write_text(out / "metrics.jsonl", "".join(lines))
     metrics = out / "metrics.jsonl"
     if not metrics.exists() or metrics.read_text(encoding="utf-8") != "".join(lines):
         write_text(metrics, "".join(lines))  # killed between the last checkpoint and its rows
     return trajectory
+
+
+def _pack(rng: np.random.Generator, moments: AdamMoments) -> str:
+    """Generator and, once it has stepped, AdamW's memory, as text that keeps every bit."""
+    kept = {"generator": rng.bit_generator.state}
+    if moments.step:
+        both = np.stack([moments.first, moments.second]).astype("<f8")
+        kept["adamw"] = {
+            "step": moments.step,
+            "shape": both.shape,
+            "moments": base64.b64encode(both.tobytes()).decode(),
+        }
+    return json.dumps(kept)
+
+
+def _unpack(text: str, rng: np.random.Generator) -> AdamMoments | None:
+    """Put the generator back; the memory of AdamW, or None if it has none."""
+    kept = json.loads(text)
+    rng.bit_generator.state = kept["generator"]
+    if "adamw" not in kept:
+        return None
+    memory = kept["adamw"]
+    both = np.frombuffer(base64.b64decode(memory["moments"]), "<f8").reshape(memory["shape"])
+    return AdamMoments(memory["step"], both[0], both[1])
 
 
 def _lines(trajectory: Trajectory, first: int, last: int) -> list[str]:

@@ -83,9 +83,12 @@ def _draw(config: SimulationConfig, run: Trajectory) -> Drawing:
     _line(kl, time, run.kl_to_base[rows], BLACK, label="KL(now ‖ start)")
     _line(kl, time, run.kl_from_base[rows], BLUE, DASH_DOT, label="KL(start ‖ now)")
     kl.legend()
-    what = {"flow": "gradient flow", "descent": "gradient descent", "sgd": f"SGD, batch {config.batch}"}[
-        config.optimizer
-    ]
+    what = {
+        "flow": "gradient flow",
+        "descent": "gradient descent",
+        "sgd": f"SGD, batch {config.batch}",
+        "adamw": f"AdamW, batch {config.batch}" if config.batch else "AdamW, exact gradients",
+    }[config.optimizer]
     if config.replicates > 1:
         what += f", mean of {config.replicates} learners ± 2 standard errors"
     handles = [Line2D([], [], color=BLACK.color, marker=BLACK.marker, label=what)]

@@ -2,7 +2,7 @@
 
 Functions take and return float64 arrays and broadcast. Names and argument orders are the public contract.
 Read in this order: `statement`, `overlap`, `forward_kl`, `reverse_kl`, `drift`, `geometry`, `replay`, `starvation`, `sdft`, `ttt`,
-`oapl`, `maps`, `fast_slow`, `plasticity`, `noise`, `modes`, `group_normalised`; each topic's ``*_statements`` beside it.
+`oapl`, `maps`, `fast_slow`, `plasticity`, `noise`, `modes`, `group_normalised`, `adam`, `sequences`; each topic's ``*_statements`` beside it.
 """
 
 from fstsim.errors import InputError
@@ -23,6 +23,7 @@ from fstsim.overlap import (
 )
 from fstsim.replay_objectives import replay_importance_weights
 from fstsim.theory import (
+    adam_statements,
     convergence_statements,
     fast_slow_statements,
     forward_statements,
@@ -36,9 +37,20 @@ from fstsim.theory import (
     replay_statements,
     reverse_statements,
     sdft_statements,
+    sequences_statements,
     starvation_statements,
     tool_statements,
     ttt_statements,
+)
+from fstsim.theory.adam import (
+    adam_flow_shift,
+    adam_late_rate,
+    adam_log_odds_path,
+    adam_mass_bounds,
+    adam_shift_bounds,
+    adam_shift_path,
+    adam_steady_step,
+    adam_step_bound,
 )
 from fstsim.theory.check import CheckResult, check_statement, examples_of
 from fstsim.theory.drift import convergence_certificate, reverse_drift_certificate
@@ -179,6 +191,13 @@ from fstsim.theory.sdft import (
     sdft_retention_time_bounds,
     sdft_time,
 )
+from fstsim.theory.sequences import (
+    sequence_clock,
+    sequence_forgetting,
+    sequence_logit_bounds,
+    sequence_mass,
+    sequence_shift_bounds,
+)
 from fstsim.theory.starvation import (
     effective_sample_fraction,
     effective_sample_size,
@@ -223,6 +242,8 @@ ALL_STATEMENTS: tuple[Statement, ...] = (
     *modes_statements.STATEMENTS,
     *group_normalised_statements.STATEMENTS,
     *group_batches_statements.STATEMENTS,
+    *adam_statements.STATEMENTS,
+    *sequences_statements.STATEMENTS,
 )
 
 
@@ -247,6 +268,14 @@ __all__ = [
     "ProbabilityMap",
     "Statement",
     "TaskSequence",
+    "adam_flow_shift",
+    "adam_late_rate",
+    "adam_log_odds_path",
+    "adam_mass_bounds",
+    "adam_shift_bounds",
+    "adam_shift_path",
+    "adam_steady_step",
+    "adam_step_bound",
     "advantage_gap",
     "advantage_gap_range",
     "basin_odds_bounds",
@@ -376,6 +405,11 @@ __all__ = [
     "search_time",
     "search_time_bound",
     "separated_gradient_variance",
+    "sequence_clock",
+    "sequence_forgetting",
+    "sequence_logit_bounds",
+    "sequence_mass",
+    "sequence_shift_bounds",
     "shared_dead_group_probability",
     "shared_group_drift",
     "shared_group_weights",

@@ -14,6 +14,7 @@ PUBLIC = [
     "simulate_sdft",
     "OBJECTIVES",
     "SGD",
+    "AdamW",
     "ForwardKL",
     "GaussianMixture",
     "GradientDescent",

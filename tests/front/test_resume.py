@@ -23,11 +23,13 @@ from fstsim.simulation_run import SimulationConfig, run_simulation
 LONG = {
     "sgd": SimulationConfig(steps=1500, batch=300, replicates=4, dimension=2, seed=7),
     "flow": SimulationConfig(optimizer="flow", objective="reverse", beta0=0.1, lr=0.5, steps=300, growth=1.005),
+    "adamw": SimulationConfig(optimizer="adamw", steps=1500, batch=300, replicates=4, dimension=2, lr=0.01, seed=8),
 }
 SHORT = {
     "sgd": SimulationConfig(steps=47, batch=4, replicates=3, seed=1),
     "descent": SimulationConfig(optimizer="descent", objective="reverse", geometry="fisher", beta0=0.2, steps=47),
     "flow": SimulationConfig(optimizer="flow", steps=47, growth=1.1),
+    "adamw": SimulationConfig(optimizer="adamw", objective="reverse", batch=0, beta2=0.99, steps=47),
 }
 
 
