@@ -8,7 +8,7 @@ Source: 2605.12484 (figures 1-7 there), with the numbers of the paper in `PAPER`
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +26,7 @@ from fstsim.llm.probes import ProbeConfig, answer_logprobs, mean_se
 from fstsim.llm.slow import Diverged, PolicyGradient
 from fstsim.llm.train_run import TrainConfig, run_training
 from fstsim.llm.world import parse_task
-from fstsim.records import read_json, read_rows, write_json
+from fstsim.records import check_directory, read_json, read_rows, write_json
 
 Scale = Literal["smoke", "small", "paper"]
 
@@ -39,6 +39,12 @@ TASKS: Mapping[str, str] = {
 }
 # Single rules that the base follows now and then without being told: RL alone learns them.
 EASY: Mapping[str, str] = {"strings": "strings:rotate", "digits": "digits:plus", "star_graph": "star_graph:cross"}
+REUSE: Mapping[str, str] = {
+    "strings-easy": EASY["strings"],
+    "digits-easy": EASY["digits"],
+    "star_graph-hard": TASKS["star_graph"],
+}
+"""Two tasks that contexts solve alone, and the one on which weights carry most."""
 SEQUENCE = ("strings:rotate", "digits:plus", "star_graph:cross")
 LEARNING_RATES = (1e-4, 3e-4, 1e-3)
 LEASHES = (0.0, 0.02)
@@ -53,17 +59,32 @@ class Planned:
     after: str | None = None
 
 
+@dataclass(frozen=True)
+class Size:
+    """How large the runs of a scale are: slow steps on each task, problems a step, what is measured."""
+
+    steps: int
+    problems: int
+    probe: ProbeConfig
+
+
+SIZES: dict[str, Size] = {
+    "smoke": Size(60, 24, ProbeConfig(10, 32, 16)),
+    "small": Size(120, 48, ProbeConfig(10, 64, 32)),
+    "paper": Size(300, 64, ProbeConfig(10, 256, 64)),
+}
+
+
 def _config(scale: Scale, method: str, tasks: tuple[str, ...], lr: float = 3e-4, leash: float = 0.0) -> TrainConfig:
-    steps, problems = {"smoke": (60, 24), "small": (120, 48), "paper": (300, 64)}[scale]
-    measured = {"smoke": (10, 32, 16), "small": (10, 64, 32), "paper": (10, 256, 64)}[scale]
+    size = SIZES[scale]
     return TrainConfig(
         method=method,  # type: ignore[arg-type]  # a Method
         tasks=tasks,
-        steps=-(-steps // 6) if method == "gepa" else steps,
+        steps=-(-size.steps // 6) if method == "gepa" else size.steps,
         lr=lr,
-        slow=PolicyGradient(problems=problems, leash_reward=leash),
+        slow=PolicyGradient(problems=size.problems, leash_reward=leash),
         fast=PromptEvolution(),
-        probe=ProbeConfig(1 if method == "gepa" else measured[0], *measured[1:]),
+        probe=replace(size.probe, every=1) if method == "gepa" else size.probe,
     )
 
 
@@ -116,12 +137,23 @@ def distill_runs(scale: Scale, chosen: Mapping[str, tuple[float, float]] | None 
     return [Planned("distill", replace(config, distillation=Distillation()), after="strings-hard-fst")]
 
 
+def reuse_runs(scale: Scale, chosen: Mapping[str, tuple[float, float]] | None = None) -> list[Planned]:
+    """FST whose slow steps reuse the rollouts of the fast rounds before them, beside FST as it is (runs of core)."""
+    runs = []
+    for name, task in REUSE.items():
+        config = _config(scale, "fst", (task,), *(chosen or {}).get("fst", (3e-4, 0.0)))
+        reusing = replace(config, fast=replace(config.fast, reuse=True))
+        runs += [Planned(f"{name}-fst", config), Planned(f"{name}-fst-reuse", reusing)]
+    return runs
+
+
 EXPERIMENTS: Mapping[str, Callable[..., list[Planned]]] = {
     "core": core_runs,
     "calibrate": calibration_runs,
     "continual": continual_runs,
     "plasticity": plasticity_runs,
     "distill": distill_runs,
+    "reuse": reuse_runs,
 }
 
 PAPER: Mapping[str, Any] = {
@@ -154,26 +186,42 @@ def best_settings(out: Path, seeds: int) -> dict[str, tuple[float, float]]:
     return {method: (lr, leash) for method, (_, lr, leash) in best.items()}
 
 
+def seed_config(planned: Planned, seed: int, out: Path) -> TrainConfig:
+    """Configuration of one seed of a planned run; InputError if the run that it starts from is not finished."""
+    config = replace(planned.config, seed=seed)
+    if planned.after is None:
+        return config
+    before = out / "runs" / planned.after / f"seed-{seed}"
+    if not (before / "summary.json").exists():
+        raise InputError(
+            f"{planned.name} starts from {planned.after}, which is not finished in {out / 'runs'}: "
+            "run what makes it first (experiment core for plasticity and distill)"
+        )
+    config = replace(config, model=str(before / "model"))
+    if config.method == "distill":  # the teacher's context is the one that evolved
+        config = replace(config, context=read_json(before / "summary.json")["prompts"][0])
+    return config
+
+
 def run_planned(
     planned: Planned, seed: int, out: Path, progress: Callable[[int, str], None] | None = None
 ) -> list[dict[str, Any]]:
     """Run, continue or load one planned run with one seed; returns its rows."""
-    config = replace(planned.config, seed=seed)
-    if planned.after is not None:
-        before = out / "runs" / planned.after / f"seed-{seed}"
-        if not (before / "summary.json").exists():
-            raise InputError(f"{planned.name} starts from {planned.after}, which is not finished: run experiment core")
-        config = replace(config, model=str(before / "model"))
-        if config.method == "distill":  # the teacher's context is the one that evolved
-            config = replace(config, context=read_json(before / "summary.json")["prompts"][0])
-    return run_training(config, out / "runs" / planned.name / f"seed-{seed}", progress)
+    return run_training(seed_config(planned, seed, out), out / "runs" / planned.name / f"seed-{seed}", progress)
 
 
 def run_all(planned: Sequence[Planned], seeds: int, out: Path, jobs: int = -1) -> Iterator[tuple[str, str]]:
     """All runs, several at a time and one thread each; yields ``(what, failure)`` as they end, failure empty when done.
 
-    On two cores two runs side by side take half the time of one run on both: the models are small.
+    On two cores two runs side by side take half the time of one run on both: the models are small. Raises InputError, before
+    any run, if a directory holds another run or a run that one of these starts from is not finished.
     """
+    if jobs == 0:
+        raise InputError("jobs must be at least 1, or -1 for every core; got 0")
+    for p in planned:
+        for seed in range(seeds):
+            place = out / "runs" / p.name / f"seed-{seed}"
+            check_directory(place, asdict(seed_config(p, seed, out)), "training run", asdict(TrainConfig()))
     work = Parallel(n_jobs=jobs, backend="loky", return_as="generator_unordered")
     yield from work(delayed(_run_one)(p, seed, out) for p in planned for seed in range(seeds))
 

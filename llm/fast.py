@@ -4,6 +4,7 @@ A round (before every T-th slow step): (1) score the population again on fresh v
 have moved; (2) draw one member by its share of the per-instance Pareto front and let `gepa.optimize` evolve it within a
 budget of rollouts; (3) keep at most K contexts of the front. Nothing is remembered from one round to the next but the
 population: no run directory, no cache (within a round the weights stand still, so a rollout is not repeated).
+The best context of each task is kept in the population's archive: it competes again when its task comes back.
 Source: 2507.19457 and 2605.12484.
 """
 
@@ -23,8 +24,9 @@ from gepa.gepa_utils import remove_dominated_programs, select_program_candidate_
 
 from fstsim.errors import InputError
 from fstsim.fast_slow import StepInfo
-from fstsim.llm.policy import Policy
+from fstsim.llm.policy import Policy, Rollouts
 from fstsim.llm.reflection import Reflector, SelfReflection
+from fstsim.llm.reuse import Reusable, join
 from fstsim.llm.slow import Weights
 from fstsim.llm.types import Population, Problem, Task
 
@@ -57,6 +59,7 @@ class PolicyAdapter:
     failure: Exception | None = None
     unfit: set[str] = field(default_factory=set)
     seen: dict[tuple[str, str], tuple[str, float, str]] = field(default_factory=dict)
+    drawn: list[tuple[str, list[str], Rollouts]] = field(default_factory=list)
     # GEPA leaves mutation out, silently, for an adapter without this name
     propose_new_texts: Any = None
 
@@ -76,6 +79,7 @@ class PolicyAdapter:
                 )
                 texts = self.policy.decode(rollouts)
                 self.samples += len(missing)
+                self.drawn.append((context, [p.uid for p in missing], rollouts))
             except InputError as error:  # a context that does not fit the model is a bad context, not a crash
                 self.unfit.add(context)
                 texts = [""] * len(missing)
@@ -86,6 +90,20 @@ class PolicyAdapter:
                     score = self.task.score(p, text)
                     self.seen[context, p.uid] = (text, score.reward, score.feedback)
         return [self.seen[context, p.uid] for p in problems]
+
+    def reusable(self, contexts: Sequence[str], problems: Sequence[Problem]) -> Reusable | None:
+        """This round's rollouts of ``problems`` in ``contexts``, None if there are none."""
+        number = {p.uid: k for k, p in enumerate(problems)}
+        pairs: list[tuple[str, int]] = []
+        parts = []
+        for context, uids, rollouts in self.drawn:
+            rows = [k for k, uid in enumerate(uids) if uid in number] if context in contexts else []
+            if rows:
+                parts.append(rollouts.take(torch.tensor(rows, device=self.policy.device)))
+                pairs += [(context, number[uids[k]]) for k in rows]
+        if not parts:
+            return None
+        return Reusable(self.task.name, tuple(problems), tuple(pairs), join(parts), self.max_new_tokens)
 
     def evaluate(
         self, batch: list[Problem], candidate: dict[str, str], capture_traces: bool = False
@@ -133,7 +151,7 @@ class PromptEvolution:
     """Fast learner: ``contexts`` prompts (K), each round within ``budget`` rollouts.
 
     ``validation`` problems score a context, ``shown`` failures go to the reflector at a time. Problems come from the
-    validation split: the test split is never seen.
+    validation split, or from the train split if the weights are to learn on them (``reuse``): the test split is never seen.
     """
 
     contexts: int = 4
@@ -146,6 +164,8 @@ class PromptEvolution:
     """problems shown to the reflector at a time"""
     max_new_tokens: int = 8
     """longest completion"""
+    reuse: bool = False
+    """leave the rollouts that scored the contexts kept to the next slow step (see `fstsim.llm.reuse` for what that biases)"""
     reflector: Reflector = field(default_factory=SelfReflection)
     """who writes new contexts"""
 
@@ -166,12 +186,14 @@ class PromptEvolution:
         self, weights: Weights, context: Population, task: Task, rng: np.random.Generator
     ) -> tuple[Population, StepInfo]:
         """One round; ``samples`` counts every rollout, reflections of the policy included."""
-        pool = list(task.problems("validation"))
+        pool = list(task.problems("train" if self.reuse else "validation"))
         drawn = [pool[i] for i in rng.choice(len(pool), size=min(len(pool), 2 * self.validation + 64), replace=False)]
         scored = max(1, min(self.validation, len(drawn) // 2))  # a small world has fewer
         validation, train = drawn[:scored], drawn[scored:] or drawn
         adapter = PolicyAdapter(weights.policy, task, self.reflector, rng, self.max_new_tokens)
-        table = {prompt: [s[1] for s in adapter.scores(prompt, validation)] for prompt in context.prompts}
+        archive = dict(context.archive)
+        running = dict.fromkeys((*context.prompts, archive.get(task.name, context.prompts[0])))  # a task may come back
+        table = {prompt: [s[1] for s in adapter.scores(prompt, validation)] for prompt in running}
         parents: dict[str, str] = {}
         dice = random.Random(int(rng.integers(2**62)))
         # a population that solves everything is left alone
@@ -212,8 +234,14 @@ class PromptEvolution:
         means = {prompt: float(np.mean(table[prompt])) for prompt in kept}
         lineage = {**dict(context.lineage), **parents}
         population = Population(
-            tuple(kept), tuple(means.values()), tuple((child, lineage[child]) for child in kept if child in lineage)
+            tuple(kept),
+            tuple(means.values()),
+            tuple((child, lineage[child]) for child in kept if child in lineage),
+            tuple({**archive, task.name: kept[0]}.items()),
         )
+        if self.reuse:
+            handed = adapter.reusable(kept, validation)
+            weights.reusable[:] = [] if handed is None else [handed]
         info = {
             "fast_best": max(means.values()),
             "fast_mean": float(np.mean(list(means.values()))),

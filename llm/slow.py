@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import numpy as np
@@ -28,6 +28,7 @@ from fstsim.llm.losses import (
     token_entropy,
 )
 from fstsim.llm.policy import Policy, Rollouts, token_logprobs
+from fstsim.llm.reuse import Reusable, join
 from fstsim.llm.types import Demonstrated, Population, Problem, Task
 
 _TOKENS_AT_ONCE = 65_536  # prompt and completion tokens of one forward and backward pass
@@ -39,15 +40,20 @@ class Diverged(RuntimeError):
 
 @dataclass(frozen=True)
 class Weights:
-    """What the slow channel changes, in place: a policy and its optimizer; ``base`` is the frozen start."""
+    """What the slow channel changes, in place: a policy and its optimizer; ``base`` is the frozen start.
+
+    ``reusable`` holds at most one batch of rollouts of the policy as it is now, left by a fast round; `apply` empties it.
+    """
 
     policy: Policy
     base: Policy
     optimizer: torch.optim.Optimizer
     clip: float = 1.0
+    reusable: list[Reusable] = field(default_factory=list)
 
     def apply(self, what: str) -> float:
         """One optimizer step with the gradient that is there; returns its norm. Raises Diverged if it is not finite."""
+        self.reusable.clear()
         parameters = [p for p in self.policy.model.parameters() if p.grad is not None]
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.clip)) if parameters else 0.0
         if not math.isfinite(norm):
@@ -108,9 +114,15 @@ class PolicyGradient:
     def step(
         self, weights: Weights, context: Population, task: Task, rng: np.random.Generator
     ) -> tuple[Weights, StepInfo]:
-        """Sample, score, update in place."""
-        problems = draw(task.problems("train"), self.problems, rng)
-        rollouts, groups = self.roll_out(weights.policy, context, problems, rng)
+        """Sample, score, update in place; ``samples`` counts what was sampled here, not what a fast round had sampled."""
+        held = weights.reusable[0] if weights.reusable else None
+        weights.reusable.clear()  # its rollouts are used here or never: no checkpoint has to hold them
+        problems: list[Problem] = []
+        if held is not None:
+            held.check(task.name, self.temperature, self.max_new_tokens)
+            problems = list(held.problems[: self.problems])
+        problems += draw(task.problems("train"), self.problems - len(problems), rng)
+        rollouts, groups, reused = self.roll_out_again(weights.policy, context, problems, rng, held)
         # each distinct completion of a problem is decoded and scored once: a verifier has no memory
         lengths = rollouts.mask.sum(1).tolist()
         rows = [tuple(row[:n]) for row, n in zip(rollouts.completions.tolist(), lengths, strict=True)]
@@ -120,24 +132,52 @@ class PolicyGradient:
         found = {key: task.score(problems[key[0]], text).reward for key, text in zip(distinct, texts, strict=True)}
         rewards = torch.tensor([found[key] for key in keys], device=weights.policy.device)
         metrics = self.learn(weights, rollouts, rewards, groups, f"{task.name}, problems {problems[0].text}...")
-        return weights, StepInfo(len(rollouts), metrics)
+        if held is not None:
+            metrics["reused"] = reused
+        return weights, StepInfo(len(rollouts) - reused, metrics)
 
     def roll_out(
         self, policy: Policy, context: Population, problems: Sequence[Problem], rng: np.random.Generator
     ) -> tuple[Rollouts, torch.Tensor]:
         """Completions of all problems, and the group (problem) of each: a group's rollouts shared out over the contexts."""
+        rollouts, groups, _ = self.roll_out_again(policy, context, problems, rng, None)
+        return rollouts, groups
+
+    def roll_out_again(
+        self,
+        policy: Policy,
+        context: Population,
+        problems: Sequence[Problem],
+        rng: np.random.Generator,
+        held: Reusable | None,
+    ) -> tuple[Rollouts, torch.Tensor, int]:
+        """`roll_out`, of which the rollouts in ``held`` need not be sampled: they come first, and their number last.
+
+        ``held`` is of the first of ``problems``. Groups have the same contexts, in the same numbers, as without it.
+        """
         shares = share_out(self.rollouts, len(context.prompts), rng)
-        used = [(prompt, share) for prompt, share in zip(context.prompts, shares, strict=True) if share]
-        prompts = policy.encode_all([(prompt, problem) for problem in problems for prompt, _ in used])
-        groups = torch.arange(len(problems)).repeat_interleave(self.rollouts)
-        sampled = policy.sample(
-            prompts,
-            [share for _ in problems for _, share in used],
-            generator_from(rng, policy),
-            max_new_tokens=self.max_new_tokens,
-            temperature=self.temperature,
-        )
-        return sampled, groups.to(policy.device)
+        used = [(c, n) for c, n in zip(context.prompts, shares, strict=True) if n]
+        rows = []
+        if held is not None:
+            rows = [k for k, (c, g) in enumerate(held.pairs) if g < len(problems) and c in dict(used)]
+        have = {held.pairs[k] for k in rows} if held is not None else set()
+        wanted = [(g, c, n - ((c, g) in have)) for g in range(len(problems)) for c, n in used]
+        wanted = [(g, c, n) for g, c, n in wanted if n]
+        groups = torch.tensor([g for g, _, n in wanted for _ in range(n)], dtype=torch.long)
+        parts = []
+        if held is not None and rows:
+            parts.append(held.rollouts.take(torch.tensor(rows, device=policy.device)))
+            groups = torch.cat((torch.tensor([held.pairs[k][1] for k in rows]), groups))
+        if wanted:
+            sampled = policy.sample(
+                policy.encode_all([(c, problems[g]) for g, c, _ in wanted]),
+                [n for *_, n in wanted],
+                generator_from(rng, policy),
+                max_new_tokens=self.max_new_tokens,
+                temperature=self.temperature,
+            )
+            parts.append(sampled)
+        return parts[0] if len(parts) == 1 else join(parts), groups.to(policy.device), len(rows)
 
     def learn(
         self, weights: Weights, rollouts: Rollouts, rewards: torch.Tensor, groups: torch.Tensor, what: str

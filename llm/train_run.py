@@ -2,8 +2,9 @@
 
 A directory holds ``config.json``, ``environment.json``, ``metrics.jsonl`` (a row a slow step; probe columns where they
 were measured), ``prompts.jsonl`` (the population after each fast round), ``checkpoint.safetensors``
-(weights, optimizer, population, counters and generator in one file) and, at the end, ``model/`` (the trained model) and ``summary.json``. Times are in the summary only, so
-that the metrics of a continued run equal those of an uninterrupted one.
+(weights, optimizer, shadow weights where a method has them, population, counters and generator in one file) and, at the
+end, ``model/`` (the trained model) and ``summary.json``. Times are in the summary only, so that the metrics of a
+continued run equal those of an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -29,18 +30,23 @@ from fstsim.llm.checkpoint import (
     weights_of,
     write_checkpoint,
 )
+from fstsim.llm.discover import TTTDiscover
 from fstsim.llm.distill import Distillation
 from fstsim.llm.families import FAMILIES
 from fstsim.llm.fast import PromptEvolution
+from fstsim.llm.mixture import MixtureDistillation
+from fstsim.llm.oapl import OAPL
 from fstsim.llm.policy import SHIPPED, Policy
 from fstsim.llm.probes import Probe, ProbeConfig, relearn_steps
 from fstsim.llm.reflection import ReflectorConfig
+from fstsim.llm.sdft import SDFT
+from fstsim.llm.shadow import ShadowedWeights
 from fstsim.llm.slow import PolicyGradient, SupervisedFineTuning, Weights
 from fstsim.llm.types import Population
 from fstsim.llm.world import RuleTask, parse_task
 from fstsim.records import check_directory, claim_directory, environment, plain, row_line, write_json, write_text
 
-Method = Literal["rl", "sft", "fst", "gepa", "distill"]
+Method = Literal["rl", "sft", "fst", "gepa", "distill", "sdft", "ttt", "oapl", "mixture"]
 Preset = Literal["smoke", "small", "paper"]
 
 
@@ -50,17 +56,21 @@ class TrainConfig:
 
     method: Method = "rl"
     """rl: policy gradient on verified rewards; sft: forward KL on demonstrations; gepa: evolved contexts alone; fst: both;
-    distill: the policy without context learns from its start in ``context``"""
+    distill: the policy without context learns from its start in ``context``; sdft: from its own average with a demonstration;
+    ttt: entropic policy gradient; oapl: regression on a lagged policy's rollouts; mixture: distillation to a given mixture of
+    old and new behaviour"""
     tasks: tuple[str, ...] = ("strings:reverse",)
     """tasks, one after the other in one uninterrupted run"""
     model: str = SHIPPED
     """the shipped base model, or any causal LM by path or hub name"""
     context: str = ""
-    """context at the start: frozen with rl and sft, the seed of the population with fst and gepa"""
+    """context at the start: the seed of the population with fst and gepa, the teacher's with distill, frozen with all others"""
     steps: int = 200
     """slow steps on each task"""
     lr: float = 3e-4
     """learning rate of AdamW"""
+    clip: float = 1.0
+    """largest norm of a gradient that AdamW sees; longer ones are cut to it"""
     device: str = "cpu"
     """torch device"""
     seed: int = 0
@@ -77,6 +87,14 @@ class TrainConfig:
     """slow steps between fast rounds (fst); gepa has a round a step"""
     distillation: Distillation = field(default_factory=Distillation)
     """settings of distill"""
+    sdft: SDFT = field(default_factory=SDFT)
+    """settings of sdft"""
+    ttt: TTTDiscover = field(default_factory=TTTDiscover)
+    """settings of ttt"""
+    oapl: OAPL = field(default_factory=OAPL)
+    """settings of oapl"""
+    mixture: MixtureDistillation = field(default_factory=MixtureDistillation)
+    """settings of mixture"""
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     """what is measured, and when"""
 
@@ -87,6 +105,8 @@ class TrainConfig:
             raise InputError(f"steps must be at least 1, got {self.steps}")
         if not 0.0 < self.lr < 10.0:
             raise InputError(f"lr must be positive and below 10, got {self.lr}")
+        if not self.clip > 0.0:
+            raise InputError(f"clip must be positive, got {self.clip}")
         if self.seed < 0:
             raise InputError(f"seed must be at least 0, got {self.seed}")
         if self.slow_steps_per_round < 1:
@@ -96,17 +116,23 @@ class TrainConfig:
         for name in self.tasks:
             parse_task(name)
 
-    def learners(self) -> tuple[SlowLearner[Weights, Population, Any], FastLearner[Weights, Population, Any], int]:
+    def learners(self) -> tuple[SlowLearner[Any, Population, Any], FastLearner[Any, Population, Any], int]:
         """Slow channel, fast channel, slow steps a round: the methods differ in these settings alone."""
-        if self.method == "distill":
-            return replace(self.distillation, teacher_context=self.context), FrozenFast(), self.slow_steps_per_round
-        evolution: FastLearner[Weights, Population, Any] = FrozenFast()
+        evolution: FastLearner[Any, Population, Any] = FrozenFast()
         if self.method in ("fst", "gepa"):
             evolution = replace(self.fast, reflector=self.reflector.build())
-        if self.method == "gepa":
-            return FrozenSlow(), evolution, 1
-        slow = self.demonstrations if self.method == "sft" else self.slow
-        return slow, evolution, self.slow_steps_per_round
+        slow: dict[Method, SlowLearner[Any, Population, Any]] = {
+            "rl": self.slow,
+            "fst": self.slow,
+            "gepa": FrozenSlow(),
+            "sft": self.demonstrations,
+            "distill": replace(self.distillation, teacher_context=self.context),
+            "sdft": self.sdft,
+            "ttt": self.ttt,
+            "oapl": self.oapl,
+            "mixture": self.mixture,
+        }
+        return slow[self.method], evolution, 1 if self.method == "gepa" else self.slow_steps_per_round
 
 
 PRESETS: dict[str, TrainConfig] = {
@@ -114,6 +140,10 @@ PRESETS: dict[str, TrainConfig] = {
         steps=40,
         slow=PolicyGradient(problems=24),
         demonstrations=SupervisedFineTuning(problems=24),
+        sdft=SDFT(problems=24),
+        ttt=TTTDiscover(problems=24),
+        oapl=OAPL(problems=24),
+        mixture=MixtureDistillation(problems=24),
         probe=ProbeConfig(every=10, problems=32, exam=16),
     ),
     "small": TrainConfig(),
@@ -121,6 +151,10 @@ PRESETS: dict[str, TrainConfig] = {
         steps=400,
         slow=PolicyGradient(problems=64),
         demonstrations=SupervisedFineTuning(problems=64),
+        sdft=SDFT(problems=64),
+        ttt=TTTDiscover(problems=64),
+        oapl=OAPL(problems=64),
+        mixture=MixtureDistillation(problems=64),
         probe=ProbeConfig(every=20, problems=256, exam=128),
     ),
 }
@@ -145,7 +179,8 @@ def check_runs(config: TrainConfig, out: Path, seeds: int) -> None:
         if strange:
             raise InputError(f"{out} is not empty and holds no run: choose a new or an empty --out")
     for seed in range(seeds):
-        check_directory(out / f"seed-{seed}", dataclasses.asdict(replace(config, seed=seed)), "training run")
+        wanted = dataclasses.asdict(replace(config, seed=seed))
+        check_directory(out / f"seed-{seed}", wanted, "training run", dataclasses.asdict(TrainConfig()))
 
 
 Notes = Callable[[int, str], None]
@@ -168,12 +203,19 @@ def run_training(config: TrainConfig, out: Path, progress: Notes | None = None) 
             max_new_tokens=config.slow.max_new_tokens,
         )
     slow, fast, every = config.learners()  # a reflector that is not there is found here
-    claim_directory(out, dataclasses.asdict(config), environment(config.seed, config.device), "training run")
+    if isinstance(slow, SDFT):
+        for task in tasks:
+            slow.check(policy, config.context, task)
+    record = environment(config.seed, config.device)
+    claim_directory(out, dataclasses.asdict(config), record, "training run", dataclasses.asdict(TrainConfig()))
     base = Policy.of(copy.deepcopy(policy.model).requires_grad_(False), policy.tokenizer)
     optimizer = torch.optim.AdamW(policy.model.parameters(), lr=config.lr, weight_decay=0.0)
     rng = np.random.default_rng(config.seed)
+    weights = Weights(policy, base, optimizer, config.clip)
+    if isinstance(slow, SDFT | OAPL):
+        weights = ShadowedWeights.start(weights)
     state: FastSlowState[Weights, Population] = FastSlowState(
-        Weights(policy, base, optimizer), Population(("" if config.method == "distill" else config.context,))
+        weights, Population(("" if config.method == "distill" else config.context,))
     )
     rows: list[dict[str, Any]] = []
     rounds: list[dict[str, Any]] = []
@@ -229,11 +271,17 @@ def _write_rows(out: Path, rows: list[dict[str, Any]], rounds: list[dict[str, An
 
 
 def _measure(probes: list[Probe], state: FastSlowState[Weights, Population]) -> dict[str, Any]:
-    """The probe of the present task, and the reward on every other task of the sequence."""
+    """The probe of the present task, and the reward on every other task of the sequence.
+
+    ``_task{k}`` in the contexts in use, ``_task{k}_own_context`` in the context kept from that task, where there is one.
+    """
     row = probes[state.task].measure(state.weights.policy, state.context)
+    archive = dict(state.context.archive)
     for k, probe in enumerate(probes):
         if k != state.task:
             row |= probe.reward(state.weights.policy, state.context.prompts, f"_task{k}")
+            if probe.task.name in archive:
+                row |= probe.reward(state.weights.policy, (archive[probe.task.name],), f"_task{k}_own_context")
     return row
 
 
@@ -269,7 +317,7 @@ def _save(
     rng: np.random.Generator,
 ) -> None:
     tensors, rest = pack_optimizer(state.weights.optimizer, "optimizer")
-    meta = {
+    meta: dict[str, Any] = {
         "counters": {name: getattr(state, name) for name in _COUNTERS},
         "generator": rng.bit_generator.state,
         "optimizer": rest,
@@ -278,7 +326,16 @@ def _save(
         "rows": rows,
         "spent": spent,
     }
-    write_checkpoint(path, {**weights_of(state.weights.policy.model), **tensors}, meta)
+    tensors |= weights_of(state.weights.policy.model)
+    if isinstance(state.weights, ShadowedWeights):
+        tensors |= {_shadow(name): tensor for name, tensor in weights_of(state.weights.shadow.model).items()}
+        meta["age"] = state.weights.age
+    write_checkpoint(path, tensors, meta)
+
+
+def _shadow(name: str) -> str:
+    """Name in a checkpoint of the shadow's copy of a weight."""
+    return f"shadow.{name}"
 
 
 _COUNTERS = ("step", "task", "step_in_task", "slow_samples", "fast_samples")
@@ -288,11 +345,16 @@ def _load(
     path: Path, fresh: FastSlowState[Weights, Population], rng: np.random.Generator
 ) -> tuple[FastSlowState[Weights, Population], list[dict[str, Any]], list[dict[str, Any]], dict[str, float]]:
     tensors, meta = read_checkpoint(path)
-    put_weights(fresh.weights.policy.model, tensors, path)
+    weights = fresh.weights
+    put_weights(weights.policy.model, tensors, path)
+    if isinstance(weights, ShadowedWeights):
+        own = {name: tensors[_shadow(name)] for name in weights_of(weights.shadow.model) if _shadow(name) in tensors}
+        put_weights(weights.shadow.model, own, path)
+        weights = replace(weights, age=meta["age"])
     try:
-        unpack_optimizer(fresh.weights.optimizer, "optimizer", tensors, meta["optimizer"])
+        unpack_optimizer(weights.optimizer, "optimizer", tensors, meta["optimizer"])
     except ValueError as error:
         raise InputError(f"{path} has an optimizer of another model: {error}") from error
     rng.bit_generator.state = meta["generator"]
-    state = replace(fresh, context=Population.from_dict(meta["population"]), **meta["counters"])
+    state = replace(fresh, weights=weights, context=Population.from_dict(meta["population"]), **meta["counters"])
     return state, meta["rows"], meta["rounds"], meta["spent"]

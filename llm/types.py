@@ -79,8 +79,11 @@ class Population:
     scores: tuple[float, ...] = ()
     lineage: tuple[tuple[str, str], ...] = ()
     """``(context, the one it was written from)``"""
+    archive: tuple[tuple[str, str], ...] = ()
+    """``(task, best context of the last round on it)``, in the order in which tasks were met: what a run keeps of tasks it left"""
 
     @classmethod
     def from_dict(cls, held: Mapping[str, Any]) -> Population:
-        """From what JSON made of `dataclasses.asdict`."""
-        return cls(tuple(held["prompts"]), tuple(held["scores"]), tuple((a, b) for a, b in held["lineage"]))
+        """From what JSON made of `dataclasses.asdict`; records from before there was an archive have none."""
+        lineage, archive = (tuple((a, b) for a, b in held.get(name, ())) for name in ("lineage", "archive"))
+        return cls(tuple(held["prompts"]), tuple(held["scores"]), lineage, archive)

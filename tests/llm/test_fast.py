@@ -7,11 +7,12 @@ front that is kept is computed again in plain Python; what was drawn is counted 
 from __future__ import annotations
 
 import copy
+import json
 import random
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -368,6 +369,52 @@ def test_the_lineage_of_what_is_kept_is_carried_on(weights: Weights, rng: np.ran
     after, _ = evolution("mirror").step(weights, population, TASK, rng)
     assert dict(after.lineage)["reverse"] == "rotate"
     assert {child for child, _ in after.lineage} <= set(after.prompts)
+
+
+# --- tasks that come back ---------------------------------------------------------------------------------------------
+
+
+def test_the_best_context_of_every_task_is_kept(weights: Weights, rng: np.random.Generator) -> None:
+    """Over a switch: the archive has the best context of the last round on each task, the population that of the present one."""
+    first, _ = evolution("reverse").step(weights, Population(), TASK, rng)
+    assert first.archive == ((TASK.name, "reverse"),)
+    other = RuleTask("strings", ("mirror",), size=3)
+    second, _ = evolution("mirror").step(weights, first, other, rng)
+    third, _ = evolution("next").step(weights, second, other, rng)
+    assert third.prompts[0] == "mirror"
+    assert dict(third.archive) == {TASK.name: "reverse", other.name: "mirror"}
+    assert [name for name, _ in third.archive] == [TASK.name, other.name]
+
+
+def test_a_task_that_comes_back_finds_its_context_again(
+    weights: Weights, record: Record, rng: np.random.Generator
+) -> None:
+    """It is scored again with the population, on the weights as they are, and needs no reflection to be found."""
+    away = Population(("mirror",), (1.0,), (), ((TASK.name, "reverse"), ("strings@3:mirror", "mirror")))
+    evolve = evolution("next")
+    back, info = evolve.step(weights, away, TASK, rng)
+    assert back.prompts[0] == "reverse"
+    assert back.scores[0] > 0.7
+    assert {c for c, uid in record.encoded if uid in record.validation[-1]} >= {"mirror", "reverse"}
+    assert info.samples == record.drawn
+    assert dict(back.archive)[TASK.name] == "reverse"
+
+
+def test_an_archived_context_that_lost_its_worth_is_not_kept(weights: Weights, rng: np.random.Generator) -> None:
+    """Archived scores are not remembered: what does not work on these weights makes place."""
+    away = Population(("reverse",), (1.0,), (), ((TASK.name, "mirror next"),))
+    back, _ = evolution("next").step(weights, away, TASK, rng)
+    assert back.prompts == ("reverse",)
+    assert back.archive == ((TASK.name, "reverse"),)
+
+
+def test_a_population_is_read_back_from_json() -> None:
+    """With its archive; records from before there was one have none."""
+    population = Population(("next", ""), (0.5, 0.25), (("next", ""),), (("strings:reverse", "reverse"),))
+    held = json.loads(json.dumps(asdict(population)))
+    assert Population.from_dict(held) == population
+    del held["archive"]
+    assert Population.from_dict(held) == replace(population, archive=())
 
 
 # --- determinism -----------------------------------------------------------------------------------------------------

@@ -521,7 +521,7 @@ def test_weights_that_are_not_numbers(make_policy: MakePolicy, learner: PolicyGr
     before = {name: torch.nan_to_num(p, nan=99.0) for name, p in state(policy).items()}
     weights = Weights(policy, make_policy(), AdamW(policy.model.parameters(), lr=0.1))
     task = RuleTask("strings", ("next",), "share", size=3)
-    with pytest.raises(Diverged, match=r"strings:next/share, problems [A-H]{3}"):
+    with pytest.raises(Diverged, match=r"strings@3:next/share, problems [A-H]{3}"):
         learner.step(weights, EMPTY, task, rng(13))
     after = {name: torch.nan_to_num(p, nan=99.0) for name, p in state(policy).items()}
     assert all(torch.equal(after[name], before[name]) for name in before)

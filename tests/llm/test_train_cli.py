@@ -11,17 +11,19 @@ import math
 import shlex
 import statistics
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import tyro
 from transformers import PreTrainedModel
 
 import fstsim.llm.train_run as train_run
 from fstsim.__main__ import main
+from fstsim.cli_models import Train
 from fstsim.console import prompts_table, show, training_table
 from fstsim.llm.policy import Policy
 from fstsim.llm.probes import ProbeConfig, relearn_steps
@@ -151,6 +153,25 @@ MISTAKES = {
     "train --method gepa --problems 8": "--problems says nothing about method gepa",
     "train --method gepa --slow-steps-per-round 2": "--slow-steps-per-round says nothing about method gepa",
     "train --method fst --replay 0.5": "--replay says nothing about method fst",
+    "train --method sdft --anchor 2": "anchor must lie in [0, 1], got 2.0",
+    "train --method sdft --ema-rate nan": "ema_rate must lie in [0, 1]",
+    "train --method sdft --demonstration answer": "examples",
+    "train --method sdft --rollouts 4": "--rollouts says nothing about method sdft",
+    "train --method sdft --alpha 0.5": "--alpha says nothing about method sdft",
+    f"train --method sdft {QUICK.replace('--rollouts 2', '')} --task digits:unnamed": "has a rule that no word describes",
+    "train --method ttt --rollouts 2": "budget must be positive and below log(rollouts) = 0.693",
+    "train --method ttt --budget 0": "budget must be positive",
+    "train --method ttt --inverse-temperature -1": "inverse_temperature must be positive and finite",
+    "train --method ttt --inverse-temperature 1 --budget 0.5": "give one of them",
+    "train --method ttt --leash-reward -1": "leashes must be nonnegative",
+    "train --method ttt --updates 2": "--updates says nothing about method ttt",
+    "train --method oapl --tau 0": "tau must be positive and finite",
+    "train --method oapl --period 0": "period must be at least 1",
+    "train --method oapl --ema-rate 0.1": "--ema-rate says nothing about method oapl",
+    "train --method mixture --alpha -0.1": "alpha must lie in [0, 1]",
+    "train --method mixture --smoothing 0": "smoothing must lie above 0 and below 1",
+    "train --method mixture --anchor 0.5": "--anchor says nothing about method mixture",
+    "train --tau 0.5": "--tau says nothing about method rl",
     "train --method fst --base-url http://localhost:1/v1": "need --reflector openai or local",
     "train --method fst --reflector-model m": "need --reflector openai or local",
     "train --method fst --reflector openai": "base-url must start with http:// or https://",
@@ -309,23 +330,27 @@ def test_the_trained_model_is_a_model(place: Path) -> None:
     assert start["kl_to_base"] == start["drift"] == 0.0
 
 
-@pytest.mark.parametrize("method", ["sft", "fst", "gepa"])
+@pytest.mark.parametrize("method", ["sft", "fst", "gepa", "sdft", "ttt", "oapl", "mixture"])
 def test_every_method_ends_the_same_way(method: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = {
         "sft": "--problems 4 --replay 0.5",
         "fst": "--problems 2 --rollouts 2 --contexts 2 --fast-budget 50 --slow-steps-per-round 2",
         "gepa": "--contexts 2 --fast-budget 50",
+        "sdft": "--problems 4 --anchor 0.5 --ema-rate 0.1",
+        "ttt": "--problems 2 --rollouts 3 --leash-reward 0.1",
+        "oapl": "--problems 2 --rollouts 2 --period 1",
+        "mixture": "--problems 4 --alpha 0.5",
     }[method]
     command = f"train --preset smoke --model models/tiny --steps 2 --seeds 1 --method {method} {flags} --out run"
     assert main(shlex.split(command)) == 0
     said = capsys.readouterr().out
     assert_fits(said)
     assert (place / "run" / "picture.png").read_bytes().startswith(PNG)
-    assert (place / "run" / "seed-0" / "prompts.jsonl").exists() == (method != "sft")
-    assert ("fast_rollouts" in said) == (method != "sft")
+    assert (place / "run" / "seed-0" / "prompts.jsonl").exists() == (method in ("fst", "gepa"))
+    assert ("fast_rollouts" in said) == (method in ("fst", "gepa"))
     code = main(["prompts", "run/seed-0"])
     shown = capsys.readouterr()
-    if method == "sft":
+    if method not in ("fst", "gepa"):
         assert code == 2
         assert "fst and gepa runs have them" in shown.err
     else:
@@ -356,6 +381,49 @@ def test_flags_reach_the_configuration(place: Path) -> None:
     assert slow.items() <= config["slow"].items()
     assert {"contexts": 2, "budget": 60, "max_new_tokens": 6}.items() <= config["fast"].items()
     assert {"every": 7, "problems": 6, "max_new_tokens": 6}.items() <= config["probe"].items()
+
+
+@pytest.mark.parametrize(
+    ("method", "flags", "wanted"),
+    [
+        (
+            "sdft",
+            "--demonstration examples --ema-rate 0.2 --anchor 0.5 --anchor-sees demonstration --direction forward",
+            {
+                "demonstration": "examples",
+                "ema_rate": 0.2,
+                "anchor": 0.5,
+                "anchor_sees": "demonstration",
+                "direction": "forward",
+            },
+        ),
+        (
+            "ttt",
+            "--rollouts 5 --budget 0.4 --normaliser group --leash-reward 0.1 --leash-loss 0.2",
+            {"rollouts": 5, "budget": 0.4, "normaliser": "group", "leash_reward": 0.1, "leash_loss": 0.2},
+        ),
+        ("ttt", "--inverse-temperature 2 --rollouts 2", {"inverse_temperature": 2.0, "rollouts": 2}),
+        (
+            "oapl",
+            "--rollouts 5 --tau 0.3 --period 4 --anchor 0.9",
+            {"rollouts": 5, "tau": 0.3, "period": 4, "anchor": 0.9},
+        ),
+        (
+            "mixture",
+            "--alpha 0.4 --smoothing 0.1 --direction forward",
+            {"alpha": 0.4, "smoothing": 0.1, "direction": "forward"},
+        ),
+    ],
+)
+def test_flags_reach_the_learner(method: str, flags: str, wanted: dict[str, Any]) -> None:
+    """The method's own settings, and nobody else's."""
+    command = tyro.cli(Train, args=shlex.split(f"--method {method} --problems 3 --max-new-tokens 6 {flags}"))
+    config, preset = command._config(), train_run.PRESETS["small"]
+    assert {**wanted, "problems": 3, "max_new_tokens": 6}.items() <= asdict(getattr(config, method)).items()
+    assert config.method == method
+    assert config.slow == replace(preset.slow, max_new_tokens=6)
+    for other in {"sdft", "ttt", "oapl", "mixture", "demonstrations"} - {method}:
+        assert getattr(config, other) == getattr(preset, other)
 
 
 # --- picture and tables ----------------------------------------------------------------------------------------------

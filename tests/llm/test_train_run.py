@@ -29,16 +29,21 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import fstsim.llm.sdft as sdft_module
 import fstsim.llm.train_run as module
 from fstsim.__main__ import main
 from fstsim.errors import InputError
 from fstsim.llm.checkpoint import read_checkpoint
 from fstsim.llm.corpus import collate, problem_line, reflection_line
+from fstsim.llm.discover import TTTDiscover
 from fstsim.llm.families import STRINGS
 from fstsim.llm.fast import PolicyAdapter, PromptEvolution
+from fstsim.llm.mixture import MixtureDistillation
+from fstsim.llm.oapl import OAPL
 from fstsim.llm.policy import Policy
 from fstsim.llm.probes import Probe, ProbeConfig, relearn_steps
 from fstsim.llm.reflection import SelfReflection
+from fstsim.llm.sdft import SDFT
 from fstsim.llm.slow import Diverged, PolicyGradient, SupervisedFineTuning, Weights
 from fstsim.llm.train_run import TrainConfig, relearn_task, run_training
 from fstsim.llm.types import Population
@@ -47,7 +52,7 @@ from fstsim.records import plain, read_json, read_rows, row_line
 
 MakePolicy = Callable[..., Policy]
 
-METHODS = ("rl", "sft", "fst", "gepa")
+METHODS = ("rl", "sft", "fst", "gepa", "sdft", "ttt", "oapl", "mixture")
 STEPS = 5
 
 
@@ -89,6 +94,10 @@ def tiny(method: str, model: str, **changes: Any) -> TrainConfig:
             lr=3e-3,
             slow=PolicyGradient(problems=3, rollouts=4, max_new_tokens=6),
             demonstrations=SupervisedFineTuning(problems=4, replay=0.25),
+            sdft=SDFT(problems=4, demonstration="examples", ema_rate=0.3, anchor=0.7, max_new_tokens=6),
+            ttt=TTTDiscover(problems=3, rollouts=4, leash_reward=0.01, max_new_tokens=6),
+            oapl=OAPL(problems=3, rollouts=4, period=3, anchor=0.9, max_new_tokens=6),
+            mixture=MixtureDistillation(problems=4, max_new_tokens=6),
             fast=PromptEvolution(contexts=2, budget=24, validation=4, shown=4, max_new_tokens=6),
             slow_steps_per_round=2,
             probe=ProbeConfig(every=4, problems=3, exam=1, max_new_tokens=6),
@@ -163,7 +172,17 @@ Whole = Callable[[str], Path]
 
 
 @pytest.mark.parametrize(
-    ("method", "stops"), [("rl", range(1, STEPS + 1)), ("sft", [3]), ("fst", range(1, STEPS + 1)), ("gepa", [3, STEPS])]
+    ("method", "stops"),
+    [
+        ("rl", range(1, STEPS + 1)),
+        ("sft", [3]),
+        ("fst", range(1, STEPS + 1)),
+        ("gepa", [3, STEPS]),
+        ("sdft", range(1, STEPS + 1)),
+        ("ttt", [3]),
+        ("oapl", range(1, STEPS + 1)),
+        ("mixture", [2]),
+    ],
 )
 def test_stopped_after_steps(method: str, stops: Sequence[int], model: str, whole: Whole, tmp_path: Path) -> None:
     """Ctrl-C after step 1, again after step 2, and so on to the last: each time it goes on from the last measurement."""
@@ -441,10 +460,11 @@ def test_rows_are_complete(method: str, model: str, whole: Whole) -> None:
     for row in rows:
         assert (measured <= row.keys()) == (row["step"] in (0, 1, 2, 4, 5))
         assert ("relearn" in row) == (row["step"] in (0, STEPS))
-        assert all(row[name] is not None for name in row if not name.startswith("train_entropy"))
+        # means over what may not be there: tokens of groups with signal
+        maybe = ("train_entropy", "inverse_temperature", "greedy_share")
+        assert all(row[name] is not None for name in row if not name.startswith(maybe))
         if row["step"]:
-            slow = {"rl": "train_reward", "fst": "train_reward", "sft": "loss", "gepa": "step"}[method]
-            assert slow in row
+            assert {"gepa": "step", "sft": "loss", "sdft": "loss", "mixture": "loss"}.get(method, "train_reward") in row
             rounds = {"fst": (1, 3, 5), "gepa": tuple(range(1, STEPS + 1))}.get(method, ())
             assert ("fast_rollouts" in row) == (row["step"] in rounds)
     assert rows[0]["kl_to_base"] == rows[0]["kl_from_base"] == rows[0]["drift"] == 0.0
@@ -459,9 +479,10 @@ def test_rows_are_complete(method: str, model: str, whole: Whole) -> None:
 def test_samples_are_the_rollouts_of_both_channels(
     method: str, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Counted at the policy itself: everything drawn but for the probes' own samples and the one check of the context."""
-    drawn, probed = 0, 0
-    sample, sampled = Policy.sample, Probe._sampled
+    """Counted at the policy itself: everything drawn but for the probes' own samples, the checks of the contexts, and the
+    worked examples that the base reads for SDFT, which are demonstrations and no rollouts."""
+    drawn, probed, shown = 0, 0, 0
+    sample, sampled, read = Policy.sample, Probe._sampled, sdft_module.read_examples
 
     def counted(*args: Any, **kwargs: Any) -> Any:
         nonlocal drawn
@@ -475,13 +496,19 @@ def test_samples_are_the_rollouts_of_both_channels(
         probed += len(found)
         return found
 
+    def counted_examples(policy: Policy, task: Any, count: int, rng: Any) -> list[str]:
+        nonlocal shown
+        shown += count
+        return read(policy, task, count, rng)
+
     monkeypatch.setattr(Policy, "sample", counted)
     monkeypatch.setattr(Probe, "_sampled", counted_probe)
+    monkeypatch.setattr(sdft_module, "read_examples", counted_examples)
     rows = run_training(tiny(method, model), tmp_path / "run")
-    checks = 1
-    assert rows[-1]["samples"] == drawn - probed - checks
+    checks = 2 if method == "sdft" else 1
+    assert rows[-1]["samples"] == drawn - probed - shown - checks
     fast = [row.get("fast_rollouts", 0) for row in rows]
-    slow = {"rl": 12, "fst": 12, "sft": 0, "gepa": 0}[method]
+    slow = {"rl": 12, "fst": 12, "sft": 0, "gepa": 0, "sdft": 4, "ttt": 12, "oapl": 12, "mixture": 4}[method]
     assert [row["samples"] for row in rows] == [slow * k + sum(fast[: k + 1]) for k in range(STEPS + 1)]
     assert (sum(fast) > 0) == (method in ("fst", "gepa"))
 
@@ -644,7 +671,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     monkeypatch.setattr(Weights, "apply", poisoned)
 
 
-@pytest.mark.parametrize("method", ["sft", "rl"])
+@pytest.mark.parametrize("method", ["sft", "rl", "sdft", "oapl"])
 def test_weights_that_are_not_numbers(
     method: str, model: str, whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -663,13 +690,42 @@ def test_weights_that_are_not_numbers(
     assert_same_run(out, whole(method))
 
 
+# --- weights that move beside the policy -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["sdft", "oapl"])
+def test_the_shadow_is_in_the_checkpoint(method: str, model: str, whole: Whole) -> None:
+    """Every weight once more, neither the start's nor the policy's, and the number of steps."""
+    tensors, meta = read_checkpoint(whole(method) / "checkpoint.safetensors")
+    assert meta["age"] == STEPS
+    own = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
+    shadow = {name.removeprefix("shadow.model."): t for name, t in tensors.items() if name.startswith("shadow.")}
+    assert own.keys() == shadow.keys()
+    assert not any(torch.equal(own[name], shadow[name]) for name in own)
+    before = dict(Policy.load(model).model.named_parameters())
+    assert not any(torch.equal(before[name], shadow[name]) for name in own)
+    others, other_meta = read_checkpoint(whole("rl") / "checkpoint.safetensors")
+    assert not any(name.startswith("shadow.") for name in others)
+    assert "age" not in other_meta
+
+
+def test_demonstrations_that_cannot_be_shown_are_found_before_anything_is_written(model: str, tmp_path: Path) -> None:
+    for changes, says in [
+        ({"tasks": ("strings:next", "strings:unnamed")}, "strings:unnamed has a rule that no word describes"),
+        ({"context": " ".join(["next"] * 64)}, "do not fit the model's 80 positions"),
+    ]:
+        with pytest.raises(InputError, match=says):
+            run_training(replace(tiny("sdft", model), **changes), tmp_path / "run")  # type: ignore[arg-type]
+        assert not (tmp_path / "run").exists()
+
+
 # --- settings --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"method": "rlhf"}, "allowed: rl, sft, fst, gepa"),
+        ({"method": "rlhf"}, "allowed: rl, sft, fst, gepa, distill, sdft, ttt, oapl, mixture"),
         ({"steps": 0}, "steps must be at least 1"),
         ({"lr": 0.0}, "lr must be positive"),
         ({"lr": math.nan}, "lr must be positive"),
@@ -693,3 +749,16 @@ def test_a_context_that_does_not_fit_is_found_before_anything_is_written(model: 
     with pytest.raises(InputError, match="do not fit the model's 80 positions"):
         run_training(tiny("rl", model, context=long, tasks=("strings:next", "star_graph:up")), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_recorded_before_a_setting_existed_is_still_that_run(tmp_path: Path) -> None:
+    """The settings that it lacks count as their defaults, nested ones too; a changed one is still refused."""
+    config = TrainConfig(steps=1, slow=PolicyGradient(problems=2), probe=ProbeConfig(problems=2, exam=1))
+    rows = run_training(config, tmp_path)
+    place = tmp_path / "config.json"
+    held = json.loads(place.read_text())
+    del held["clip"], held["slow"]["ratio_cap"], held["sdft"]
+    place.write_text(json.dumps(held))
+    assert run_training(config, tmp_path) == rows
+    with pytest.raises(InputError, match=r"clip 1\.0, not 2\.0"):
+        run_training(dataclasses.replace(config, clip=2.0), tmp_path)
