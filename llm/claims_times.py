@@ -8,27 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 from scipy.special import logit
 
-from fstsim.llm.claims import Chapter, Claim, Records, curve, steps_to
+from fstsim.llm.claims import Chapter, Claim, Records, Rows, curve, steps_to
 from fstsim.llm.claims_equilibria import PROBLEMS, TASK
 from fstsim.llm.experiments import Planned, Scale
 from fstsim.llm.policy import Policy
-from fstsim.llm.predictions import (
-    Array,
-    BaseMasses,
-    Prediction,
-    forgetting_curves,
-    initial_clock,
-    measure_base,
-    shared_escape_time,
-)
+from fstsim.llm.predictions import Array, BaseMasses, Prediction, measure_base, old_token_masses, shared_escape_time
 from fstsim.llm.probes import ProbeConfig
+from fstsim.llm.response import adam_direction, old_mass_response, response_forgetting
 from fstsim.llm.slow import PolicyGradient, SupervisedFineTuning
 from fstsim.llm.train_run import TrainConfig
 from fstsim.llm.world import parse_task
+from fstsim.theory import sequence_clock, sequence_forgetting
+from fstsim.theory.sequences import SequenceLaw
 
 CURVES = {"smoke": {"sft-new-only": TASK}, "small": {"sft-new-only": TASK, "sft-new-strings": "strings:rotate"}}
 ESCAPES = {
@@ -41,6 +37,21 @@ DRIFTS = (4, 8, 12)
 AGAIN = "digits:negate"
 GROUP = 8
 LEVEL = 0.5
+LAWS = {
+    "logit": "mass-forgetting",
+    "fisher": "mass-forgetting-geometry",
+    "adam": "adam-clock",
+    "logit-tokens": "sequence-logit",
+    "adam-tokens": "sequence-adam",
+    "logit-rest": "mass-forgetting",
+    "fisher-rest": "mass-forgetting-geometry",
+    "adam-rest": "adam-clock",
+}
+"""Statement of each clock of supervised fine-tuning. ``-tokens``: every token of the old answer is a decision of its own (on the
+clock of Fisher and Rao that only changes the unit of time). ``-rest``: all that is not new counts as the old mode, as in a
+mixture of two, where the model has other behaviours besides copying."""
+DISTANCES = np.linspace(0.0, 8e-3, 81)
+"""Along Adam's direction, in units of the learning rate's: 8e-3 is 80 steps at 1e-4."""
 CLOCKS = {"group": "group-normalised-escape", "adam": "adam-clock"}
 """Statement of each clock for RL."""
 
@@ -49,7 +60,7 @@ def forgetting(scale: Scale, base: Policy) -> Chapter:
     """P1: the old mass under SFT on new data alone, by each clock that theory offers."""
     claims, runs = [], []
     for name, task in CURVES.get(scale, CURVES["small"]).items():
-        masses = measure_base(base, parse_task(task), PROBLEMS[scale])
+        tokens = old_token_masses(base, parse_task(task), PROBLEMS[scale])
         config = TrainConfig(
             method="sft",
             tasks=(task,),
@@ -59,8 +70,10 @@ def forgetting(scale: Scale, base: Policy) -> Chapter:
             probe=ProbeConfig(every=2, problems=PROBLEMS[scale], exam=16),
         )
         runs.append(Planned(name, config))
-        laws = {"logit": "mass-forgetting", "fisher": "mass-forgetting-geometry"}
-        claims += [_curve_claim(name, law, slug, masses) for law, slug in laws.items()]
+        new = measure_base(base, parse_task(task), PROBLEMS[scale]).new
+        shapes = {"": tokens.prod(-1, keepdims=True), "tokens": tokens, "rest": 1.0 - new[:, None]}
+        claims += [_curve_claim(name, law, slug, shapes[law.partition("-")[2]]) for law, slug in LAWS.items()]
+        claims.append(_response_claim(name, task, config.demonstrations, PROBLEMS[scale]))
     return Chapter(tuple(claims), tuple(runs))
 
 
@@ -73,32 +86,86 @@ def calibration_step(steps: Array, mass: Array) -> tuple[int, int] | None:
     return (int(below[0]), int(later[0])) if len(later) else None
 
 
-def _curve_claim(name: str, law: str, slug: str, base: BaseMasses) -> Claim:
-    old = base.old[~base.same]
+def _old_mass(rows: Rows) -> tuple[Array, Array]:
+    return curve(rows, "old_mass")
+
+
+def _rest(rows: Rows) -> tuple[Array, Array]:
+    """Mass of all that is not the new behaviour: the old mode, where everything is divided in two."""
+    steps, reward = curve(rows, "reward")
+    return steps, 1.0 - reward
+
+
+def _curve_claim(name: str, law: str, slug: str, tokens: Array) -> Claim:
+    what, read = ("the mass of all but the new", _rest) if law.endswith("-rest") else ("the old mass", _old_mass)
+    clipped = law.startswith("adam")
+    calibration = f"the step at which {what} is first below 0.8 of its start"
+    if clipped:
+        calibration += ", and the norm of the first gradient (it is clipped at 1)"
     blank = Prediction(
-        f"{name}-{law}", slug, f"log of the old mass at three times the calibration step, {law} clock ({name})",
-        np.nan, np.nan, np.nan, 1.5, "the step at which the old mass is first below 0.8 of its start",
+        f"{name}-{law}", slug, f"log of {what} at three times the calibration step, {law} clock ({name})",
+        np.nan, np.nan, np.nan, 1.5, calibration,
     )  # fmt: skip
+    kind = cast("SequenceLaw", law.split("-", maxsplit=1)[0])
 
     def calibrated(records: Records) -> Prediction:
         values = []
         for rows in records.rows(name):
-            steps, mass = curve(rows, "old_mass")
-            if (at := calibration_step(steps, mass)) is not None:
-                clock = initial_clock(old, float(mass[at[0]]), float(steps[at[0]]), law)
-                values.append(float(np.log(forgetting_curves(old, clock, steps[at[1] : at[1] + 1])[law][0])))
+            steps, mass = read(rows)
+            if (at := calibration_step(steps, mass)) is None:
+                continue
+            clip = min(1.0, 1.0 / next(row["grad_norm"] for row in rows if "grad_norm" in row)) if clipped else 1.0
+            # shares of the start: what is no decision between the two behaviours drops out
+            start = float(tokens.prod(-1).mean())
+            after = start * float(mass[at[0]] / mass[0])
+            clock = sequence_clock(tokens, float(steps[at[0]]), after, kind, clip=clip)
+            later = sequence_forgetting(tokens, steps[at[1]], kind, clock=clock, clip=clip).mean()
+            values.append(float(np.log(later / start * mass[0])))
         value = float(np.mean(values)) if values else np.nan
         return replace(blank, value=value, low=value - 0.3, high=value + 0.3)
+
+    return Claim(blank, (name,), _log_mass_later(name, read), calibrated)
+
+
+def _response_claim(name: str, task: str, demonstrations: SupervisedFineTuning, problems: int) -> Claim:
+    """Distance by Adam's clock; what a distance does to the old mass is measured along Adam's direction from the base."""
+    rule = parse_task(task)
+    blank = Prediction(
+        f"{name}-response", "adam-clock",
+        f"log of the old mass at three times the calibration step, the base's response along Adam's direction ({name})",
+        np.nan, np.nan, np.nan, 1.5, "the step at which the old mass is first below 0.8 of its start",
+    )  # fmt: skip
+
+    def calibrated(records: Records) -> Prediction:
+        direction = adam_direction(records.base, rule, demonstrations)
+        masses = old_mass_response(records.base, rule, problems, direction, DISTANCES)
+        values = []
+        for rows in records.rows(name):
+            steps, mass = curve(rows, "old_mass")
+            if (at := calibration_step(steps, mass)) is None:
+                continue
+            start = float(masses[0].mean())
+            after = start * float(mass[at[0]] / mass[0])
+            later = response_forgetting(DISTANCES, masses, float(steps[at[0]]), after, steps[at[1]])
+            values.append(float(np.log(later / start * mass[0])))
+        value = float(np.nanmean(values)) if values else np.nan
+        return replace(blank, value=value, low=value - 0.6, high=value + 0.6)
+
+    return Claim(blank, (name,), _log_mass_later(name, _old_mass), calibrated)
+
+
+def _log_mass_later(name: str, read: Callable[[Rows], tuple[Array, Array]]) -> Callable[[Records], list[float]]:
+    """Log of a mass at three times the calibration step, a number a seed."""
 
     def measured(records: Records) -> list[float]:
         found = []
         for rows in records.rows(name):
-            steps, mass = curve(rows, "old_mass")
+            steps, mass = read(rows)
             at = calibration_step(steps, mass)
             found.append(np.nan if at is None else float(np.log(max(mass[at[1]], 1e-30))))
         return found
 
-    return Claim(blank, (name,), measured, calibrated)
+    return measured
 
 
 def _escape(scale: Scale, task: str, **settings: object) -> TrainConfig:

@@ -75,24 +75,31 @@ class Exam:
         problems: int = 128,
         seed: int = 5,
         reflections: bool = True,
+        depth: int = 3,
     ) -> Exam:
-        """Fixed problems of the test split with one, two, three and no rules (the identity); reflections on fresh lists."""
+        """Fixed problems of the test split with no rules (the identity), one, two, ... ``depth``; reflections on fresh lists.
+
+        ``sizes`` are the symbols of a start list by family, one exam for each size that is to be asked; a family that is
+        not in it is not asked.
+        """
         parts = []
         for index, family in enumerate(FAMILIES.values()):
+            size = (sizes or SIZES).get(family.name)
+            if size is None:
+                continue
             rng = np.random.default_rng([seed, index])
-            size = (sizes or SIZES)[family.name]
 
             def encode(shown: str, written: str) -> tuple[list[int], list[int]]:
                 answer = tokenizer(written, add_special_tokens=False)["input_ids"]
                 return tokenizer(shown)["input_ids"], [*answer, tokenizer.eos_token_id]
 
-            for depth in (0, 1, 2, 3):
+            for count in range(depth + 1):
                 rows = []
                 for _ in range(problems):
                     problem, start = draw_problem(family, rng, "test", size)
-                    rules = some_rules(family, depth, rng)
+                    rules = some_rules(family, count, rng)
                     rows.append(encode(f"{' '.join(rules)} | {problem.text} =", " ".join(family.apply(rules, start))))
-                name = f"accuracy_{family.name}_{depth}" if depth else f"old_mass_{family.name}"
+                name = f"accuracy_{family.name}_{count}" if count else f"old_mass_{family.name}"
                 parts.append((name, Forced.of(rows, tokenizer.pad_token_id)))
             if not reflections:  # the longest lines: half of the cost
                 continue

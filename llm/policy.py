@@ -2,13 +2,19 @@
 
 Prompts are padded on the left. What several rollouts share is run once, in sampling and in scoring alike, and gradients
 flow through it: on a CPU every shared token (`tree`), on an accelerator the prompt of a group, whose key/value cache is
-repeated. Completions are never decoded and encoded again before scoring. Only safetensors are read, and no code from a model's repository is run.
+repeated, in fixed shapes that CUDA replays as graphs (`static_decode`). One uniform number decides each token, so that the same
+generator gives the same completions on every path. Completions are never decoded and encoded again before scoring.
+Only safetensors are read, and no code from a model's repository is run.
+
+Float32 products are IEEE on CUDA too: torch's default, which we leave alone, because with TF32 sampling and scoring would
+agree to three digits only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -19,9 +25,11 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from fstsim.errors import InputError
+from fstsim.llm.static_decode import Decoders, answer_seen, prompt_seen, takes_slots
 from fstsim.llm.tokenizer import vocabulary
-from fstsim.llm.tree import Frontier, draw, takes_trees, tree_logits
+from fstsim.llm.tree import Frontier, attention_mask, draw, takes_trees, tree_logits
 from fstsim.llm.types import Problem
+from fstsim.llm.world import SIZES
 
 SHIPPED = "base"
 """Name of the base model that comes with the package."""
@@ -78,6 +86,11 @@ class Policy:
     """run the prompt of a group once; without it every rollout is a row of its own"""
     tree: bool = False
     """share every common token, not prompts alone: what pays on a CPU"""
+    static: bool = False
+    """sample in fixed shapes, as CUDA graphs there: what pays on a GPU; goes before ``tree``"""
+    bfloat16: bool = False
+    """run activations in bfloat16; weights stay as they are, and log-probabilities of rollouts are those of the scoring pass"""
+    _decoders: Decoders = field(init=False, repr=False, compare=False, default_factory=Decoders)
 
     @classmethod
     def load(cls, name: str = SHIPPED, device: str = "cpu", dtype: str = "float32") -> Policy:
@@ -131,12 +144,18 @@ class Policy:
             template = "world" if set(vocabulary()) <= set(tokenizer.get_vocab()) else "plain"
         sharing = _can_share(model)
         tree = sharing and model.device.type == "cpu" and takes_trees(model)
-        return cls(model, tokenizer, template, tuple([ends] if isinstance(ends, int) else ends), sharing, tree)
+        static = sharing and model.device.type == "cuda" and takes_slots(model)
+        return cls(model, tokenizer, template, tuple([ends] if isinstance(ends, int) else ends), sharing, tree, static)
 
     @property
     def device(self) -> torch.device:
         """Where the model is."""
         return next(self.model.parameters()).device
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """Symbols of a start list, by family, in the world that the model was trained on (the largest); of others, `SIZES`."""
+        return getattr(self.model.config, "world_sizes", None) or SIZES
 
     def encode(self, context: str, problem: Problem) -> list[int]:
         """Tokens of the prompt: the context, then the problem."""
@@ -212,13 +231,62 @@ class Policy:
         was_training = self.model.training
         self.model.eval()
         tokens, mask = self._pad(prompts)
-        if self.share_prompts and self.tree:
-            sampled = self._sample_tree(tokens, mask, repeats, generator, max_new_tokens, temperature)
-            self.model.train(was_training)
-            return sampled
-        counts = torch.as_tensor([repeats] * len(prompts) if isinstance(repeats, int) else list(repeats))
-        prompt_of = torch.repeat_interleave(torch.arange(len(prompts)), counts).to(self.device)
+        if self.share_prompts and self.static:
+            path = self._sample_static
+        elif self.share_prompts and self.tree:
+            path = self._sample_tree
+        else:
+            path = self._sample_rows
+        with self._precision():
+            sampled = path(tokens, mask, repeats, generator, max_new_tokens, temperature)
+        if self.bfloat16:  # so that the learner's ratio is 1 before its first update, as it is in float32
+            sampled = replace(sampled, logprobs=self.logprobs(sampled))
+        self.model.train(was_training)
+        return sampled
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        if not self.bfloat16:
+            return nullcontext()
+        # no cache of casted weights: a graph would keep the addresses of one step's copies
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, cache_enabled=False)
+
+    def _sample_static(
+        self,
+        tokens: torch.Tensor,
+        mask: torch.Tensor,
+        repeats: int | Sequence[int],
+        generator: torch.Generator,
+        max_new_tokens: int,
+        temperature: float,
+    ) -> Rollouts:
+        """The same as `sample` in fixed shapes; completions may have columns that no rollout reached."""
+        prompt_of = _owners(len(tokens), repeats).to(self.device)
+        wrote, kept, logps = self._decoders.sample(
+            self.model,
+            tokens,
+            mask,
+            prompt_of,
+            generator,
+            new=max_new_tokens,
+            temperature=temperature,
+            ends=self.end_tokens,
+            pad=self.tokenizer.pad_token_id or 0,
+        )
+        return Rollouts(tokens, mask, prompt_of, wrote, kept, logps, temperature or 1.0)
+
+    def _sample_rows(
+        self,
+        tokens: torch.Tensor,
+        mask: torch.Tensor,
+        repeats: int | Sequence[int],
+        generator: torch.Generator,
+        max_new_tokens: int,
+        temperature: float,
+    ) -> Rollouts:
+        """The same as `sample`, a row a rollout after the prompts, with a growing cache: works with every model."""
+        prompt_of = _owners(len(tokens), repeats).to(self.device)
         unpadded = bool(mask.all())
+        every = torch.arange(len(prompt_of), device=self.device)
         ends = torch.tensor(self.end_tokens, device=self.device)
         out = self._prompt_forward(tokens, mask, unpadded)
         cache, logits = _repeat(out.past_key_values, prompt_of), out.logits[:, -1][prompt_of]
@@ -227,7 +295,7 @@ class Policy:
         written, kept, logps = [], [], []
         for t in range(max_new_tokens):
             logp = torch.log_softmax(logits.float() / (temperature or 1.0), -1)
-            chosen = logp.argmax(-1) if temperature == 0.0 else _draw(logp, generator)
+            chosen = logp.argmax(-1) if temperature == 0.0 else draw(logp, every, generator)
             written.append(torch.where(alive, chosen, self.tokenizer.pad_token_id or 0))
             logps.append(torch.where(alive, logp.gather(-1, chosen[:, None])[:, 0], 0.0))
             kept.append(alive)
@@ -244,7 +312,6 @@ class Policy:
                 use_cache=True,
             )
             cache, logits = out.past_key_values, out.logits[:, -1]
-        self.model.train(was_training)
         return Rollouts(
             tokens,
             mask,
@@ -265,8 +332,7 @@ class Policy:
         temperature: float,
     ) -> Rollouts:
         """The same as `sample`, each prefix once however many rollouts have it."""
-        counts = torch.as_tensor([repeats] * len(tokens) if isinstance(repeats, int) else list(repeats))
-        prompt_of = torch.repeat_interleave(torch.arange(len(tokens)), counts)
+        prompt_of = _owners(len(tokens), repeats)
         ends, pad = torch.tensor(self.end_tokens), self.tokenizer.pad_token_id or 0
         frontier = Frontier(self.model, *_from_left(tokens, mask), width=_FRONTIER_ROW)
         node = frontier.node[prompt_of]
@@ -293,9 +359,12 @@ class Policy:
         )
 
     def _prompt_forward(self, tokens: torch.Tensor, mask: torch.Tensor, unpadded: bool) -> Any:
+        seen = None if unpadded else mask
+        if self.static:
+            seen = attention_mask(self.model, prompt_seen(mask))
         return self.model(
             tokens,
-            attention_mask=None if unpadded else mask,
+            attention_mask=seen,
             position_ids=(mask.long().cumsum(1) - 1).clamp(min=0),
             use_cache=True,
             logits_to_keep=1,
@@ -309,9 +378,13 @@ class Policy:
 
     def logits(self, rollouts: Rollouts) -> torch.Tensor:
         """Logits ``(B, T, V)``, float32, from which each token of the completions was (or would be) drawn, over temperature."""
-        r = rollouts
+        with self._precision():
+            return self._logits(rollouts)
+
+    def _logits(self, r: Rollouts) -> torch.Tensor:
         tokens, mask = r.completions, r.mask
-        unpadded = bool(r.prompt_mask.all())
+        # models that take any mask are given one: on an accelerator the question costs a synchronisation
+        unpadded = not self.static and bool(r.prompt_mask.all())
         length = r.prompt_mask.sum(1)
         if not self.share_prompts:
             whole = torch.cat((r.prompts[r.prompt_of], tokens), 1)
@@ -319,7 +392,7 @@ class Policy:
             places = (whole_mask.long().cumsum(1) - 1).clamp(min=0)
             out = self.model(whole, attention_mask=whole_mask, position_ids=places, use_cache=False)
             return out.logits[:, r.prompts.shape[1] - 1 : -1].float() / r.temperature
-        if self.tree:
+        if self.tree and not self.static:
             prompts, size = _from_left(r.prompts, r.prompt_mask)
             start, here = size[r.prompt_of][:, None], torch.arange(tokens.shape[1])
             room = tokens.new_zeros(len(r), tokens.shape[1] - 1)
@@ -332,7 +405,11 @@ class Policy:
             return first.float() / r.temperature
         places = length[r.prompt_of][:, None] + torch.arange(tokens.shape[1] - 1, device=tokens.device)
         # padding on the right needs no mask: no token of a completion comes after it
-        seen = None if unpadded else torch.cat((r.prompt_mask[r.prompt_of], torch.ones_like(mask[:, 1:])), 1)
+        seen: torch.Tensor | None
+        if self.static:
+            seen = attention_mask(self.model, answer_seen(r.prompt_mask[r.prompt_of], tokens.shape[1] - 1))
+        else:
+            seen = None if unpadded else torch.cat((r.prompt_mask[r.prompt_of], torch.ones_like(mask[:, 1:])), 1)
         rest = self.model(
             tokens[:, :-1],
             attention_mask=seen,
@@ -399,13 +476,13 @@ def _can_share(model: PreTrainedModel) -> bool:
     return all(kind == "full_attention" for kind in kinds)
 
 
+def _owners(prompts: int, repeats: int | Sequence[int]) -> torch.Tensor:
+    """The prompt of each completion, ``(B,)``, on the CPU."""
+    counts = torch.as_tensor([repeats] * prompts if isinstance(repeats, int) else list(repeats))
+    return torch.repeat_interleave(torch.arange(prompts), counts)
+
+
 def _repeat(cache: Any, rows: torch.Tensor) -> Any:
     """The cache of the prompts, once for every completion; differentiable."""
     cache.reorder_cache(rows)
     return cache
-
-
-def _draw(logp: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """One token a row by the Gumbel-max rule: no synchronisation, and the same on every batch layout."""
-    noise = torch.rand(logp.shape, generator=generator, device=logp.device, dtype=torch.float64)
-    return (logp.double() - (-noise.clamp(min=1e-300).log()).log()).argmax(-1)

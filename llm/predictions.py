@@ -27,7 +27,7 @@ from scipy.stats import t as student
 from fstsim.llm.policy import Policy
 from fstsim.llm.probes import answer_logprobs
 from fstsim.llm.world import RuleTask
-from fstsim.theory import dead_group_probability, mass_forgetting_separated
+from fstsim.theory import dead_group_probability
 from fstsim.theory.group_normalised import drift_at
 
 Array = NDArray[np.float64]
@@ -160,25 +160,23 @@ def predict_tilt(base: BaseMasses, temperature: float, margin: float = 0.04) -> 
     return found[0], found[1]
 
 
-def forgetting_curves(old: Array, clock: float, steps: Array) -> dict[str, Array]:
-    r"""Old mass under SFT on new data alone, averaged over problems, for the two clocks that theory offers.
+@torch.no_grad()
+def old_token_masses(policy: Policy, task: RuleTask, problems: int) -> Array:
+    """Probability of each token of the old answer, given those before it, on problems with two answers: ``(problems, L)``.
 
-    ``logit``: gradient flow on a logit, 1/t tail (`mass-forgetting`); ``fisher``: \(\beta_0 e^{-t}\) odds
-    (`mass-forgetting-geometry`), what a natural or normalised step would do. ``clock`` is time a step, from the first updates.
+    Tokens up to the first at which the answers differ, the end, and padding are no decisions between the two behaviours:
+    they are 1. Their product over a row is the mass of the old answer where the base is sure of what is shared.
     """
-    t = clock * steps
-    logits = np.array([mass_forgetting_separated(b, t) for b in old]).mean(0)
-    return {"logit": logits, "fisher": (old[:, None] * np.exp(-t)).mean(0)}
-
-
-def initial_clock(old: Array, after: float, step: float, law: str) -> float:
-    """Time a step, from the old mass at one early step: the one number that is taken from the run."""
-    low, high = 1e-8, 1e4
-    for _ in range(200):
-        middle = np.sqrt(low * high)
-        value = forgetting_curves(old, middle, np.array([step]))[law][0]
-        low, high = (middle, high) if value > after else (low, middle)
-    return float(np.sqrt(low * high))
+    held_out = [p for p in list(task.problems("test"))[:problems] if task.answer(p) != task.old_answer(p)]
+    tokens = [policy.encode_answer(task.old_answer(p)) for p in held_out]
+    forced = policy.forced([policy.encode("", p) for p in held_out], tokens)
+    masses = policy.logprobs(forced).double().exp().cpu().numpy()
+    for row, (problem, old) in enumerate(zip(held_out, tokens, strict=True)):
+        new = policy.encode_answer(task.answer(problem))
+        same = next((k for k, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), min(len(old), len(new)))
+        masses[row, :same] = 1.0
+        masses[row, len(old) - 1 :] = 1.0
+    return np.asarray(masses)
 
 
 def shared_escape_time(log_odds: Array, level: float, group: int) -> tuple[float, float]:

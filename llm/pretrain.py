@@ -2,15 +2,21 @@
 
 The recipe: a Qwen3-type decoder, loss on what is to be written only, Muon on the matrices and AdamW on embeddings and
 norms, warm-up and linear decay. Resumable: a checkpoint holds
-weights, optimizer state and step, and the data of a step are a function of seed and step.
+weights, optimizer state and step, and the data of a step are a function of seed and step. On CUDA attention is the fused
+kernel, the data of the next step are made while the device computes, and a step synchronises once.
+
+Preset medium has not been trained to its end yet: its sizes, memory and resuming are tested on a CPU, its learning rates
+are not. Nothing in this file has been run on a GPU.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import datetime
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -28,16 +34,19 @@ from fstsim.llm.checkpoint import (
     weights_of,
     write_checkpoint,
 )
-from fstsim.llm.corpus import CorpusConfig, training_batches
+from fstsim.llm.corpus import Batch, CorpusConfig, longest_line, training_batches
 from fstsim.llm.exam import Exam
 from fstsim.llm.families import FAMILIES
 from fstsim.llm.tokenizer import build_tokenizer
+from fstsim.llm.world import SIZES
 from fstsim.records import environment, plain, prepare_directory, read_json, read_rows, row_line, write_json, write_text
 
 Precision = Literal["float32", "bfloat16"]
 _WARM_UP = 50
 _DECAY = 0.6  # share of the steps over which the learning rate falls
 _FLOOR = 0.02
+POSITIONS = 512
+"""Context length of the models made here, tokens."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +81,10 @@ class PretrainConfig:
             raise InputError(f"precision must be one of {', '.join(get_args(Precision))}; got {self.precision!r}")
         if self.seed < 0:
             raise InputError(f"seed must be at least 0, got {self.seed}")
+        if longest_line(self.corpus) > POSITIONS:
+            raise InputError(
+                f"lines of {longest_line(self.corpus)} tokens do not fit the model's {POSITIONS} positions: smaller sizes"
+            )
 
 
 PRESETS: Mapping[str, PretrainConfig] = {
@@ -83,7 +96,12 @@ PRESETS: Mapping[str, PretrainConfig] = {
         width=512,
         lr=2e-3,
         lr_rest=1e-3,
-        corpus=CorpusConfig(problems=512, reflections=128, sizes={"strings": 8, "digits": 8, "star_graph": 5}),
+        corpus=CorpusConfig(
+            problems=512,
+            reflections=128,
+            sizes={"strings": (5, 8, 12), "digits": (5, 8, 12), "star_graph": (4, 5)},
+            depths=(0.3, 0.3, 0.2, 0.1, 0.1),
+        ),
     ),
 }
 
@@ -99,7 +117,7 @@ def new_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> Pre
         num_attention_heads=config.width // 32,
         num_key_value_heads=config.width // 32,
         head_dim=32,
-        max_position_embeddings=512,
+        max_position_embeddings=POSITIONS,
         tie_word_embeddings=True,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
@@ -124,27 +142,84 @@ def _schedule(step: int, steps: int) -> float:
 
 
 def _update(
-    model: torch.nn.Module, optimizers: tuple[torch.optim.Optimizer, ...], config: PretrainConfig, step: int
+    model: torch.nn.Module,
+    optimizers: tuple[torch.optim.Optimizer, ...],
+    config: PretrainConfig,
+    step: int,
+    batches: list[Batch] | None = None,
 ) -> float:
-    """One update of all families; returns the mean loss of a written token, nats."""
+    """One update of all families on the step's batches; returns the mean loss of a written token, nats."""
     device = next(model.parameters()).device
-    batches = training_batches(config.corpus, config.seed, step, step / config.steps)
+    if batches is None:
+        batches = training_batches(config.corpus, config.seed, step, step / config.steps)
     written = sum(int((labels >= 0).sum()) for _, labels in batches)
-    total = 0.0
+    total = torch.zeros((), dtype=torch.float64, device=device)
     for tokens, labels in batches:
-        keep = labels >= 0
+        places = (labels.flatten() >= 0).nonzero()[:, 0]  # found on the CPU: on a device it would synchronise
+        wanted = labels.flatten()[places].to(device, non_blocking=True)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.precision == "bfloat16"):
-            logits = model(tokens.to(device), use_cache=False).logits
-        loss = F.cross_entropy(logits[keep.to(device)].float(), labels[keep].to(device), reduction="sum") / written
+            logits = model(tokens.to(device, non_blocking=True), use_cache=False).logits
+        picked = logits.flatten(0, 1)[places.to(device, non_blocking=True)]
+        loss = F.cross_entropy(picked.float(), wanted, reduction="sum") / written
         loss.backward()
-        total += loss.item()
+        total += loss.detach()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * _schedule(step, config.steps)
         optimizer.step()
         optimizer.zero_grad()
-    return total
+    return total.item()
+
+
+def _batches(config: PretrainConfig, first: int, ahead: bool) -> Iterator[list[Batch]]:
+    """The batches of step ``first`` and all after it; ``ahead``: the next are made in a thread while these are used."""
+
+    def make(step: int) -> list[Batch]:
+        return training_batches(config.corpus, config.seed, step, step / config.steps)
+
+    if not ahead:
+        yield from map(make, range(first, config.steps))
+        return
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(make, first)
+        for step in range(first, config.steps):
+            now = coming.result()
+            if step + 1 < config.steps:
+                coming = pool.submit(make, step + 1)
+            yield now
+
+
+def _check_precision(config: PretrainConfig, device: torch.device) -> None:
+    if config.precision == "bfloat16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(False):
+        raise InputError(f"{device} cannot compute in bfloat16: use --precision float32")
+
+
+def recorded(config: PretrainConfig) -> dict[str, Any]:
+    """``config`` as pretrain.json holds it: a setting that came after the first models is left out where it says nothing."""
+    held = dataclasses.asdict(config)
+    if config.corpus.depths is None:
+        del held["corpus"]["depths"]
+    return held
+
+
+def _exams(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> list[tuple[Mapping[str, int], Exam]]:
+    """One exam for each size of the world, the largest first."""
+    if config.corpus.sizes is None and config.corpus.depths is None:
+        return [(SIZES, Exam.of_world(tokenizer, None))]
+    worlds = config.corpus.worlds()
+    return [(sizes, Exam.of_world(tokenizer, sizes, depth=max(config.corpus.shares))) for sizes in worlds]
+
+
+def _sit(exams: list[tuple[Mapping[str, int], Exam]], model: torch.nn.Module) -> dict[str, float]:
+    """Results of all exams: ``accuracy_strings_1`` at the largest size, ``accuracy_strings@8_1`` at another."""
+    found = exams[0][1].sit(model)
+    for sizes, exam in exams[1:]:
+        for name, value in exam.sit(model).items():
+            for family, size in sizes.items():
+                if family in name:
+                    found[name.replace(family, f"{family}@{size}")] = value
+    return found
 
 
 def pretrain(
@@ -161,7 +236,9 @@ def pretrain(
     pretrain.json, environment.json, metrics.jsonl, and checkpoint.safetensors while it is not finished.
     Errors: InputError if ``out`` holds another model.
     """
-    wanted = dataclasses.asdict(config)
+    place = torch.device(device)
+    _check_precision(config, place)
+    wanted = recorded(config)
     if (out / "pretrain.json").exists():
         found = read_json(out / "pretrain.json")
         if not isinstance(found, dict) or found.keys() != wanted.keys():
@@ -178,7 +255,9 @@ def pretrain(
     write_json(out / "environment.json", environment(config.seed, device))
     tokenizer = build_tokenizer()
     model = new_model(config, tokenizer)
-    model.to(torch.device(device))  # type: ignore[arg-type]  # the stub of a decorated method
+    model.to(place)  # type: ignore[arg-type]  # the stub of a decorated method
+    if place.type != "cpu":
+        model.config._attn_implementation = "sdpa"
     optimizers = _optimizers(model, config)
     for optimizer in optimizers:
         for group in optimizer.param_groups:
@@ -191,13 +270,17 @@ def pretrain(
             unpack_optimizer(optimizer, f"optimizer{k}", tensors, meta["optimizers"][k])
         step, rows, seconds = meta["step"], meta["rows"], meta["seconds"]
         write_text(out / "metrics.jsonl", "".join(map(row_line, rows)))  # killed between the checkpoint and its rows
-    exam = Exam.of_world(tokenizer, config.corpus.sizes)
+    exams = _exams(config, tokenizer)
     started, note = time.monotonic() - seconds, ""
-    while step < config.steps:
-        loss = _update(model, optimizers, config, step)
+    for batches in _batches(config, step, place.type != "cpu"):
+        loss = _update(model, optimizers, config, step, batches)
         step += 1
+        if not math.isfinite(loss):  # the checkpoint is older than this update
+            raise InputError(
+                f"the loss of step {step} (seed {config.seed}) is {loss}: lower learning rates, in another --out"
+            )
         if step % every == 0 or step == config.steps:
-            skills = exam.sit(model)
+            skills = _sit(exams, model)
             seconds = time.monotonic() - started
             rows.append({"step": step, "loss": loss, "seconds": seconds, **skills})
             note = f"loss {loss:.3f}, " + " ".join(
@@ -213,6 +296,8 @@ def pretrain(
         if progress is not None:
             progress(step, note)
     model.config._attn_implementation = "sdpa"
+    if config.corpus.sizes is not None:
+        model.config.world_sizes = config.corpus.worlds()[0]  # what `Policy.sizes` reads
     model.to(torch.device("cpu"))  # type: ignore[arg-type]  # as above
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
@@ -247,10 +332,15 @@ def model_card(config: PretrainConfig, row: Mapping[str, Any], made: Mapping[str
         "",
         "Greedy accuracy on problems of the test split, and mass of the right answer without context:",
         "",
-        "| family | 1 rule | 2 rules | 3 rules | rules written from 4 examples | identity without context |",
-        "|---|---|---|---|---|---|",
     ]
-    for name in FAMILIES:
-        depths = " | ".join(f"{row[f'accuracy_{name}_{depth}']:.3f}" for depth in (1, 2, 3))
-        lines.append(f"| {name} | {depths} | {row[f'reflection_{name}']:.3f} | {row[f'old_mass_{name}']:.3f} |")
+    deepest = max(config.corpus.shares)
+    heads = [f"{depth} rule{'s' * (depth > 1)}" for depth in range(1, deepest + 1)]
+    heads = ["family", *heads, "rules written from 4 examples", "identity without context"]
+    lines += [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for sizes in config.corpus.worlds():
+        for family, size in sizes.items():
+            name = family if f"old_mass_{family}@{size}" not in row else f"{family}@{size}"
+            columns = [*(f"accuracy_{name}_{k + 1}" for k in range(deepest)), f"reflection_{name}", f"old_mass_{name}"]
+            shown = family if config.corpus.sizes is None else f"{family}@{size}"
+            lines.append(f"| {shown} | {' | '.join(f'{row[column]:.3f}' for column in columns)} |")
     return "\n".join(lines) + "\n"

@@ -165,15 +165,20 @@ class Frontier:
         return (which - ended).clamp(min=0)
 
 
+def pick(mass: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+    """The smallest token whose cumulated mass ``(B, V)`` exceeds the share ``uniform (B,)`` of the whole: ``(B,)``, no synchronisation."""
+    target = uniform * mass[:, -1]
+    return torch.searchsorted(mass, target[:, None], right=True)[:, 0].clamp(max=mass.shape[1] - 1)
+
+
 def draw(logp: torch.Tensor, node: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """One token ``(B,)`` for each rollout from the distribution of its node: one uniform number a rollout.
 
-    The smallest token whose cumulated mass exceeds the number; masses are cumulated in float64, once a node.
+    Masses are cumulated in float64, once a node.
     """
     mass = logp.double().exp().cumsum(-1)
     uniform = torch.rand(len(node), generator=generator, device=logp.device, dtype=torch.float64)
-    target = uniform * mass[node, -1]
-    return torch.searchsorted(mass[node], target[:, None], right=True)[:, 0].clamp(max=logp.shape[1] - 1)
+    return pick(mass[node], uniform)
 
 
 def takes_trees(model: PreTrainedModel) -> bool:

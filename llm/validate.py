@@ -15,6 +15,7 @@ from fstsim.errors import InputError
 from fstsim.llm.claims import Chapter, Claim, Records
 from fstsim.llm.claims_distance import fast_slow, overlap_slope, razor
 from fstsim.llm.claims_equilibria import dead_groups, replay, tilts
+from fstsim.llm.claims_methods import discover, mixtures, oapl, sdft
 from fstsim.llm.claims_times import escapes, forgetting, relearning
 from fstsim.llm.experiments import Planned, Scale, run_all
 from fstsim.llm.policy import Policy
@@ -28,6 +29,10 @@ CHAPTERS: Mapping[str, Callable[[Scale, Policy], Chapter]] = {
     "escapes": escapes,
     "fast-slow": fast_slow,
     "relearning": relearning,
+    "mixtures": mixtures,
+    "sdft": sdft,
+    "ttt": discover,
+    "oapl": oapl,
     "tilts": tilts,
     "overlap": overlap_slope,
 }

@@ -1,8 +1,9 @@
 """The world as tasks: hidden rules, disjoint splits, an exact verifier, feedback in words.
 
-A task is named ``family:rule+rule/reward``, for example ``strings:reverse``, ``digits:negate+plus`` or
-``star_graph:forward+up/share``; ``strings:unnamed`` has a rule that no word describes, and a family alone means its
-default task. The hidden rules are never shown: they are in the verifier and in the feedback's right answers only.
+A task is named ``family@size:rule+rule/reward``, for example ``strings:reverse``, ``digits:negate+plus``,
+``star_graph:forward+up/share`` or ``strings@12:reverse+next``, on strings of 12 letters. Without ``@size`` problems have the
+size of the shipped base model's world; ``strings:unnamed`` has a rule that no word describes, and a family alone means
+its default task. The hidden rules are never shown: they are in the verifier and in the feedback's right answers only.
 """
 
 from __future__ import annotations
@@ -28,6 +29,14 @@ SIZES: Mapping[str, int] = {"strings": 5, "digits": 5, "star_graph": 4}
 _DEFAULT = {"strings": "reverse+next", "digits": "negate+shift", "star_graph": "forward"}
 _COUNTS: Mapping[Split, int] = {"train": 4096, "validation": 512, "test": 512}
 _MOST_RULES = 6
+LARGEST: Mapping[str, int] = {"strings": 64, "digits": 64, "star_graph": LONGEST_WALK}
+"""Most symbols of a start list; the least is 2."""
+
+
+def check_size(family: str, size: int) -> None:
+    """InputError unless problems of ``family`` can have ``size`` symbols in their start list."""
+    if not 2 <= size <= LARGEST[family]:
+        raise InputError(f"task size of {family} must lie in 2..{LARGEST[family]}, got {size}")
 
 
 def split_of(problem: Problem) -> Split:
@@ -68,7 +77,8 @@ class RuleTask:
     """Apply the hidden ``rules`` to the start list of each problem.
 
     ``reward`` is ``exact`` (1 for the right list, else 0) or ``share`` (share of places with the right symbol, 0 for
-    a list of another length). Errors: InputError for a rule that the family does not have.
+    a list of another length). ``size`` is the number of symbols of a start list, None that of `SIZES` (which becomes
+    None: a task has one name). Errors: InputError for a rule or a size that the family does not have.
     """
 
     family: str
@@ -89,18 +99,25 @@ class RuleTask:
             raise InputError(f"a task has at most {_MOST_RULES} rules, got {len(self.rules)}")
         if self.reward not in get_args(Reward):
             raise InputError(f"task reward {self.reward!r} is unknown; allowed: {', '.join(get_args(Reward))}")
-        most = LONGEST_WALK if self.family == "star_graph" else 64
-        if self.size is not None and not 2 <= self.size <= most:
-            raise InputError(f"task size of {self.family} must lie in 2..{most}, got {self.size}")
+        if self.size is not None:
+            check_size(self.family, self.size)
+            if self.size == SIZES[self.family]:
+                object.__setattr__(self, "size", None)
 
     @property
     def name(self) -> str:
-        """``family:rule+rule``, with ``/share`` where symbols are rewarded one by one."""
+        """``family:rule+rule``, with ``@size`` where problems are of another size, ``/share`` where symbols are rewarded one by one."""
+        size = "" if self.size is None else f"@{self.size}"
         tail = "" if self.reward == "exact" else f"/{self.reward}"
-        return f"{self.family}:{'+'.join(self.rules)}{tail}"
+        return f"{self.family}{size}:{'+'.join(self.rules)}{tail}"
+
+    @property
+    def symbols(self) -> int:
+        """Symbols of a start list, and of every answer."""
+        return self.size or SIZES[self.family]
 
     def _pairs(self, split: Split) -> tuple[tuple[Problem, Symbols], ...]:
-        return _drawn(self.family, split, self.size or SIZES[self.family])
+        return _drawn(self.family, split, self.symbols)
 
     def problems(self, split: Split) -> Sequence[Problem]:
         """The problems of a split: 4096 to train on, 512 to validate, 512 to test; without repetition."""
@@ -144,13 +161,17 @@ def parse_start(problem: Problem) -> Symbols:
 
 
 def parse_task(name: str, reward: str | None = None) -> RuleTask:
-    """The task that ``--task`` names: ``family[:rule[+rule ...]][/reward]``; InputError says what is allowed."""
+    """The task that ``--task`` names: ``family[@size][:rule[+rule ...]][/reward]``; InputError says what is allowed."""
     rest, slash, last = name.partition("/")
-    family, colon, words = rest.partition(":")
+    head, colon, words = rest.partition(":")
+    family, at, size = head.partition("@")
     if family not in FAMILIES:
         raise InputError(
-            f"task {name!r} is unknown; a task is family:rule+rule, or family:rule+rule/share, "
+            f"task {name!r} is unknown; a task is family:rule+rule, family@size:rule+rule, or either with /share, "
             f"with family one of {', '.join(FAMILIES)}"
         )
+    if at and not (size.isascii() and size.isdecimal() and len(size) < 4):
+        raise InputError(f"task {name!r}: size must be a whole number in 2..{LARGEST[family]}, got {size!r}")
     rules = tuple((words if colon else _DEFAULT[family]).split("+"))
-    return RuleTask(family, rules, (last if slash else reward or "exact"))  # type: ignore[arg-type]  # checked there
+    said = last if slash else reward or "exact"
+    return RuleTask(family, rules, said, int(size) if at else None)  # type: ignore[arg-type]  # checked there

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
+from fstsim.errors import InputError
 from fstsim.llm.corpus import (
     DEPTHS,
     EMPHASIS,
@@ -21,11 +25,13 @@ from fstsim.llm.corpus import (
     CorpusConfig,
     behaviour_without_context,
     collate,
+    longest_line,
     problem_line,
     reflection_line,
     training_batches,
 )
 from fstsim.llm.families import FAMILIES, Family, rule_masses
+from fstsim.llm.pretrain import PRESETS
 from fstsim.llm.tokenizer import BOS, EOS, PAD, vocabulary
 from fstsim.llm.world import SIZES, make_problem, parse_start, split_of
 
@@ -205,7 +211,8 @@ def test_batches_are_a_function_of_seed_and_step() -> None:
 def test_batches_hold_what_the_configuration_says() -> None:
     """One batch of problems and one of reflections a family, of the configured numbers and sizes."""
     sizes = {"strings": 3, "digits": 4, "star_graph": 3}
-    batches = training_batches(CorpusConfig(problems=10, reflections=4, sizes=sizes), 0, 0)
+    config = CorpusConfig(problems=10, reflections=4, sizes={family: (size,) for family, size in sizes.items()})
+    batches = training_batches(config, 0, 0)
     assert len(batches) == 2 * len(FAMILIES)
     for k, family in enumerate(FAMILIES.values()):
         (problems, labels), (reflections, reflected) = batches[2 * k], batches[2 * k + 1]
@@ -217,6 +224,82 @@ def test_batches_hold_what_the_configuration_says() -> None:
             line = words_of(row)
             assert line[0] == BOS
             assert set(line[line.index("|") + 1 : line.index("=")]) <= {*family.symbols, ":", ";"}
+
+
+def test_what_the_shipped_model_was_trained_on_never_changes() -> None:
+    """Tokens and labels of three steps of its configuration, taken when it was trained."""
+    found = hashlib.sha256()
+    for step in (0, 5, 1100):
+        for tokens, labels in training_batches(CorpusConfig(), 0, step, step / 1200):
+            found.update(tokens.numpy().tobytes())
+            found.update(labels.numpy().tobytes())
+    assert found.hexdigest() == "1af1b1891ff8426c06d927a9a99ac7e8341ba7f2452efea28bfee5896f768467"
+
+
+def test_sizes_take_turns() -> None:
+    """Each step has lines of one size in every family; problems of the train split of that size, answers as long."""
+    config = CorpusConfig(12, 3, {"strings": (5, 8, 12), "digits": (6,), "star_graph": (4, 5)})
+    for step in range(6):
+        batches = training_batches(config, 0, step)
+        for k, family in enumerate(FAMILIES.values()):
+            size = config.sizes_of(family.name)[step % len(config.sizes_of(family.name))]
+            assert size == config.size(family.name, step)
+            tokens, labels = batches[2 * k]
+            assert ((labels >= 0).sum(1) == size + 1).all()
+            for row in tokens:
+                line = words_of(row)
+                problem = make_problem(family, "".join(line[line.index("|") + 1 : line.index("=")]))
+                assert split_of(problem) == "train"
+                assert len(parse_start(problem)) == size
+    assert config.worlds() == [
+        {"strings": 12, "digits": 6, "star_graph": 5},
+        {"strings": 8, "star_graph": 4},
+        {"strings": 5},
+    ]
+    assert CorpusConfig().worlds() == [dict(SIZES)]
+
+
+def test_depths_are_those_of_the_configuration() -> None:
+    """Shares of lines with one to five rules among those with rules, within 4.5 standard errors."""
+    depths = (0.1, 0.0, 0.3, 0.2, 0.4)
+    config = CorpusConfig(problems=1500, reflections=1, depths=depths)
+    told = [words_of(row) for row in training_batches(config, 0, 0)[2][0]]  # digits: the batch of problems
+    count = Counter(line.index("|") - 1 for line in told)
+    with_rules = len(told) - count.pop(0)
+    assert set(count) == {1, 3, 4, 5}
+    for depth, share in enumerate(depths, start=1):
+        assert close(count[depth], with_rules, share)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_no_line_is_longer_than_the_longest(preset: str) -> None:
+    """And the longest is drawn, in one of the family's turns: lines are counted with their last written token."""
+    config = PRESETS[preset].corpus
+    longest = 0
+    config = dataclasses.replace(config, problems=16, reflections=16)
+    for step in range(6):
+        for tokens, _ in training_batches(config, 3, step):
+            longest = max(longest, tokens.shape[1])
+    assert longest == longest_line(config) <= 512
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"problems": 0}, "at least 1"),
+        ({"reflections": 0}, "at least 1"),
+        ({"sizes": {"strings": (5,)}}, "strings, digits, star_graph"),
+        ({"sizes": {"strings": (5,), "digits": (), "star_graph": (4,)}}, "digits must not be empty"),
+        ({"sizes": {"strings": (5,), "digits": (5,), "star_graph": (4, 6)}}, r"2\.\.5, got 6"),
+        ({"depths": ()}, "sum to 1"),
+        ({"depths": (0.5, 0.4)}, "sum to 1"),
+        ({"depths": (1.5, -0.5)}, "sum to 1"),
+    ],
+)
+def test_settings_out_of_range(wrong: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError, match=says) as caught:
+        CorpusConfig(**wrong)
+    assert "\n" not in str(caught.value)
 
 
 def test_walks_come_first() -> None:

@@ -70,3 +70,19 @@ def test_kl_at_matched_reward() -> None:
     assert kl_at_reward(rl, 0.52) == pytest.approx(np.full(3, 2.08))
     assert kl_reduction(rl, fst, 0.52).value == pytest.approx(0.75)
     assert np.isnan(kl_at_reward(rl, 1.5)).all()
+
+
+def test_too_few_measurements_have_no_asymptote() -> None:
+    """Four parameters on four points fit anything."""
+    few = SAMPLES[:4]
+    rewards = np.tile(few / few[-1], (3, 1))
+    assert np.isnan(fit_asymptote(np.tile(few, (3, 1)), rewards, np.random.default_rng(0)).value)
+
+
+def test_equal_values_have_no_width() -> None:
+    """The same in every seed, up to rounding: the width is 0, not 1e-16."""
+    assert str(estimate([0.1, 0.1, 0.1])) == "0.1 ± 0"
+    ratio = speed_up(curves(np.outer(np.ones(3), SAMPLES / 1000.0)), curves(np.outer(np.ones(3), SAMPLES / 900.0)))[
+        "ratio"
+    ]
+    assert str(ratio) == "1.11 ± 0"

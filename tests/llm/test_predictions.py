@@ -10,18 +10,20 @@ from scipy.integrate import solve_ivp
 from scipy.special import expit, logit
 from scipy.stats import t as student
 
+from fstsim.llm.policy import Policy
 from fstsim.llm.predictions import (
     BaseMasses,
     Prediction,
-    forgetting_curves,
-    initial_clock,
     judge,
+    old_token_masses,
     predict_dead_groups,
     predict_replay,
     predict_tilt,
     shared_escape_time,
     tilted,
 )
+from fstsim.llm.probes import answer_logprobs
+from fstsim.llm.world import parse_task
 from fstsim.theory import ALL_STATEMENTS, group_escape_time, group_normalised_drift
 
 
@@ -103,21 +105,19 @@ def test_dead_groups_against_simulation() -> None:
     assert prediction.value == pytest.approx(share.mean(), abs=4.5 * share.std() / np.sqrt(2000))
 
 
-@pytest.mark.parametrize("law", ["logit", "fisher"])
-def test_the_clock_is_inverted(law: str) -> None:
-    old = np.array([0.2, 0.3, 0.5])
-    after = forgetting_curves(old, 0.37, np.array([4.0]))[law][0]
-    assert initial_clock(old, float(after), 4.0, law) == pytest.approx(0.37, rel=1e-6)
-
-
-def test_the_two_clocks_part_later() -> None:
-    old = np.array([0.3])
-    curves = {}
-    for law in ("logit", "fisher"):
-        clock = initial_clock(old, 0.2, 1.0, law)
-        curves[law] = forgetting_curves(old, clock, np.array([10.0]))[law][0]
-    # 1/t against exp(-t): the exponential is ahead by far, and more so with time
-    assert curves["fisher"] < 0.2 * curves["logit"]
+def test_tokens_of_the_old_answer_are_its_decisions() -> None:
+    policy = Policy.load("base")
+    policy.model.eval()
+    task = parse_task("digits:plus")
+    tokens = old_token_masses(policy, task, 12)
+    problems = [p for p in list(task.problems("test"))[:12] if task.answer(p) != task.old_answer(p)]
+    assert len(tokens) == len(problems)
+    whole = np.exp(answer_logprobs(policy, ("",), problems, [task.old_answer(p) for p in problems]))[0]
+    # plus changes every digit: only the end token, of which the base is sure, is no decision
+    assert tokens.prod(-1) == pytest.approx(whole, rel=0.02)
+    assert (tokens.prod(-1) >= whole - 1e-12).all()
+    for row, problem in zip(tokens, problems, strict=True):
+        assert (row < 1.0).sum() == len(task.answer(problem))
 
 
 def test_equal_prompts_escape_as_one() -> None:

@@ -18,12 +18,13 @@ import torch
 import fstsim.llm.pretrain as module
 from fstsim.__main__ import main
 from fstsim.errors import InputError
-from fstsim.llm.corpus import CorpusConfig, training_batches
+from fstsim.llm.corpus import CorpusConfig, longest_line, training_batches
 from fstsim.llm.exam import Exam
 from fstsim.llm.families import FAMILIES
 from fstsim.llm.policy import Policy, shipped_path
-from fstsim.llm.pretrain import PRESETS, new_model, pretrain
+from fstsim.llm.pretrain import PRESETS, new_model, pretrain, recorded
 from fstsim.llm.tokenizer import build_tokenizer
+from fstsim.llm.world import SIZES
 from fstsim.records import plain, read_json, read_rows
 
 TINY = replace(PRESETS["smoke"], steps=6, layers=1, width=32, corpus=CorpusConfig(problems=3, reflections=2))
@@ -34,7 +35,7 @@ def _short_exams() -> Iterator[None]:
     """Exams of two problems a part: nothing here asks how good a model is."""
     of_world = Exam.of_world
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Exam, "of_world", lambda tokenizer, sizes=None: of_world(tokenizer, sizes, problems=2))
+        patch.setattr(Exam, "of_world", lambda *args, **kwargs: of_world(*args, **kwargs, problems=2))
         yield
 
 
@@ -159,7 +160,8 @@ def test_a_finished_model_is_only_shown(whole: Path, monkeypatch: pytest.MonkeyP
         ({"lr": 1e-3}, "lr 0.004"),
         ({"precision": "float32"}, "precision bfloat16"),
         ({"corpus": CorpusConfig(problems=4, reflections=2)}, "corpus"),
-        ({"corpus": replace(TINY.corpus, sizes={"strings": 4, "digits": 4, "star_graph": 3})}, "corpus"),
+        ({"corpus": replace(TINY.corpus, sizes={"strings": (4,), "digits": (4,), "star_graph": (3,)})}, "corpus"),
+        ({"corpus": replace(TINY.corpus, depths=(0.5, 0.5))}, "corpus"),
     ],
 )
 @pytest.mark.parametrize("finished", [True, False])
@@ -220,11 +222,12 @@ def test_the_directory_is_a_model_with_its_card(whole: Path) -> None:
         "tokenizer.json",
     }  # fmt: skip
     assert not list(whole.glob("*.bin"))
-    assert read_json(whole / "pretrain.json") == plain(dataclasses.asdict(TINY))
+    assert read_json(whole / "pretrain.json") == plain(recorded(TINY))
     policy = Policy.load(str(whole))
     assert policy.template == "world"
     assert policy.share_prompts
     assert {p.dtype for p in policy.model.parameters()} == {torch.float32}
+    assert policy.sizes == SIZES
     count = sum(p.numel() for p in policy.model.parameters())
     card = (whole / "README.md").read_text()
     assert card.startswith("---\nlicense: mit\n")
@@ -320,11 +323,89 @@ def test_a_minute_of_training_learns_something(tmp_path: Path) -> None:
         ({"lr_rest": math.nan}, "positive"),
         ({"seed": -1}, "seed"),
         ({"precision": "float16"}, "precision"),
+        ({"corpus": CorpusConfig(sizes={"strings": (63,), "digits": (5,), "star_graph": (4,)})}, "512 positions"),
     ],
 )
 def test_settings_out_of_range(wrong: dict[str, Any], says: str) -> None:
     with pytest.raises(InputError, match=says):
         replace(TINY, **wrong)
+
+
+# --- sizes of other presets ------------------------------------------------------------------------------------------
+
+# the world of the medium preset, its sizes and depths, in a model and batches of nothing
+MEDIUM = replace(TINY, steps=4, corpus=replace(PRESETS["medium"].corpus, problems=2, reflections=1))
+
+
+def test_the_medium_preset_starts_writes_and_resumes(tmp_path: Path) -> None:
+    """Its world in a tiny model: stopped and continued to the same bits; rows and card have every size and depth."""
+    pretrain(MEDIUM, tmp_path / "whole", every=2)
+    with pytest.raises(Killed):
+        pretrain(MEDIUM, tmp_path / "model", every=2, progress=stop_at(3))
+    row = pretrain(MEDIUM, tmp_path / "model", every=2)
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("model", "whole")]
+    assert weights[0] == weights[1]
+    assert untimed(tmp_path / "model") == untimed(tmp_path / "whole")
+    card = (tmp_path / "model" / "README.md").read_text()
+    shown = [
+        "strings@12",
+        "digits@12",
+        "star_graph@5",
+        "strings@8",
+        "digits@8",
+        "star_graph@4",
+        "strings@5",
+        "digits@5",
+    ]
+    assert [line.split()[1] for line in card.splitlines() if "@" in line] == shown
+    for name in ("strings", "strings@8", "strings@5", "digits@8", "star_graph", "star_graph@4"):
+        (line,) = [x for x in card.splitlines() if x.startswith(f"| {name if '@' in name else shown_largest(name)} |")]
+        columns = [*(f"accuracy_{name}_{k}" for k in range(1, 6)), f"reflection_{name}", f"old_mass_{name}"]
+        assert [float(cell) for cell in line.split("|")[2:-1]] == [pytest.approx(row[c], abs=5e-4) for c in columns]
+    policy = Policy.load(str(tmp_path / "model"))
+    assert policy.sizes == MEDIUM.corpus.worlds()[0]
+    skills = Exam.of_world(policy.tokenizer, {"digits": 8}, depth=5).sit(policy.model)
+    for name, value in skills.items():
+        if name != "nll":
+            assert row[name.replace("digits", "digits@8")] == pytest.approx(value, rel=1e-4, abs=1e-5)
+
+
+def shown_largest(family: str) -> str:
+    """How a card names the largest size of a family, whose columns have no size in their names."""
+    return f"{family}@{PRESETS['medium'].corpus.worlds()[0][family]}"
+
+
+def test_the_medium_preset_has_the_size_it_says() -> None:
+    """20 to 60 million parameters, counted without memory for them; lines fit the positions with room for contexts."""
+    with torch.device("meta"):
+        model = new_model(PRESETS["medium"], build_tokenizer())
+    assert 20e6 < sum(p.numel() for p in model.parameters()) < 60e6
+    assert longest_line(PRESETS["medium"].corpus) <= module.POSITIONS // 4
+
+
+def test_batches_made_ahead_are_the_same() -> None:
+    """What a device waits for is made in a thread: in order, from any step on, each once."""
+    for first in (0, 3):
+        behind, ahead = (list(module._batches(MEDIUM, first, ahead)) for ahead in (False, True))
+        assert len(behind) == len(ahead) == MEDIUM.steps - first
+        for one, two in zip(behind, ahead, strict=True):
+            for a, b in zip(one, two, strict=True):
+                assert torch.equal(a[0], b[0])
+                assert torch.equal(a[1], b[1])
+
+
+def test_a_loss_that_is_not_finite_stops_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line that says where; the last checkpoint stays and is of before."""
+    real = module._update
+    out = tmp_path / "model"
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_update", lambda *args: math.nan if args[3] == 4 else real(*args))
+        with pytest.raises(InputError, match=r"loss of step 5 .* nan") as caught:
+            pretrain(TINY, out, every=2)
+    assert "\n" not in str(caught.value)
+    assert (out / "checkpoint.safetensors").exists()
+    assert [row["step"] for row in read_rows(out / "metrics.jsonl")] == [2, 4]
+    pretrain(TINY, out, every=2)
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
@@ -381,7 +462,7 @@ def test_ctrl_c_keeps_the_last_checkpoint(
 def test_the_shipped_model_is_what_the_small_preset_makes() -> None:
     """Its record names the preset's configuration, and its card's numbers are those of its last row."""
     place = shipped_path()
-    assert read_json(place / "pretrain.json") == plain(dataclasses.asdict(PRESETS["small"]))
+    assert read_json(place / "pretrain.json") == plain(recorded(PRESETS["small"]))
     row = read_rows(place / "metrics.jsonl")[-1]
     assert row["step"] == PRESETS["small"].steps
     assert f"{row['accuracy_strings_1']:.3f}" in (place / "README.md").read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable
 from itertools import pairwise, product
@@ -179,7 +180,7 @@ def test_the_goal_is_not_given_away_by_where_its_edge_stands(rng: np.random.Gene
 
 
 @EACH_FAMILY
-@pytest.mark.parametrize("size", [None, 3])
+@pytest.mark.parametrize("size", [None, 2, 3])
 def test_splits_are_disjoint_by_hash_and_without_repetition(family: Family, size: int | None) -> None:
     task = RuleTask(family.name, (), size=size)
     texts = {split: [p.text for p in task.problems(split)] for split in SPLITS}
@@ -199,6 +200,27 @@ def test_shares_of_the_splits() -> None:
     splits = [split_of(make_problem(FAMILIES["strings"], "".join(x))) for x in product("ABCDEFGH", repeat=5)]
     shares = [splits.count(split) / len(splits) for split in SPLITS]
     assert shares == pytest.approx([0.8, 0.1, 0.1], abs=0.01)
+
+
+# of "uid|question" of all problems of a split, one a line; taken when the shipped model was trained
+PINNED = {
+    ("strings", "train"): "9a290a6ec86cd76a",
+    ("strings", "validation"): "53309a7f0ed59dc2",
+    ("strings", "test"): "0904ed692928b89c",
+    ("digits", "train"): "509685e5015cb75b",
+    ("digits", "validation"): "e45ae67f9e6cb52a",
+    ("digits", "test"): "dbcdca0f77fd1700",
+    ("star_graph", "train"): "b169271499b334c9",
+    ("star_graph", "validation"): "1e9a8ba54a787af7",
+    ("star_graph", "test"): "bc29f138f81d1ce0",
+}
+
+
+@pytest.mark.parametrize(("family", "split"), PINNED)
+def test_problems_of_the_shipped_world_never_change(family: str, split: Split) -> None:
+    """Recorded runs were trained and measured on exactly these, in this order."""
+    lines = [f"{p.uid}|{p.question}" for p in RuleTask(family, ()).problems(split)]
+    assert hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16] == PINNED[family, split]
 
 
 def test_the_split_of_a_problem_never_changes() -> None:
@@ -247,7 +269,8 @@ def test_draws_from_a_split_stay_in_it(family: Family, rng: np.random.Generator)
 def tasks() -> st.SearchStrategy[RuleTask]:
     def of(name: str) -> st.SearchStrategy[RuleTask]:
         words = st.lists(st.sampled_from([*FAMILIES[name].rules, UNNAMED]), min_size=1, max_size=4).map(tuple)
-        return st.builds(RuleTask, st.just(name), words, st.sampled_from(["exact", "share"]))
+        sizes = st.sampled_from([None, 5] if name == "star_graph" else [None, 5, 8, 12])
+        return st.builds(RuleTask, st.just(name), words, st.sampled_from(["exact", "share"]), sizes)
 
     return st.sampled_from(sorted(FAMILIES)).flatmap(of)
 
@@ -258,6 +281,36 @@ def test_a_task_is_its_name(task: RuleTask) -> None:
     assert isinstance(task, Demonstrated)
     typed: Task = task
     assert typed.name.startswith(task.family)
+    assert {len(parse_start(p)) for p in task.problems("validation")[:3]} == {task.symbols}
+
+
+def test_sizes_in_names() -> None:
+    """After the family, whatever follows; the size of the shipped world is not said, so that a task has one name."""
+    task = parse_task("strings@12:reverse+next/share")
+    assert task == RuleTask("strings", ("reverse", "next"), "share", 12)
+    assert task.name == "strings@12:reverse+next/share"
+    assert parse_task("digits@8") == RuleTask("digits", ("negate", "shift"), size=8)
+    assert parse_task("star_graph@5/share").symbols == 5
+    for family, size in world.SIZES.items():
+        plain = RuleTask(family, ("unnamed",))
+        assert parse_task(f"{family}@{size}:unnamed") == plain == RuleTask(family, ("unnamed",), size=size)
+        assert "@" not in plain.name
+        assert plain.symbols == size
+
+
+@pytest.mark.parametrize(("family", "size"), [("strings", 8), ("strings", 12), ("digits", 12), ("star_graph", 5)])
+def test_larger_problems_are_answered_and_split_like_small_ones(family: str, size: int) -> None:
+    """Full splits, answers of every rule by string code, and no problem of one size is one of another."""
+    task = RuleTask(family, tuple(FAMILIES[family].rules)[:6], size=size)
+    assert [len(task.problems(split)) for split in SPLITS] == [4096, 512, 512]
+    for problem in task.problems("test")[:40]:
+        start = "".join(parse_start(problem))
+        assert len(start) == size
+        assert task.answer(problem) == refer(FAMILIES[family], task.rules, start)
+        assert task.score(problem, task.answer(problem)).reward == 1.0
+        assert task.score(problem, task.answer(problem)[:-1]).reward == 0.0
+    small = {p.uid for split in SPLITS for p in RuleTask(family, ()).problems(split)}
+    assert not small & {p.uid for split in SPLITS for p in task.problems(split)}
 
 
 @given(task=tasks(), index=st.integers(0, 511), data=st.data())
@@ -321,6 +374,19 @@ def test_default_tasks_and_rewards() -> None:
         ("strings:reverse/partial", "exact, share"),
         ("strings:reverse/", "exact, share"),
         ("strings:" + "+".join(["reverse"] * 7), "at most 6"),
+        ("strings@:reverse", r"2\.\.64, got ''"),
+        ("strings@1:reverse", r"2\.\.64, got 1"),
+        ("strings@65", r"2\.\.64, got 65"),
+        ("strings@1000", r"2\.\.64, got '1000'"),
+        ("digits@-3:plus", r"2\.\.64, got '-3'"),
+        ("digits@8.0:plus", "whole number"),
+        ("digits@٨:plus", "whole number"),
+        ("digits@ 8:plus", "whole number"),
+        ("digits@8@8:plus", "whole number"),
+        ("star_graph@6:up", r"2\.\.5, got 6"),
+        ("star_graph@large:up", r"2\.\.5, got 'large'"),
+        ("@8:reverse", "strings, digits, star_graph"),
+        ("strings:reverse@8", "reverse"),
     ],
 )
 def test_bad_task_names(name: str, says: str) -> None:
