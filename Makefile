@@ -14,13 +14,16 @@ INPUTS := pyproject.toml constraints.txt
 PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce test test-slow nightly nightly-check readme bench lint format types clean
+.PHONY: help reproduce paper test test-slow nightly nightly-check readme bench bench-trl bench-gpu lint format types clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 reproduce: $(VENV)/.installed ## install, then figures, checks, smoke runs of the models and report.html in out/ (OUT=dir)
 	$(BIN)/fstsim reproduce --out "$(OUT)"
+
+paper: $(VENV)/.installed-paper ## the manuscript as out/fstsim.pdf, from the records in paper/data (OUT=dir)
+	$(BIN)/python -m fstsim.paper.manuscript --out "$(OUT)"
 
 test: $(VENV)/.installed-test ## run the tests (200 Hypothesis examples, JOBS=2 workers)
 	FSTSIM_HYPOTHESIS_PROFILE=ci $(PYTEST) -n $(JOBS)
@@ -39,6 +42,12 @@ readme: $(VENV)/.installed ## rewrite the README's table of statements from pape
 
 bench: $(VENV)/.installed-test ## time the hot paths on one core (reported, never asserted)
 	$(PYTEST) --benchmark-only --benchmark-columns=min,median,iqr,ops,rounds tests/benchmarks/bench_*.py
+
+bench-trl: $(VENV)/.installed-test ## time a CISPO step against TRL's and a naive loop, side by side on the CPU
+	$(BIN)/python tests/benchmarks/trl_side_by_side.py --out "$(OUT)/trl-cpu.json"
+
+bench-gpu: $(VENV)/.installed-test ## the same on CUDA (needs a torch with CUDA in .venv)
+	$(BIN)/python tests/benchmarks/trl_side_by_side.py --device cuda --out "$(OUT)/trl-cuda.json"
 
 lint: $(VENV)/.installed-test ## check style and formatting
 	$(BIN)/ruff check .
@@ -70,6 +79,10 @@ $(VENV)/.made:
 $(VENV)/.installed: $(INPUTS) | $(VENV)/.made
 	$(PIP) install --quiet -c constraints.txt -e '.[llm]'
 	@touch $@
+
+$(VENV)/.installed-paper: $(INPUTS) | $(VENV)/.made
+	$(PIP) install --quiet -c constraints.txt -e '.[llm,paper]'
+	@touch $(VENV)/.installed $@
 
 $(VENV)/.installed-test: $(INPUTS) | $(VENV)/.made
 	$(PIP) install --quiet -c constraints.txt -e '.[test]'

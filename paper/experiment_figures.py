@@ -8,9 +8,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from fstsim.llm.experiments import EASY, SEQUENCE, TASKS
-from fstsim.paper.drawing import BLACK, BLUE, GREEN, GREY, Drawing, Series, drawing_style, panel
-from fstsim.paper.experiment_numbers import Curves, read_curves, read_decompositions
+from fstsim.llm.experiments import EASY, REUSE, SEQUENCE, TASKS
+from fstsim.paper.drawing import BLACK, BLUE, GREEN, GREY, VERMILLION, Drawing, Series, drawing_style, panel
+from fstsim.paper.experiment_numbers import Curves, own_context, read_curves, read_decompositions
 from fstsim.records import write_atomically
 
 Array = NDArray[np.float64]
@@ -21,15 +21,19 @@ METHODS: dict[str, tuple[Series, object, str]] = {
 }
 
 
+OWN: tuple[Series, object, str] = (VERMILLION, "-.", "FST, own context")
+REUSING: tuple[Series, object, str] = (VERMILLION, "-.", "FST, reuse")
+
+
 def save(figure: Drawing, path: Path) -> Path:
     """Write a PNG, whole or not at all."""
     write_atomically(path, lambda file: figure.savefig(file, format="png", metadata={"Software": None}))
     return path
 
 
-def band(ax: Axes, x: Array, values: Array, method: str) -> None:
-    """Mean over seeds with two standard errors; ``values (seeds, times)``."""
-    series, line, label = METHODS[method]
+def band(ax: Axes, x: Array, values: Array, look: tuple[Series, object, str]) -> None:
+    """Mean over seeds with two standard errors; ``values (seeds, times)``; ``look`` as in `METHODS`."""
+    series, line, label = look
     mean = values.mean(0)
     error = 2.0 * values.std(0, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.zeros_like(mean)
     mark = max(1, len(x) // 8)
@@ -53,7 +57,7 @@ def draw_core(out: Path, path: Path) -> Path | None:
         for j, (kind, task, curves) in enumerate(found):
             above, below = axes[0, j], axes[1, j]
             for method, c in curves.items():
-                band(above, c.samples.mean(0) / 1000.0, c["reward"], method)
+                band(above, c.samples.mean(0) / 1000.0, c["reward"], METHODS[method])
                 series, line, label = METHODS[method]
                 if method != "gepa":  # its weights do not move
                     for k, (kl, reward) in enumerate(zip(c["kl_to_base"], c["reward"], strict=True)):
@@ -81,7 +85,7 @@ def draw_core(out: Path, path: Path) -> Path | None:
 
 
 def draw_continual(out: Path, path: Path) -> Path | None:
-    """Reward on every task of a sequence in one uninterrupted run, RL and FST."""
+    """Reward on every task of a sequence in one uninterrupted run: RL, FST, and FST in the context kept for each task."""
     curves = {m: c for m in ("rl", "fst") if (c := read_curves(out, f"continual-{m}")) is not None}
     if not curves:
         return None
@@ -92,11 +96,38 @@ def draw_continual(out: Path, path: Path) -> Path | None:
             for method, c in curves.items():
                 here = c["task"][0] == j
                 values = np.where(here, c["reward"], c[f"reward_task{j}"] if f"reward_task{j}" in c.columns else np.nan)
-                band(ax, c["step"][0], values, method)
+                band(ax, c["step"][0], values, METHODS[method])
+                kept = own_context(c, j) if method == "fst" else None
+                if kept is not None:
+                    band(ax, c["step"][0], np.where(c["task"] >= j, kept, np.nan), OWN)
                 for switch in np.flatnonzero(np.diff(c["task"][0])):
                     ax.axvline(c["step"][0][switch], color=GREY, linewidth=0.8, linestyle=":")
             panel(ax, chr(97 + j), task, "slow step", "reward")
             ax.set_ylim(-0.03, 1.03)
+        axes[-1].legend(*axes[0].get_legend_handles_labels(), loc="upper left", bbox_to_anchor=(0.0, 0.95))
+        return save(figure, path)
+
+
+def draw_reuse(out: Path, path: Path) -> Path | None:
+    """Held-out reward against samples, with and without reuse of the fast rounds' rollouts: one panel a task."""
+    found = {}
+    for name, task in REUSE.items():
+        plain, reusing = (read_curves(out, f"{name}-fst{tail}") for tail in ("", "-reuse"))
+        if plain is not None and reusing is not None:
+            found[task] = (plain, reusing)
+    if not found:
+        return None
+    with drawing_style():
+        figure = Drawing(figsize=(max(3.4 * len(found), 5.0), 3.2))
+        axes = figure.subplots(1, len(found), squeeze=False)[0]
+        for j, (ax, (task, pair)) in enumerate(zip(axes, found.items(), strict=True)):
+            for c, look in zip(pair, (METHODS["fst"], REUSING), strict=True):
+                band(ax, c.samples.mean(0) / 1000.0, c["reward"], look)
+            seeds = min(len(c.samples) for c in pair)
+            panel(ax, chr(97 + j), f"{task} ({seeds} seeds)", "samples, both channels (thousands)", "reward")
+            ax.set_ylim(-0.03, 1.03)
+            ax.set_xscale("symlog", linthresh=0.5)
+            ax.set_xlim(left=0.0)
         axes[0].legend()
         return save(figure, path)
 

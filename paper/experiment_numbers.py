@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import curve_fit
+from scipy.optimize import least_squares
 from scipy.stats import t as student
 
 from fstsim.records import read_json, read_rows
@@ -33,6 +33,7 @@ class Estimate:
         if not (np.isfinite(self.low) and np.isfinite(self.high)):
             return f"{self.value:.3g}"
         half = (self.high - self.low) / 2.0
+        half = 0.0 if half <= 1e-12 * abs(self.value) else half  # equal in every seed, up to rounding
         if abs(self.low + half - self.value) <= 1e-9 * max(abs(self.value), 1.0):
             return f"{self.value:.3g} ± {half:.2g}"
         return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
@@ -77,6 +78,32 @@ def read_curves(out: Path, name: str) -> Curves | None:
         if all(isinstance(row.get(key), (int, float, type(None))) for table in tables for row in table)
     }
     return Curves(name, columns["samples"], columns)
+
+
+def totals(out: Path, name: str, column: str) -> Array:
+    """Sum of a column over all slow steps, measured or not, of each finished seed of a run; 0 where it has no such column."""
+    return np.array(
+        [
+            sum(row.get(column) or 0.0 for row in read_rows(path / "metrics.jsonl"))
+            for path in sorted((out / "runs" / name).glob("seed-*"))
+            if (path / "summary.json").exists()
+        ]
+    )
+
+
+def own_context(curves: Curves, task: int) -> Array | None:
+    """Reward on task number ``task`` of a sequence in the best context that the run wrote for it, ``(seeds, times)``.
+
+    While a task is trained on that is its reward; nan before its first round. A run whose context never changes has no
+    other context: its reward on the task. None for records from before contexts were kept.
+    """
+    here, away = curves["task"] == task, curves.columns.get(f"reward_task{task}")
+    if away is None:
+        return None
+    kept = curves.columns.get(f"reward_task{task}_own_context")
+    if kept is None and "reward_no_context" in curves.columns:  # contexts were evolved, and not kept
+        return None
+    return np.where(here, curves["reward"], away if kept is None else kept)
 
 
 def first_reach(samples: Array, reward: Array, level: float) -> float:
@@ -143,18 +170,19 @@ def fit_asymptote(samples: Array, rewards: Array, rng: np.random.Generator) -> E
 
 
 def _fit(x: Array, y: Array) -> float:
-    try:
-        (_, asymptote, _, _), _ = curve_fit(
-            sigmoid_curve,
-            x,
-            y,
-            p0=(y[0], y.max(), max(x[-1] / 4, 1.0), 2.0),
-            bounds=([-0.05, 0.0, 1.0, 0.2], [1.0, 1.05, 10.0 * x[-1], 20.0]),
-            maxfev=4000,
-        )
-    except RuntimeError:
+    if len(x) < 5:  # fewer points than parameters, or as many: any asymptote fits
         return np.nan
-    return float(asymptote)
+
+    def residual(p: Array) -> Array:
+        return sigmoid_curve(x, *p) - y
+
+    found = least_squares(
+        residual,
+        (y[0], y.max(), max(x[-1] / 4, 1.0), 2.0),
+        bounds=([-0.05, 0.0, 1.0, 0.2], [1.0, 1.05, 10.0 * x[-1], 20.0]),
+        max_nfev=4000,
+    )
+    return float(found.x[1]) if found.success else np.nan
 
 
 def kl_at_reward(curves: Curves, level: float, column: str = "kl_to_base") -> Array:

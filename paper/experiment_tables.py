@@ -8,15 +8,17 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-from fstsim.llm.experiments import EASY, LEARNING_RATES, LEASHES, PAPER, SEQUENCE, TASKS
+from fstsim.llm.experiments import EASY, LEARNING_RATES, LEASHES, PAPER, REUSE, SEQUENCE, TASKS
 from fstsim.paper.experiment_numbers import (
     Estimate,
     estimate,
     fit_asymptote,
     kl_reduction,
+    own_context,
     read_curves,
     read_decompositions,
     speed_up,
+    totals,
 )
 
 
@@ -98,12 +100,13 @@ def core_tables(out: Path) -> list[Table]:
 
 
 def continual_table(out: Path) -> Table:
-    """Reward at the end of each stage on its own task, and at the very end on the earlier ones."""
+    """Reward at the end of each stage on its own task; at the very end on the earlier ones, in the contexts of the last
+    task and in the best context that was written for each; accuracy lost on old skills."""
     table = _table(
         "continual: reward at the end of each stage; then at the end of the run",
         "method",
         *(f"stage {k + 1}: {t}" for k, t in enumerate(SEQUENCE)),
-        "task 1 at end",
+        *(f"task {k + 1} at end{tail}" for k in range(len(SEQUENCE) - 1) for tail in ("", ", own context")),
         "drift at end",
     )
     for method in ("rl", "fst"):
@@ -114,9 +117,36 @@ def continual_table(out: Path) -> Table:
         table.add_row(
             method.upper(),
             *(str(estimate(c["reward"][:, k])) for k in last),
-            str(estimate(c["reward_task0"][:, -1])),
+            *(
+                "-" if values is None else str(estimate(values[:, -1]))
+                for k in range(len(SEQUENCE) - 1)
+                for values in (c.columns.get(f"reward_task{k}"), own_context(c, k))
+            ),
             str(estimate(c["drift"][:, -1])),
         )
+    return table
+
+
+def reuse_table(out: Path) -> Table:
+    """FST whose slow steps reuse rollouts of the fast rounds, beside FST as it is: samples, reward and distance."""
+    table = _table(
+        "reuse of the fast rounds' rollouts (95 % intervals over seeds; level: 95 % of the peak of FST without reuse)",
+        "task", "method", "samples to level", "without / with", "samples in all", "of fast rounds", "reused",
+        "reward at end", "KL at end",
+    )  # fmt: skip
+    for name, task in REUSE.items():
+        plain, reusing = (read_curves(out, f"{name}-fst{tail}") for tail in ("", "-reuse"))
+        if plain is None or reusing is None:
+            continue
+        speed = speed_up(plain, reusing)
+        for c, method, level, ratio in (
+            (plain, "FST", speed["rl"], "1"),
+            (reusing, "FST, reuse", speed["fst"], str(speed["ratio"])),
+        ):
+            columns = (c.samples, c["reward"], c["kl_to_base"])
+            samples, reward, kl = (str(estimate(x[:, -1])) for x in columns)
+            fast, reused = (str(estimate(totals(out, c.name, column))) for column in ("fast_rollouts", "reused"))
+            table.add_row(task, method, str(level), ratio, samples, fast, reused, reward, kl)
     return table
 
 

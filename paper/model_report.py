@@ -1,19 +1,25 @@
-"""The part of ``report.html`` that is about language models: verdicts first, then the experiments."""
+"""The part of ``report.html`` that is about language models: verdicts first, then the bridge, then the experiments."""
 
 from __future__ import annotations
 
-import base64
-import io
+import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
+from fstsim.paper import bridge_figure
 from fstsim.paper.experiment_figures import draw_continual, draw_core, draw_decomposition, draw_plasticity
-from fstsim.paper.experiment_tables import continual_table, core_tables, plasticity_table
+from fstsim.paper.experiment_tables import (
+    calibration_table,
+    continual_table,
+    core_tables,
+    distill_table,
+    plasticity_table,
+)
+from fstsim.paper.page import image, interval, number, row, table, table_of
+from fstsim.paper.report_runs import Source, sources
 from fstsim.records import read_json
 
 _PICTURES = (
@@ -51,58 +57,95 @@ _PICTURES = (
 )
 
 
+_TABLES = {
+    "core.png": core_tables,
+    "continual.png": lambda out: [continual_table(out)],
+    "plasticity.png": lambda out: [plasticity_table(out)],
+}
+_RULE = (
+    '<p class="note">Every prediction was written to predictions.json before the runs, from numbers measured on the base '
+    "model alone; what needs one number of the runs' beginning says so there. The rule of the verdict is in "
+    "<code>fstsim.llm.predictions</code>: confirmed if the 95 % interval of the measurement meets the predicted one, falsified "
+    "if not, undecided with fewer than three seeds or an interval too wide. Falsified rows stay. Made by <code>fstsim validate</code>.</p>"
+)
+_SIGNS = {"confirmed": "✓", "falsified": "✗", "undecided": "?"}
+
+
 def verdict_rows(judged: Sequence[Mapping[str, Any]]) -> str:
-    """The verdict table as HTML; rows that are falsified stay and are marked."""
+    """The verdict table as HTML; rows that are falsified stay and are marked. Missing numbers (None) are dashes."""
     rows = []
     for j in judged:
-        interval = "–" if j["measured_low"] is None else f"[{j['measured_low']:.3f}, {j['measured_high']:.3f}]"
         cells = (
-            ("predicted", f"{j['value']:.3f} [{j['low']:.3f}, {j['high']:.3f}]"),
-            ("measured, 95 %", f"{j['measured']:.3f} {interval}"),
+            ("predicted", f"{number(j['value'])} <span class=kind>{interval(j['low'], j['high'])}</span>"),
+            (
+                "measured, 95 %",
+                f"{number(j['measured'])} <span class=kind>{interval(j['measured_low'], j['measured_high'])}</span>",
+            ),
             ("seeds", str(j["seeds"])),
-            ("verdict", f"<b>{escape(j['verdict'])}</b>"),
+            ("verdict", f"<b>{_SIGNS.get(j['verdict'], '')} {escape(j['verdict'])}</b>"),
         )
-        body = "".join(f'<td class="number" data-label="{label}"><span>{text}</span></td>' for label, text in cells)
-        name = f"{escape(j['quantity'])}<br><code>{escape(j['statement'])}</code>"
-        rows.append(f'<tr{" class=bad" if j["verdict"] == "falsified" else ""}><th scope="row">{name}</th>{body}</tr>')
-    head = "".join(
-        f'<th scope="col" class="number">{name}</th>' for name in ("predicted", "measured, 95 %", "seeds", "verdict")
+        calibration = j.get("calibration")
+        note = f'<br><span class="kind">one number from the runs: {escape(calibration)}</span>' if calibration else ""
+        name = f"{escape(j['quantity'])}<br><code>{escape(j['statement'])}</code>{note}"
+        rows.append(row(name, cells, "bad" if j["verdict"] == "falsified" else ""))
+    return table(("prediction", "predicted", "measured, 95 %", "seeds", "verdict"), rows)
+
+
+def _verdicts(source: Source) -> str:
+    judged = read_json(source.validation / "validation.json")
+    count = Counter(j["verdict"] for j in judged)
+    facts = "".join(f"<li><b>{count[verdict]}</b>{sign} {verdict}</li>" for verdict, sign in _SIGNS.items())
+    written = source.validation / "predictions.json"
+    about = read_json(written) if written.exists() else {}
+    how = f"preset {escape(str(about.get('scale', '?')))}, model {escape(Path(str(about.get('model', '?'))).name)}"
+    return f'<h3>{escape(source.title)} ({how})</h3><ul class="facts">{facts}</ul>{verdict_rows(judged)}'
+
+
+def _bridge(source: Source, folder: Path) -> str:
+    path = bridge_figure.save_bridge(source.validation, folder / "bridge.png")
+    slugs = ", ".join(f"<code>{escape(slug)}</code>" for slug in bridge_figure.SLUGS)
+    return (
+        f"<figure><h3>{escape(source.title)}</h3>{image(path, 'Toy, language model and theory. The caption describes it.', '')}"
+        f"<figcaption>{escape(bridge_figure.CAPTION)}<br>Statements: {slugs}. Made by <code>fstsim validate</code>, drawn by "
+        "<code>python -m fstsim.paper.bridge_figure</code>.</figcaption></figure>"
     )
-    return f'<table class="checks"><thead><tr><th scope="col">prediction</th>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
 
 
-def _text(tables: Sequence[Table]) -> str:
-    file = io.StringIO()
-    console = Console(file=file, width=100, highlight=False)
-    for table in tables:
-        console.print(table)
-    return f'<div class="frame" tabindex="0"><pre>{escape(file.getvalue())}</pre></div>'
+def _experiments(source: Source, folder: Path) -> str:
+    out, parts = source.experiments, []
+    for draw, name, title, caption, command in _PICTURES:
+        path = draw(out, folder / name)
+        if path is None:
+            continue
+        drawn = image(path, f"{title}. The caption describes it.", "")
+        said = f"{escape(caption)} Made by <code>{escape(command)}</code>."
+        tables = "".join(map(table_of, _TABLES[name](out) if name in _TABLES else []))
+        parts.append(f"<figure><h4>{escape(title)}</h4>{drawn}<figcaption>{said}</figcaption></figure>{tables}")
+    if (out / "runs" / "distill").is_dir():
+        parts.append(table_of(distill_table(out)))
+    if any((out / "runs").glob("calibrate-*")):
+        parts.append(table_of(calibration_table(out)))
+    return f"<h3>{escape(source.title)}</h3>" + "\n".join(parts) if parts else ""
 
 
 def model_section(experiments: Path, validation: Path) -> str:
-    """HTML of what has been run below these two directories; says so where nothing has."""
-    parts = ['<h2 id="models">Language models: predictions and measurements</h2>']
-    if (validation / "validation.json").exists():
-        parts.append(
-            '<p class="note">Every prediction was written to predictions.json before the runs, from numbers measured on the base '
-            "model alone; the rule of the verdict is in fstsim.llm.predictions. Made by <code>fstsim validate</code>.</p>"
-        )
-        parts.append(verdict_rows(read_json(validation / "validation.json")))
-    for draw, name, title, caption, command in _PICTURES:
-        path = draw(experiments, experiments / name)
-        if path is None:
-            continue
-        png = path.read_bytes()
-        width, height = (int.from_bytes(png[start : start + 4], "big") for start in (16, 20))  # the PNG header
-        parts.append(
-            f'<figure><h3>{escape(title)}</h3><div class="frame" tabindex="0"><img src="data:image/png;base64,'
-            f'{base64.b64encode(png).decode()}" width="{width}" height="{height}" alt="{escape(title)}"></div>'
-            f"<figcaption>{escape(caption)} Made by <code>{escape(command)}</code>.</figcaption></figure>"
-        )
-        if name == "core.png":
-            parts.append(_text(core_tables(experiments)))
-        elif name == "continual.png":
-            parts.append(_text([continual_table(experiments)]))
-        elif name == "plasticity.png":
-            parts.append(_text([plasticity_table(experiments)]))
+    """HTML of the recorded runs and of the fresh ones below these two directories: verdicts, bridge, experiments.
+
+    Empty where there are none. Nothing is written into the directories. Raises InputError on a record that is malformed.
+    """
+    found = sources(experiments, validation)
+    judged = [s for s in found if (s.validation / "validation.json").exists()]
+    parts = []
+    with tempfile.TemporaryDirectory() as name:
+        if judged:
+            parts += [
+                '<h2 id="verdicts">Verdicts</h2>',
+                _RULE,
+                *map(_verdicts, judged),
+                '<h2 id="bridge">Toy, model and theory on the same axes</h2>',
+                *(_bridge(s, Path(name)) for s in judged),
+            ]
+        drawn = [_experiments(s, Path(name)) for s in found]
+    if any(drawn):
+        parts += ['<h2 id="experiments">Experiments: fast and slow training</h2>', *drawn]
     return "\n".join(parts)

@@ -1,7 +1,8 @@
 """``python -m fstsim.paper.record_runs SOURCE TARGET``: run directories cut down to what tables and figures read.
 
 Keeps configurations, environments, summaries, prompts, decompositions, predictions and verdicts, and of the metrics the
-rows that the probes measured, to six digits. Weights and checkpoints stay behind.
+rows that the probes measured, to six digits; a validation also gets the masses of its base, so that the bridge figure is
+drawn without the weights. Weights and checkpoints stay behind. Unfinished runs are left out and named.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from typing import Any
 
 import tyro
 
+from fstsim.console import complain, show
 from fstsim.errors import InputError
-from fstsim.records import read_json, read_rows, write_json, write_rows
+from fstsim.records import plain, prepare_directory, read_json, read_rows, write_json, write_rows
 
-_KEPT = ("config.json", "environment.json", "summary.json", "decomposition.json", "predictions.json", "validation.json")
+_OF_A_RUN = ("config.json", "environment.json", "summary.json", "decomposition.json")
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,17 @@ class Config:
     source: tyro.conf.Positional[Path]
     """directory of `fstsim experiment` or `fstsim validate`"""
     target: tyro.conf.Positional[Path]
-    """directory to write"""
+    """directory to write; a run that is there already is replaced"""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What `record` wrote: files, their bytes, finished runs, and the runs that were left out because they are not finished."""
+
+    files: int
+    size: int
+    runs: int
+    unfinished: tuple[str, ...]
 
 
 def rounded(value: Any) -> Any:
@@ -39,31 +51,75 @@ def rounded(value: Any) -> Any:
     return value
 
 
-def record(config: Config) -> int:
-    """Copy the finished runs; returns how many files were written."""
-    if not (config.source / "runs").is_dir():
-        raise InputError(f"{config.source} holds no runs")
-    count = 0
-    for path in sorted(config.source.rglob("*.json*")):
-        place = config.target / path.relative_to(config.source)
-        if "model" in path.parts or not (path.parent == config.source or (path.parent / "summary.json").exists()):
-            continue
-        if path.name in _KEPT:
-            write_json(place, rounded(read_json(path)))
-        elif path.name == "metrics.jsonl":
-            write_rows(place, [rounded(row) for row in read_rows(path) if row.get("reward") is not None])
-        elif path.name == "prompts.jsonl":
-            write_rows(place, [rounded(row) for row in read_rows(path)])
-        else:
-            continue
-        count += 1
-    return count
+def _check(source: Path, target: Path) -> None:
+    if not source.is_dir():
+        raise InputError(f"there is no directory {source}")
+    if not (source / "runs").is_dir():
+        raise InputError(f"{source} holds no runs/: give a directory of fstsim experiment or fstsim validate")
+    if target.resolve() == source.resolve() or source.resolve() in target.resolve().parents:
+        raise InputError(f"{target} lies in {source}: choose a target outside of it")
+    if (source / "predictions.json").exists() and not (source / "validation.json").exists():
+        raise InputError(f"{source} has predictions but no validation.json: let fstsim validate come to its end")
+
+
+def _record_run(run: Path, place: Path) -> list[Path]:
+    written = []
+    for name in _OF_A_RUN:
+        if (run / name).exists():
+            write_json(place / name, rounded(read_json(run / name)))
+            written.append(place / name)
+    measured = [row for row in read_rows(run / "metrics.jsonl") if row.get("reward") is not None]
+    tables = {"metrics.jsonl": measured}
+    if (run / "prompts.jsonl").exists():
+        tables["prompts.jsonl"] = read_rows(run / "prompts.jsonl")
+    for name, rows in tables.items():
+        write_rows(place / name, [rounded(row) for row in rows])
+        written.append(place / name)
+    return written
+
+
+def record(config: Config) -> Recorded:
+    """Copy the finished runs of ``source`` and its tables to ``target``, each file whole or not at all.
+
+    Raises InputError, before anything is written, where ``source`` is no directory of runs, has none that is finished or has
+    predictions without verdicts, or where ``target`` lies in it.
+    """
+    source, target = config.source, config.target
+    _check(source, target)
+    runs = sorted(path.parent for path in (source / "runs").glob("*/seed-*/config.json"))
+    finished = [run for run in runs if (run / "summary.json").exists() and (run / "metrics.jsonl").exists()]
+    unfinished = tuple(f"{run.parent.name}/{run.name}" for run in runs if run not in finished)
+    if not finished:
+        raise InputError(f"{source} holds no finished run (one with summary.json)")
+    prepare_directory(target)
+    written = []
+    for path in sorted(source.glob("*.json")):  # predictions, verdicts and what else the whole directory is about
+        write_json(target / path.name, rounded(read_json(path)))
+        written.append(target / path.name)
+    for run in finished:
+        written += _record_run(run, target / run.relative_to(source))
+    if (source / "validation.json").exists():
+        from fstsim.paper.bridge_numbers import RECORDED_MASSES, masses_to_record
+
+        masses = masses_to_record(source)
+        if masses:
+            write_json(target / RECORDED_MASSES, rounded(plain(masses)))
+            written.append(target / RECORDED_MASSES)
+    return Recorded(len(written), sum(path.stat().st_size for path in written), len(finished), unfinished)
 
 
 def main() -> int:
-    """Command line."""
-    count = record(tyro.cli(Config))
-    return int(count == 0)
+    """Command line: 0 when all runs were recorded, 2 and one line on bad input."""
+    config = tyro.cli(Config)
+    try:
+        done = record(config)
+    except InputError as error:
+        complain(f"error: {error}")
+        return 2
+    show(f"{config.target}: {done.files} files of {done.runs} runs, {done.size / 1e6:.2f} MB")
+    if done.unfinished:
+        show(f"left out, not finished: {', '.join(done.unfinished)}")
+    return 0
 
 
 if __name__ == "__main__":

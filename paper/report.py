@@ -1,24 +1,40 @@
-"""``report.html``: one file with the checks, the figures and the environment that opens offline, on a phone too."""
+"""``report.html``: one file that opens offline, on a phone too: verdicts, figures, checks, configurations, environment.
+
+``python -m fstsim.paper.report --out DIR`` writes it again from what ``fstsim reproduce`` left in DIR.
+"""
 
 from __future__ import annotations
 
-import base64
 import json
-import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
 
+import tyro
+
+from fstsim.console import complain, show
 from fstsim.errors import InputError
-from fstsim.paper.figures import Figure
-from fstsim.records import write_text
+from fstsim.paper.figures import FIGURES, Figure
+from fstsim.paper.page import image, number, row, table
+from fstsim.paper.report_runs import runs_section, sources
+from fstsim.records import read_json, write_text
 from fstsim.theory.statement import STATUS_NAMES
 
 _TITLE = "fstsim: what post-training forgets, and how fast"
 
+_PARTS = (
+    ("verdicts", "Verdicts"),
+    ("bridge", "Toy and model"),
+    ("experiments", "Experiments"),
+    ("simulator", "Simulator"),
+    ("checks", "Checks"),
+    ("environment", "Configurations and environment"),
+)
+
 _SUMMARY = """
-<p>A model that is trained on something new can lose what it knew. This report is about the smallest world in which that
+<p>A model that is trained on something new can lose what it knew. The simulator is the smallest world in which that
 can be computed exactly: a distribution with two modes, the <b>old</b> behaviour (weight β) and the <b>new</b> one, a
 distance δ apart. Supervised fine-tuning is <i>forward KL</i> on new data, reinforcement learning is <i>reverse KL</i> to a
 target that keeps both.</p>
@@ -46,7 +62,9 @@ body { margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 70rem; color: var(-
   font: 1rem/1.55 system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; overflow-wrap: break-word; }
 h1 { font-size: 1.7rem; line-height: 1.25; margin: .5rem 0; }
 h2 { margin: 2.5rem 0 .75rem; border-bottom: 1px solid var(--line); padding-bottom: .3rem; }
-h3 { margin: 0 0 .6rem; }
+h3 { margin: 1.75rem 0 .6rem; }
+h4 { margin: 1.2rem 0 .5rem; max-width: 48rem; }
+figure h3, figure h4 { margin-top: 0; }
 p, li, figcaption { max-width: 48rem; }
 nav { display: flex; flex-wrap: wrap; gap: .3rem 1rem; padding: .6rem 0; }
 .note, figcaption, .kind { color: var(--soft); font-size: .92rem; }
@@ -58,13 +76,20 @@ th, td { text-align: left; vertical-align: top; padding: .45rem .6rem; border-bo
 thead th { background: var(--tint); }
 th { font-weight: 600; }
 .number { text-align: right; font-variant-numeric: tabular-nums; }
-.checks td, .checks thead th { white-space: nowrap; }
+.checks thead th { white-space: nowrap; }
+.checks td .kind, .checks td b { white-space: nowrap; }
+.wide { overflow-x: auto; margin-bottom: 1rem; }
+pre { margin: 0; padding: .6rem; font-size: .85rem; line-height: 1.4; }
+details { border: 1px solid var(--line); border-radius: .4rem; margin: 0 0 .4rem; padding: .35rem .7rem; }
+summary { cursor: pointer; }
+details > .frame { max-height: 28rem; overflow: auto; }
 .environment th { white-space: nowrap; width: 8rem; }
+.environment td { overflow-wrap: anywhere; }
 .checks tbody th { font-weight: 400; }
 .bad { background: var(--badtint); }
 .bad .count { color: var(--bad); font-weight: 700; }
-figure { margin: 0 0 2.75rem; }
-.frame { overflow-x: auto; max-width: 60rem; border: 1px solid var(--line); border-radius: .4rem; margin-bottom: .6rem; }
+figure { margin: 0 0 2rem; }
+.frame { overflow-x: auto; max-width: 70rem; border: 1px solid var(--line); border-radius: .4rem; margin-bottom: .6rem; }
 img { display: block; width: 100%; height: auto; background: #fff; padding: .4rem; }
 code { font-size: .9em; background: var(--tint); padding: .1em .3em; border-radius: .25em; overflow-wrap: anywhere; }
 @media (max-width: 46rem) {
@@ -80,18 +105,8 @@ code { font-size: .9em; background: var(--tint); padding: .1em .3em; border-radi
 """
 
 
-def _number(value: float) -> str:
-    """Three significant digits, for people (and as HTML)."""
-    if not math.isfinite(value):
-        return "–" if math.isnan(value) else "∞" if value > 0 else "−∞"
-    if abs(value) >= 1e5 or 0.0 < abs(value) < 1e-3:
-        mantissa, exponent = f"{value:.2e}".split("e")
-        return f"{mantissa}×10<sup>{int(exponent)}</sup>".replace("-", "−")
-    return (f"{value:,.0f}" if abs(value) >= 1e3 else f"{value:.3g}").replace("-", "−")
-
-
 def _spread(values: Sequence[float] | None) -> str:
-    return "–" if values is None else " · ".join(_number(v) for v in values)
+    return "–" if values is None else " · ".join(number(v) for v in values)
 
 
 def _check_row(check: Mapping[str, Any]) -> str:
@@ -104,39 +119,28 @@ def _check_row(check: Mapping[str, Any]) -> str:
         examples += f'<br><span class="kind">{check["skipped"]:,} skipped</span>'
     status = f'{escape(STATUS_NAMES[check["status"]])}<br><span class="kind">{escape(check["kind"])}</span>'
     cells = (
-        ("status", "", status),
-        ("examples", "number", examples),
-        ("violations", "number count", f"{check['violations']:,}"),
-        ("upper / actual", "number", _spread(check["upper"])),
-        ("actual / lower", "number", _spread(check["lower"])),
+        ("status", status),
+        ("examples", examples),
+        ("violations", f'<span class="count">{check["violations"]:,}</span>'),
+        ("upper / actual", _spread(check["upper"])),
+        ("actual / lower", _spread(check["lower"])),
     )
-    body = "".join(f'<td class="{style}" data-label="{label}"><span>{text}</span></td>' for label, style, text in cells)
-    return f'<tr{" class=bad" if bad else ""}><th scope="row">{statement}</th>{body}</tr>'
+    return row(statement, cells, "bad" if bad else "")
 
 
 def _check_table(checks: Sequence[Mapping[str, Any]]) -> str:
-    rows = "\n".join(_check_row(check) for check in checks)
-    return f"""<table class="checks">
-<thead><tr><th scope="col">statement</th><th scope="col">status</th><th scope="col" class="number">examples</th>
-<th scope="col" class="number">violations</th><th scope="col" class="number">upper / actual<br>min · median · max</th>
-<th scope="col" class="number">actual / lower<br>min · median · max</th></tr></thead>
-<tbody>
-{rows}
-</tbody></table>"""
+    head = ("statement", "status", "examples", "violations", "upper / actual", "actual / lower")
+    return table(head, [_check_row(check) for check in checks])
 
 
-def _figure(number: int, figure: Figure, folder: Path) -> str:
+def _figure(index: int, figure: Figure, folder: Path) -> str:
     path = folder / f"{figure.name}.png"
-    try:
-        png = path.read_bytes()
-    except FileNotFoundError as error:
-        raise InputError(f"no figure at {path}: make it with fstsim figures {figure.name}") from error
-    width, height = (int.from_bytes(png[start : start + 4], "big") for start in (16, 20))  # the PNG header
+    alt = f"Figure {index}: {figure.title}. The caption below describes it."
+    drawn = image(path, alt, f"no figure at {path}: make it with fstsim figures {figure.name}")
     slugs = ", ".join(f"<code>{escape(slug)}</code>" for slug in figure.slugs)
     return f"""<figure id="{escape(figure.name)}">
-<h3>Figure {number}. {escape(figure.title)}</h3>
-<div class="frame" tabindex="0"><img src="data:image/png;base64,{base64.b64encode(png).decode()}" width="{width}" height="{height}"
-alt="Figure {number}: {escape(figure.title)}. The caption below describes it."></div>
+<h3>Figure {index}. {escape(figure.title)}</h3>
+{drawn}
 <figcaption>{escape(figure.caption)}<br>Statements: {slugs}. Made by <code>fstsim figures {escape(figure.name)}</code>.</figcaption>
 </figure>"""
 
@@ -172,10 +176,33 @@ def write_report(
 ) -> Path:
     """Write ``out/report.html`` from ``out/figures/NAME.png`` and the checks (`fstsim.theory.CheckResult.to_dict`).
 
-    ``models`` is the section on language models (`model_report.model_section`), put first. The file is self-contained and appears whole or not at all. Raises InputError where a figure's PNG is missing.
+    ``models`` is the section on language models (`model_report.model_section`), put first; with it come the configurations
+    of the runs, recorded ones and those in ``out/experiments`` and ``out/validation``. The file is self-contained and appears
+    whole or not at all. Raises InputError where a figure's PNG is missing.
     """
-    links = "".join(f'<a href="#{escape(f.name)}">Figure {n}</a>' for n, f in enumerate(figures, start=1))
+    links = "".join(f'<a href="#{escape(f.name)}">{n}. {escape(f.title)}</a>' for n, f in enumerate(figures, start=1))
     drawn = "\n".join(_figure(n, f, out / "figures") for n, f in enumerate(figures, start=1))
+    runs = runs_section(sources(out / "experiments", out / "validation")) if models else ""
+    body = f"""{models}
+<h2 id="simulator">The simulator: what it shows</h2>
+{_SUMMARY}
+<ul class="facts">{_facts(figures, checks)}</ul>
+<nav>{links}</nav>
+{drawn}
+<h2 id="checks">Checks</h2>
+<p class="note">Each statement meets random instances that satisfy its hypotheses; one exact value outside its bounds is a
+violation. The ratios say how tight the bounds are (least · median · largest): 1 is exact. An approximation cannot be violated; its one
+ratio is approximation / actual. Skipped: instances about which the statement says nothing, such as those without a
+certificate. Made by <code>fstsim check</code>.</p>
+{_check_table(checks)}
+<h2 id="environment">Configurations and environment</h2>
+<h3>This report: figures and checks</h3>
+<table class="environment">
+<tbody>
+{_environment_rows(environment)}
+</tbody></table>
+{runs}"""
+    present = "".join(f'<a href="#{name}">{title}</a>' for name, title in _PARTS if f'id="{name}"' in body)
     html = f"""<!doctype html>
 <html lang="en">
 <head>
@@ -186,25 +213,39 @@ def write_report(
 </head>
 <body>
 <h1>{escape(_TITLE)}</h1>
-<nav>{models and '<a href="#models">Language models</a>'}<a href="#checks">Checks</a>{links}<a href="#environment">Environment</a></nav>
-{_SUMMARY}
-<ul class="facts">{_facts(figures, checks)}</ul>
-{models}
-<h2 id="checks">Checks</h2>
-<p class="note">Each statement meets random instances that satisfy its hypotheses; one exact value outside its bounds is a
-violation. The ratios say how tight the bounds are: 1 is exact. An approximation cannot be violated; its one ratio is
-approximation / actual. Skipped: instances about which the statement says nothing, such as those without a certificate.</p>
-{_check_table(checks)}
-<h2 id="figures">Figures</h2>
-{drawn}
-<h2 id="environment">Environment</h2>
-<table class="environment">
-<tbody>
-{_environment_rows(environment)}
-</tbody></table>
+<nav>{present}</nav>
+{body}
 </body>
 </html>
 """
     path = out / "report.html"
     write_text(path, html)
     return path
+
+
+@dataclass(frozen=True)
+class Config:
+    """Write report.html again from what `fstsim reproduce` left in a directory, and from the recorded runs."""
+
+    out: Path = Path("out")
+    """directory of `fstsim reproduce`, with figures/, checks.json and environment.json"""
+
+
+def main() -> int:
+    """Command line: 2 and one line on bad input."""
+    from fstsim.paper.model_report import model_section
+
+    out = tyro.cli(Config).out
+    try:
+        checks, record = read_json(out / "checks.json"), read_json(out / "environment.json")
+        models = model_section(out / "experiments", out / "validation")
+        path = write_report(out, list(FIGURES.values()), checks, record, models)
+    except InputError as error:
+        complain(f"error: {error}")
+        return 2
+    show(f"open {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

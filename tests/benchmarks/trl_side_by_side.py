@@ -1,12 +1,19 @@
 """One CISPO step of TRL's GRPOTrainer, of ours and of a naive loop, in turns in one process; prints and writes the ratio.
 
 A step is everything between two updates: prompts are drawn and encoded, completions sampled, decoded and scored, the
-loss run backward, the optimizer stepped. All three start from the same weights and do the same work in float32: the
-same number of prompts and rollouts of the same task, the same cap, no leash, AdamW with gradients clipped at norm 1. TRL is
-given what makes it fast here: one micro-batch, no activation checkpointing, no logging. It takes its own training
-loop; ours run in its callback after each of its steps, so that the noise of the machine hits all three alike.
+loss run backward, the optimizer stepped. All three start from the same weights and do the same work in the same precision:
+the same number of prompts and rollouts of the same task, the same cap, no leash, AdamW (fused on a GPU) with gradients
+clipped at norm 1. TRL is given what makes it fast here: one micro-batch, no activation checkpointing, no logging. It takes
+its own training loop; ours run in its callback after each of its steps, so that the noise of the machine hits all three
+alike. The naive loop is our code without what it shares: a row a rollout, a growing cache, no graphs.
 
-    python tests/benchmarks/trl_side_by_side.py --model base --steps 30 --out out/trl_side_by_side.json
+The ratio is of medians, with a bootstrap interval over turns. A record for the repository goes to paper/data/benchmarks:
+
+    make bench-trl (CPU) and make bench-gpu write to out/
+    python tests/benchmarks/trl_side_by_side.py --out paper/data/benchmarks/trl-cpu.json
+    python tests/benchmarks/trl_side_by_side.py --device cuda --out paper/data/benchmarks/trl-cuda.json
+
+Not run on a GPU yet: --device cuda and, there, --precision bfloat16.
 """
 
 from __future__ import annotations
@@ -62,6 +69,8 @@ class Config:
     """the shipped base model, or a folder"""
     device: str = "cpu"
     """cpu or cuda"""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """of activations, in all three; weights are float32"""
     scenarios: tuple[str, ...] = tuple(SCENARIOS)
     """mixed: every group has a signal; dead: most have none"""
     problems: int = 48
@@ -77,7 +86,7 @@ class Config:
     steps: int = 30
     """timed steps of each learner"""
     warm_up: int = 3
-    """steps before them that are not counted"""
+    """steps before them that are not counted; on a GPU the second batch of a shape captures the graphs"""
     threads: int | None = None
     """threads of torch on a CPU; by default what torch chooses"""
     clock: Literal["wall", "cpu"] = "wall"
@@ -95,6 +104,10 @@ class Config:
             raise InputError(f"steps must be at least 2 and warm-up at least 1, got {self.steps} and {self.warm_up}")
         if self.clock == "cpu" and self.device != "cpu":
             raise InputError(f"clock cpu does not see what {self.device} does: use wall")
+        if self.device != "cpu" and self.warm_up < 3:
+            raise InputError(
+                f"warm-up must be at least 3 on {self.device}, where graphs are captured; got {self.warm_up}"
+            )
         for name in self.scenarios:
             contexts = len(SCENARIOS[name].contexts)
             if self.rollouts % contexts or self.rollouts // contexts < 2:
@@ -110,8 +123,10 @@ def now(config: Config) -> float:
 
 def ours(config: Config, policy: Policy, task: RuleTask, contexts: tuple[str, ...]) -> Callable[[], StepInfo]:
     """One step of our CISPO on a copy of ``policy``."""
-    policy = dataclasses.replace(policy, model=copy.deepcopy(policy.model))
-    weights = Weights(policy, policy, torch.optim.AdamW(policy.model.parameters(), lr=config.lr, weight_decay=0.0))
+    policy = dataclasses.replace(policy, model=copy.deepcopy(policy.model), bfloat16=config.precision == "bfloat16")
+    fused = config.device != "cpu"  # what TRL's default is there
+    optimizer = torch.optim.AdamW(policy.model.parameters(), lr=config.lr, weight_decay=0.0, fused=fused)
+    weights = Weights(policy, policy, optimizer)
     learner = PolicyGradient(
         problems=config.problems,
         rollouts=config.rollouts,
@@ -157,7 +172,7 @@ def trl_trainer(
         args=GRPOConfig(
             output_dir=folder,
             use_cpu=config.device == "cpu",
-            bf16=False,
+            bf16=config.precision == "bfloat16",
             activation_checkpointing=False,
             max_steps=config.warm_up + config.steps,
             per_device_train_batch_size=config.problems * config.rollouts,
@@ -222,6 +237,16 @@ def run(config: Config, name: str, policy: Policy) -> dict[str, Any]:
     return summary(config, scenario, times, seen, rewards)
 
 
+def ratio_interval(slow: Sequence[float], fast: Sequence[float], seed: int = 0) -> tuple[float, float, float]:
+    """Ratio of the medians of two times taken in the same turns, and its 95 % interval: turns are drawn again 2,000 times."""
+    both = np.array([slow, fast])
+    turns = np.random.default_rng(seed).integers(both.shape[1], size=(2000, both.shape[1]))
+    medians = np.median(both[:, turns], axis=-1)
+    low, high = np.quantile(medians[0] / medians[1], (0.025, 0.975)).tolist()
+    middle = np.median(both, axis=-1)
+    return low, float(middle[0] / middle[1]), high
+
+
 def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
     """25 %, 50 % and 75 %."""
     low, middle, high = np.quantile(values, (0.25, 0.5, 0.75)).tolist()
@@ -235,9 +260,14 @@ def summary(
     seen: Sequence[StepInfo],
     rewards: Sequence[float],
 ) -> dict[str, Any]:
-    """The record of one scenario, warm-up left out; ratios are of times in the same turn."""
+    """The record of one scenario, warm-up left out.
+
+    Tokens a second are written ones of our own completions, TRL's are of the same distribution.
+    """
     kept = {learner: list(values[config.warm_up :]) for learner, values in times.items()}
     batch = config.problems * config.rollouts
+    told = [info.metrics for info in seen[config.warm_up :]]
+    length = float(np.mean([row["length"] for row in told]))
     learners = {}
     for learner, values in kept.items():
         low, middle, high = quartiles(values)
@@ -246,9 +276,9 @@ def summary(
             "median": middle,
             "quartiles": [low, high],
             "rollouts_per_second": batch / middle,
-            "times_faster_than_trl": quartiles([a / b for a, b in zip(kept["TRL"], values, strict=True)]),
+            "tokens_per_second": batch * length / middle,
+            "times_faster_than_trl": ratio_interval(kept["TRL"], values),
         }
-    told = [info.metrics for info in seen[config.warm_up :]]
     return {
         "task": scenario.task,
         "contexts": list(scenario.contexts),
@@ -256,14 +286,14 @@ def summary(
         "reward": float(np.mean([row["train_reward"] for row in told])),
         "reward_trl": float(np.mean(rewards[config.warm_up * batch :])),
         "dead_share": float(np.mean([row["dead_share"] for row in told])),
-        "length": float(np.mean([row["length"] for row in told])),
+        "length": length,
     }
 
 
 def table_of(config: Config, results: Mapping[str, Mapping[str, Any]], where: str) -> Table:
     """One row a learner and scenario."""
     table = Table(title=f"One CISPO step, {config.problems} problems x {config.rollouts} rollouts, {where}")
-    for heading in ("scenario", "learner", "median", "quartiles", "rollouts/s", "faster than TRL", "quartiles"):
+    for heading in ("scenario", "learner", "median", "quartiles", "tokens/s", "faster than TRL", "95 % interval"):
         table.add_column(heading, justify="left" if heading in ("scenario", "learner") else "right")
     for name, found in results.items():
         for learner, row in found["learners"].items():
@@ -274,7 +304,7 @@ def table_of(config: Config, results: Mapping[str, Mapping[str, Any]], where: st
                 learner,
                 f"{1e3 * row['median']:.0f} ms",
                 f"{1e3 * low:.0f} to {1e3 * high:.0f}",
-                f"{row['rollouts_per_second']:,.0f}",
+                f"{row['tokens_per_second']:,.0f}",
                 f"{middle:.2f}",
                 f"{worst:.2f} to {best:.2f}",
             )
@@ -291,6 +321,8 @@ def main(config: Config) -> None:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     policy = Policy.load(config.model, config.device)
+    if config.device != "cpu" and not policy.static:
+        raise InputError(f"{config.model} cannot be sampled in fixed shapes on {config.device}: nothing to compare")
     if policy.template != "world":
         raise InputError(f"{config.model} does not have the world's tokenizer: TRL would be shown other prompts")
     results = {name: run(config, name, policy) for name in config.scenarios}

@@ -10,11 +10,15 @@ from typing import Any
 
 import matplotlib.figure
 import pytest
+from rich.table import Table
 
 from fstsim import InputError
 from fstsim.paper.figures import Figure
+from fstsim.paper.model_report import verdict_rows
+from fstsim.paper.page import number, table_of
 from fstsim.paper.report import write_report
-from fstsim.records import environment
+from fstsim.paper.report_runs import runs_section, sources
+from fstsim.records import environment, write_json
 from fstsim.theory import ALL_STATEMENTS, check_statement
 
 HOSTILE = "<script>alert('1')</script> & \"quoted\" δ < 3"
@@ -115,7 +119,7 @@ def test_every_figure_is_embedded_and_described(out: Path) -> None:
         assert f"fstsim figures {figure.name}" in page.text
     ids = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
     links = {attributes["href"] for tag, attributes in page.tags if tag == "a"}
-    assert links == {f"#{i}" for i in ids} - {"#figures"}
+    assert links == {f"#{i}" for i in ids}
     assert any(attributes.get("name") == "viewport" for _, attributes in page.tags)
 
 
@@ -147,3 +151,97 @@ def test_a_missing_figure_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no figure at .*one\.png.*fstsim figures one"):
         write_report(tmp_path, FIGURES, [check()], {})
     assert not (tmp_path / "report.html").exists()
+
+
+# --- language models -----------------------------------------------------------------------------------------------------
+
+
+def judged(**changes: Any) -> dict[str, Any]:
+    row = {
+        "name": "replay-0.1",
+        "statement": "replay-forward",
+        "quantity": "old mass",
+        "value": 0.1,
+        "low": 0.06,
+        "high": 0.14,
+    }
+    row |= {
+        "measured": 0.11,
+        "measured_low": 0.1,
+        "measured_high": 0.12,
+        "seeds": 3,
+        "verdict": "confirmed",
+        "calibration": "",
+    }
+    return row | changes
+
+
+def test_verdicts_read_as_words_and_missing_numbers_as_dashes() -> None:
+    missing = {"value": None, "low": None, "high": None, "measured": None, "measured_low": None, "measured_high": None}
+    rows = [
+        judged(),
+        judged(verdict="falsified", calibration=HOSTILE),
+        judged(verdict="undecided", quantity=HOSTILE, **missing),
+    ]
+    page = Page(verdict_rows(rows))
+    for words in (
+        "0.1 [0.06, 0.14]",
+        "✓ confirmed",
+        "✗ falsified",
+        "? undecided",
+        f"one number from the runs: {HOSTILE}",
+        "– –",
+    ):
+        assert words in page.text
+    assert [a.get("class") for tag, a in page.tags if tag == "tr"].count("bad") == 1
+    assert not [tag for tag, _ in page.tags if tag == "script"]
+    labels = [a["data-label"] for tag, a in page.tags if tag == "td"]
+    assert labels == ["predicted", "measured, 95 %", "seeds", "verdict"] * 3  # what a row says as a card on a phone
+
+
+def test_terminal_tables_become_html() -> None:
+    drawn = Table(title="a < b", caption="after")
+    for column in ("task", "RL"):
+        drawn.add_column(column)
+    assert table_of(drawn) == ""  # no rows: nothing to show
+    drawn.add_row("x & y", "0.1 ± 0.2")
+    page = Page(table_of(drawn))
+    for words in ("a < b", "x & y", "0.1 ± 0.2", "after"):
+        assert words in page.text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.12345, "0.123"), (-2.0, "−2"), (1234.5, "1,234"), (3e-7, "3.00×10<sup>−7</sup>"), (None, "–"), (math.inf, "∞")],
+)
+def test_numbers_are_for_people(value: float | None, text: str) -> None:
+    assert number(value) == text
+
+
+def make_run(folder: Path, seeds: int = 2) -> None:
+    for seed in range(seeds):
+        place = folder / "runs" / "replay-0.1" / f"seed-{seed}"
+        write_json(
+            place / "config.json", {"method": "sft", "tasks": [HOSTILE], "steps": 7, "seed": seed, "model": "base"}
+        )
+        write_json(
+            place / "environment.json",
+            {"commit": "0123456789abcdef+dirty", "device": "cuda", "versions": {"torch": "2"}},
+        )
+        write_json(place / "summary.json", {"seconds": 2.5})
+
+
+def test_recorded_and_fresh_runs_are_listed_once_with_their_configurations(tmp_path: Path) -> None:
+    recorded, fresh = tmp_path / "data", tmp_path / "out"
+    assert sources(fresh / "experiments", fresh / "validation", recorded) == []
+    make_run(recorded / "validation")
+    make_run(fresh / "validation", seeds=1)
+    found = sources(fresh / "experiments", fresh / "validation", recorded)
+    assert [source.title for source in found] == ["Recorded runs", "Runs made with this report"]
+    assert len(sources(recorded / "experiments", recorded / "validation", recorded)) == 1
+    page = Page(runs_section(found))
+    assert [tag for tag, _ in page.tags].count("details") == 2
+    assert page.text.count("0123456789ab+dirty") == 2  # an environment is named once a source
+    for words in ("Seeds 0, 1; environment 1; 5 s", "device cuda", "torch 2", '"steps": 7', HOSTILE):
+        assert words in page.text
+    assert "<script>" not in runs_section(found)
