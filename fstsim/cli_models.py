@@ -287,9 +287,10 @@ class Prompts:
 class Experiment:
     """Run an experiment on fast-slow training, or continue it: run directories, figures and tables with intervals."""
 
-    name: tyro.conf.Positional[Literal["calibrate", "core", "continual", "plasticity", "distill", "all"]]
+    name: tyro.conf.Positional[Literal["calibrate", "core", "continual", "plasticity", "distill", "reuse", "all"]]
     """calibrate: declared sweep of learning rates and leashes; core: data efficiency, asymptote, reward against KL, 2 x 2;
-    continual: three families in one run; plasticity: fresh RL from trained weights; distill: context into weights"""
+    continual: three families in one run; plasticity: fresh RL from trained weights; distill: context into weights;
+    reuse: slow steps that use the fast rounds' rollouts"""
     preset: Literal["smoke", "small", "paper"] = "smoke"
     """smoke: one family, five minutes on 2 cores; small: three families, hours; paper: for a GPU"""
     seeds: int = 3
@@ -334,6 +335,7 @@ def show_experiments(out: Path, names: tuple[str, ...]) -> None:
         "core": ((draw.draw_core, "core.png"), (draw.draw_decomposition, "decomposition.png")),
         "continual": ((draw.draw_continual, "continual.png"),),
         "plasticity": ((draw.draw_plasticity, "plasticity.png"),),
+        "reuse": ((draw.draw_reuse, "reuse.png"),),
     }
     shown = {
         "calibrate": lambda: [tables.calibration_table(out)],
@@ -341,6 +343,7 @@ def show_experiments(out: Path, names: tuple[str, ...]) -> None:
         "continual": lambda: [tables.continual_table(out)],
         "plasticity": lambda: [tables.plasticity_table(out)],
         "distill": lambda: [tables.distill_table(out)],
+        "reuse": lambda: [tables.reuse_table(out)],
     }
     for name in names:
         show(*shown[name]())
@@ -410,13 +413,17 @@ class Validate:
         _quiet()
         events = validate(self.preset, self.model, self.seeds, self.out, self.jobs, self.only)
         last = first = next(events)
+        failed = False
         with contextlib.closing(Progress("validate", first.runs, "runs")) as progress:
             progress.add(0, first.what)
             for last in events:
-                if not last.judged:
+                if last.failed:
+                    complain(f"error: {last.what}")
+                    failed = True
+                elif not last.judged:
                     progress.add(1, last.what)
         show(
             verdict_table(last.judged),
             f"{self.out / 'predictions.json'} was written before the runs; {self.out / 'validation.json'}",
         )
-        return 0
+        return int(failed)

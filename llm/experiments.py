@@ -117,10 +117,19 @@ def calibration_runs(scale: Scale, chosen: Mapping[str, tuple[float, float]] | N
     ]
 
 
-def continual_runs(scale: Scale, chosen: Mapping[str, tuple[float, float]] | None = None) -> list[Planned]:
-    """Three families one after the other in one uninterrupted run."""
-    chosen = chosen or {}
-    return [Planned(f"continual-{m}", _config(scale, m, SEQUENCE, *chosen.get(m, (3e-4, 0.0)))) for m in ("rl", "fst")]
+def continual_runs(scale: Scale, chosen: Mapping[str, tuple[float, float]] | None = None) -> list[Planned]:  # noqa: ARG001
+    """Three families one after the other in one uninterrupted run, at every declared learning rate.
+
+    What is best on one task need not be on a sequence, so that nothing is taken over from the sweep on the first.
+    """
+    return [
+        Planned(continual_name(m, lr), _config(scale, m, SEQUENCE, lr)) for m in ("rl", "fst") for lr in LEARNING_RATES
+    ]
+
+
+def continual_name(method: str, lr: float) -> str:
+    """Name of a run of `continual_runs`: the default learning rate has no mark."""
+    return f"continual-{method}" + ("" if lr == 3e-4 else f"-lr{lr:g}")
 
 
 def plasticity_runs(scale: Scale, chosen: Mapping[str, tuple[float, float]] | None = None) -> list[Planned]:

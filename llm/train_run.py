@@ -113,6 +113,8 @@ class TrainConfig:
             raise InputError(f"slow_steps_per_round must be at least 1, got {self.slow_steps_per_round}")
         if not self.tasks:
             raise InputError("tasks must not be empty")
+        if self.fast.reuse and (self.fast.max_new_tokens, 1.0) != (self.slow.max_new_tokens, self.slow.temperature):
+            raise InputError("reuse needs slow temperature 1, and the same max_new_tokens in both channels")
         for name in self.tasks:
             parse_task(name)
 

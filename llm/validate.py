@@ -46,6 +46,7 @@ class Event:
     what: str
     runs: int
     judged: tuple[Judged, ...] = ()
+    failed: bool = False
 
 
 def all_chapters(scale: Scale, base: Policy) -> dict[str, Chapter]:
@@ -60,12 +61,14 @@ def validate(
 ) -> Iterator[Event]:
     """Predict, write, run, judge: one event when the predictions are written, one a run, and last the verdicts.
 
-    ``only`` names chapters whose runs are made; predictions are written, and finished claims judged, for all. Raises
-    InputError, before anything runs, for an unknown chapter or an ``out`` that belongs to another model or scale.
+    ``only`` names chapters whose runs are made; predictions are written, and finished claims judged, for all. A run that
+    diverges is an event that ``failed``, and what needs it is not judged. Raises InputError, before anything runs, for an unknown chapter or an ``out`` that belongs to another model or scale.
     """
     for name in only:
         if name not in CHAPTERS:
             raise InputError(f"chapter {name!r} is unknown; allowed: {', '.join(CHAPTERS)}")
+    if jobs == 0:
+        raise InputError("jobs must be at least 1, or -1 for every core; got 0")
     base = Policy.load(model)
     base.model.eval()
     chapters = all_chapters(scale, base)
@@ -81,9 +84,7 @@ def validate(
     yield Event("predictions written", runs)
     for wave in _waves(list(planned.values())):
         for what, failure in run_all(wave, seeds, out, jobs):
-            if failure:
-                raise RuntimeError(f"{what}: {failure}")
-            yield Event(what, runs)
+            yield Event(f"{what}: {failure}" if failure else what, runs, failed=bool(failure))
     records = Records(out, seeds, base)
     judged = []
     for claim in claims:

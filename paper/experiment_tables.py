@@ -8,7 +8,16 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-from fstsim.llm.experiments import EASY, LEARNING_RATES, LEASHES, PAPER, REUSE, SEQUENCE, TASKS
+from fstsim.llm.experiments import (
+    EASY,
+    LEARNING_RATES,
+    LEASHES,
+    PAPER,
+    REUSE,
+    SEQUENCE,
+    TASKS,
+    continual_name,
+)
 from fstsim.paper.experiment_numbers import (
     Estimate,
     estimate,
@@ -103,19 +112,19 @@ def continual_table(out: Path) -> Table:
     """Reward at the end of each stage on its own task; at the very end on the earlier ones, in the contexts of the last
     task and in the best context that was written for each; accuracy lost on old skills."""
     table = _table(
-        "continual: reward at the end of each stage; then at the end of the run",
+        "continual: reward at the end of each stage; then at the end of the run (learning rate 0.0003 unless said)",
         "method",
         *(f"stage {k + 1}: {t}" for k, t in enumerate(SEQUENCE)),
         *(f"task {k + 1} at end{tail}" for k in range(len(SEQUENCE) - 1) for tail in ("", ", own context")),
         "drift at end",
     )
-    for method in ("rl", "fst"):
-        c = read_curves(out, f"continual-{method}")
+    for method, lr in ((m, lr) for m in ("rl", "fst") for lr in LEARNING_RATES):
+        c = read_curves(out, continual_name(method, lr))
         if c is None:
             continue
         last = [int(np.flatnonzero(c["task"][0] == k)[-1]) for k in range(len(SEQUENCE))]
         table.add_row(
-            method.upper(),
+            method.upper() + ("" if lr == 3e-4 else f", learning rate {lr:g}"),
             *(str(estimate(c["reward"][:, k])) for k in last),
             *(
                 "-" if values is None else str(estimate(values[:, -1]))

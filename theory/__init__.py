@@ -2,7 +2,8 @@
 
 Functions take and return float64 arrays and broadcast. Names and argument orders are the public contract.
 Read in this order: `statement`, `overlap`, `forward_kl`, `reverse_kl`, `drift`, `geometry`, `replay`, `starvation`, `sdft`, `ttt`,
-`oapl`, `maps`, `fast_slow`, `plasticity`, `noise`, `modes`, `group_normalised`, `adam`, `sequences`; each topic's ``*_statements`` beside it.
+`oapl`, `maps`, `fast_slow`, `plasticity`, `noise`, `modes`, `group_normalised`, `adam`, `sequences`,
+`clipping`; each topic's ``*_statements`` beside it.
 """
 
 from fstsim.errors import InputError
@@ -24,6 +25,7 @@ from fstsim.overlap import (
 from fstsim.replay_objectives import replay_importance_weights
 from fstsim.theory import (
     adam_statements,
+    clipping_statements,
     convergence_statements,
     fast_slow_statements,
     forward_statements,
@@ -53,6 +55,7 @@ from fstsim.theory.adam import (
     adam_step_bound,
 )
 from fstsim.theory.check import CheckResult, check_statement, examples_of
+from fstsim.theory.clipping import clipped_replay_bias_bound, clipped_replay_mass
 from fstsim.theory.drift import convergence_certificate, reverse_drift_certificate
 from fstsim.theory.fast_slow import (
     fast_slow_allocation,
@@ -244,6 +247,7 @@ ALL_STATEMENTS: tuple[Statement, ...] = (
     *group_batches_statements.STATEMENTS,
     *adam_statements.STATEMENTS,
     *sequences_statements.STATEMENTS,
+    *clipping_statements.STATEMENTS,
 )
 
 
@@ -285,6 +289,8 @@ __all__ = [
     "check_statement",
     "chernoff_coefficient",
     "chernoff_information",
+    "clipped_replay_bias_bound",
+    "clipped_replay_mass",
     "condition_number_bound",
     "convergence_certificate",
     "dead_group_probability",

@@ -88,7 +88,7 @@ CONTEXTS = Statement(
     status="T",
     kind="identity",
     hypotheses="any on-policy policy and parameter, binary reward; checked on the context's own logit, 64 outcomes enumerated",
-    latex=r"\mathbb E[A_i\nabla\log\pi(y_i)]=m_i\nabla p_i,\quad m_i=\mathbb E\,w(N_{-i})>0,\quad"
+    latex=r"\mathbb E[A_i\nabla\log\pi(y_i)]=m_i\nabla p_i,\quad m_i=\mathbb E\,w(N_{-i})>0,\quad "
     r"w(n)=\sqrt{\tfrac{G-1-n}{n+1}}+\sqrt{\tfrac n{G-n}}",
     derive=_derive_contexts,
     sample=_sample_rollouts,

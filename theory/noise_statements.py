@@ -131,7 +131,7 @@ BASELINE = Statement(
     status="T",
     kind="identity",
     hypotheses="components right, any constant baseline B; per sample",
-    latex=r"N\,\mathrm{Var}(B)=N\,\mathrm{Var}(B^*)+(B-B^*)^2\beta^2(1-\beta)^2\mathcal D,\qquad"
+    latex=r"N\,\mathrm{Var}(B)=N\,\mathrm{Var}(B^*)+(B-B^*)^2\beta^2(1-\beta)^2\mathcal D,\qquad "
     r"B^*=\tfrac{\mathbb E[\psi^2A]}{\mathbb E[\psi^2]}\to(1-\beta)A_o+\beta A_n",
     derive=_derive_baseline,
     sample=_sample_baseline,
