@@ -101,8 +101,8 @@ def replay(scale: Scale, base: Policy) -> Chapter:
             claims.append(Claim(starved, (name,), settled(name, "old_mass")))
         empty = float(starvation_probability(0.2, 4))
         quantity = "share of batches of 4 without an old demonstration, replay of 20%"
-        share = Prediction("starvation", "replay-reverse-starvation", quantity, empty, empty, empty, 0.1)
-        claims.append(Claim(share, (planned.name,), _empty_batches(planned.name)))
+        empties = Prediction("starvation", "replay-reverse-starvation", quantity, empty, empty, empty, 0.1)
+        claims.append(Claim(empties, ("replay-starved",), _empty_batches("replay-starved")))
     return Chapter(tuple(claims), tuple(runs))
 
 
