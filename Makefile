@@ -4,6 +4,7 @@
 
 PYTHON ?= python3
 OUT ?= out
+DEVICE ?= cuda
 JOBS ?= 2
 
 VENV := .venv
@@ -14,13 +15,18 @@ INPUTS := pyproject.toml constraints.txt
 PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce paper test test-slow nightly nightly-check readme bench bench-trl bench-gpu lint format types clean
+.PHONY: help reproduce reproduce-full paper test test-slow nightly nightly-check readme bench bench-trl bench-gpu lint format types clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 reproduce: $(VENV)/.installed ## install, then figures, checks, smoke runs of the models and report.html in out/ (OUT=dir)
 	$(BIN)/fstsim reproduce --out "$(OUT)"
+
+reproduce-full: $(VENV)/.installed ## everything at scale paper, for a GPU: experiments, validation, then the report (DEVICE=cuda)
+	$(BIN)/fstsim experiment all --preset paper --seeds 5 --jobs 1 --device "$(DEVICE)" --out "$(OUT)/experiments"
+	$(BIN)/fstsim validate --preset paper --jobs 1 --device "$(DEVICE)" --out "$(OUT)/validation"
+	$(BIN)/fstsim reproduce --out "$(OUT)/reproduce"
 
 paper: $(VENV)/.installed-paper ## the manuscript as out/fstsim.pdf, from the records in paper/data (OUT=dir)
 	$(BIN)/python -m fstsim.paper.manuscript --out "$(OUT)"
@@ -37,7 +43,7 @@ nightly: $(VENV)/.installed-test ## run all tests, slow ones too, with 2000 rand
 nightly-check: $(VENV)/.installed ## a million random instances of every statement, into paper/data/checks.json
 	$(BIN)/python -m fstsim.paper.record_check
 
-readme: $(VENV)/.installed ## rewrite the README's table of statements from paper/data/checks.json
+readme: $(VENV)/.installed ## rewrite the README's tables of statements and verdicts from paper/data
 	$(BIN)/python -m fstsim.paper.statement_table
 
 bench: $(VENV)/.installed-test ## time the hot paths on one core (reported, never asserted)

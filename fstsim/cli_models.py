@@ -299,6 +299,8 @@ class Experiment:
     """directory; run NAME with seed k is runs/NAME/seed-k in it"""
     jobs: int = -1
     """runs at a time, one thread each; -1 uses every core"""
+    device: str = "cpu"
+    """torch device"""
     show: bool = False
     """run nothing: figures and tables of what is there, recorded runs for example"""
     stopped: ClassVar[str] = CONTINUE
@@ -314,7 +316,7 @@ class Experiment:
         names = tuple(lab.EXPERIMENTS) if self.name == "all" else (self.name,)
         for name in () if self.show else names:
             chosen = lab.best_settings(self.out, self.seeds)
-            planned = lab.EXPERIMENTS[name](self.preset, chosen)
+            planned = lab.on_device(lab.EXPERIMENTS[name](self.preset, chosen), self.device)
             with contextlib.closing(Progress(f"experiment {name}", len(planned) * self.seeds, "runs")) as progress:
                 progress.add(0, "starting")
                 for what, failure in lab.run_all(planned, self.seeds, self.out, self.jobs):
@@ -359,6 +361,9 @@ class Tasks:
 
     model: str = "base"
     """the shipped base model, or any causal LM by path or hub name"""
+    task: _Names = ()
+    """only these: family:rule+rule, or family@size:rule+rule for problems of another size (default: the whole table, at the
+    sizes the model was trained on)"""
     problems: int = 128
     """test problems of each task"""
     device: str = "cpu"
@@ -371,10 +376,12 @@ class Tasks:
             raise InputError(f"problems must be at least 2, got {self.problems}")
         from fstsim.llm.policy import Policy
         from fstsim.llm.task_table import measure_tasks, table_tasks
+        from fstsim.llm.world import parse_task
 
         _quiet()
+        named = [parse_task(name) for name in self.task]
         policy = Policy.load(self.model, self.device)
-        tasks = table_tasks()
+        tasks = named or table_tasks(policy.sizes)
         rows = []
         with contextlib.closing(Progress("tasks", len(tasks), "tasks")) as progress:
             for task in tasks:
@@ -399,6 +406,8 @@ class Validate:
     """directory for predictions.json, validation.json and runs/"""
     jobs: int = -1
     """runs at a time, one thread each; -1 uses every core"""
+    device: str = "cpu"
+    """torch device"""
     only: tuple[str, ...] = ()
     """chapters whose runs are made (dead-groups, replay, forgetting, ...); none: all"""
     stopped: ClassVar[str] = CONTINUE
@@ -411,7 +420,7 @@ class Validate:
         from fstsim.llm.validate import validate
 
         _quiet()
-        events = validate(self.preset, self.model, self.seeds, self.out, self.jobs, self.only)
+        events = validate(self.preset, self.model, self.seeds, self.out, self.jobs, self.only, self.device)
         last = first = next(events)
         failed = False
         with contextlib.closing(Progress("validate", first.runs, "runs")) as progress:

@@ -219,6 +219,11 @@ def run_planned(
     return run_training(seed_config(planned, seed, out), out / "runs" / planned.name / f"seed-{seed}", progress)
 
 
+def on_device(planned: Sequence[Planned], device: str) -> list[Planned]:
+    """The same runs on another torch device."""
+    return [replace(p, config=replace(p.config, device=device)) for p in planned]
+
+
 def run_all(planned: Sequence[Planned], seeds: int, out: Path, jobs: int = -1) -> Iterator[tuple[str, str]]:
     """All runs, several at a time and one thread each; yields ``(what, failure)`` as they end, failure empty when done.
 

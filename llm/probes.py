@@ -96,7 +96,9 @@ class Probe:
     def __post_init__(self) -> None:
         self._problems = list(self.task.problems("test"))[: self.config.problems]
         if self.base.template == "world":
-            self._exam = Exam.of_world(self.base.tokenizer, problems=self.config.exam, reflections=False)
+            self._exam = Exam.of_world(
+                self.base.tokenizer, self.base.sizes, problems=self.config.exam, reflections=False
+            )
             self._base_exam = self._exam.sit(self.base.model)
 
     def _sampled(self, policy: Policy, contexts: tuple[str, ...]) -> Rollouts:

@@ -199,6 +199,8 @@ class PolicyGradient:
         metrics["length"] = tokens / sequences
         capped, entropy, seen, norms, value = 0.0, 0.0, 0.0, [], 0.0
         for _ in range(self.updates):
+            # kept on the device until the pass is launched: each float() before it would wait for what is running
+            sums = torch.zeros(4, dtype=torch.float64, device=rewards.device)
             for rows in chunks(rollouts, live):
                 part = rollouts.take(rows)
                 logits = weights.policy.logits(part)
@@ -207,7 +209,7 @@ class PolicyGradient:
                     loss, share = cispo_loss(
                         logp, part.logprobs, advantages[rows], part.mask, self.ratio_cap, tokens=tokens
                     )
-                    capped += float(share) * float(part.mask.sum())
+                    sums[1] += share.double() * part.mask.sum()
                 else:
                     loss = reinforce_loss(logp, advantages[rows], part.mask, sequences)
                 if self.leash_loss > 0.0:
@@ -218,13 +220,16 @@ class PolicyGradient:
                     scale = metrics["length"] if self.loss == "cispo" else 1.0
                     loss = loss + self.leash_loss * leash / scale
                 with torch.no_grad():
-                    entropy += float((token_entropy(logits) * part.mask).sum())
-                    seen += float(part.mask.sum())
-                if not torch.isfinite(loss):
-                    weights.optimizer.zero_grad(set_to_none=True)
-                    raise Diverged(f"loss is {float(loss.detach())} on {what}")
+                    sums[2] += (token_entropy(logits) * part.mask).sum()
+                    sums[3] += part.mask.sum()
                 loss.backward()
-                value += float(loss.detach())
+                sums[0] += loss.detach()
+            value, capped, entropy, seen = (
+                a + b for a, b in zip((value, capped, entropy, seen), sums.tolist(), strict=True)
+            )
+            if not math.isfinite(value):
+                weights.optimizer.zero_grad(set_to_none=True)
+                raise Diverged(f"loss is {value} on {what}")
             norms.append(weights.apply(what))
         metrics["loss"] = value / self.updates
         metrics["grad_norm"] = float(np.mean(norms))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from fstsim.llm.families import FAMILIES, UNNAMED
 from fstsim.llm.policy import Policy
 from fstsim.llm.probes import answer_logprobs, mean_se
-from fstsim.llm.world import RuleTask
+from fstsim.llm.world import SIZES, RuleTask
 
 COMPOSED = {
     "strings": (("reverse", "next"), ("rotate", "mirror"), ("reverse", "rotate", "next")),
@@ -20,14 +21,14 @@ COMPOSED = {
 """Compositions in the table, beside every single rule and the rule without a word."""
 
 
-def table_tasks() -> list[RuleTask]:
-    """Every single rule, the rule without a word and some compositions, of every family."""
+def table_tasks(sizes: Mapping[str, int] = SIZES) -> list[RuleTask]:
+    """Every single rule, the rule without a word and some compositions, of every family, with problems of ``sizes``."""
     rules = [
         (family.name, words)
         for family in FAMILIES.values()
         for words in (*((word,) for word in family.rules), *COMPOSED[family.name], (UNNAMED,))
     ]
-    return [RuleTask(family, words) for family, words in rules]
+    return [RuleTask(family, words, size=sizes[family]) for family, words in rules]
 
 
 @torch.no_grad()

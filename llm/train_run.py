@@ -167,7 +167,7 @@ def relearn_task(tasks: tuple[str, ...]) -> RuleTask | None:
     last = parse_task(tasks[-1])
     used = {word for name in tasks for word in parse_task(name).rules}
     free = [word for word in FAMILIES[last.family].rules if word not in used]
-    return RuleTask(last.family, (free[0],)) if free else None
+    return RuleTask(last.family, (free[0],), size=last.size) if free else None
 
 
 def check_runs(config: TrainConfig, out: Path, seeds: int) -> None:
@@ -198,6 +198,12 @@ def run_training(config: TrainConfig, out: Path, progress: Notes | None = None) 
     policy = Policy.load(config.model, config.device)
     for task in tasks:  # a context that does not fit is found before anything is written
         problem = task.problems("test")[0]
+        longest = len(policy.encode_answer(task.answer(problem)))
+        if policy.template == "world" and longest > config.slow.max_new_tokens:
+            raise InputError(
+                f"answers of {task.name} have {longest} tokens, the end token included: --max-new-tokens must be at least "
+                f"{longest}, got {config.slow.max_new_tokens}"
+            )
         policy.sample(
             [policy.encode(config.context, problem)],
             1,

@@ -57,7 +57,7 @@ def all_chapters(scale: Scale, base: Policy) -> dict[str, Chapter]:
 
 
 def validate(
-    scale: Scale, model: str, seeds: int, out: Path, jobs: int = -1, only: Sequence[str] = ()
+    scale: Scale, model: str, seeds: int, out: Path, jobs: int = -1, only: Sequence[str] = (), device: str = "cpu"
 ) -> Iterator[Event]:
     """Predict, write, run, judge: one event when the predictions are written, one a run, and last the verdicts.
 
@@ -69,13 +69,13 @@ def validate(
             raise InputError(f"chapter {name!r} is unknown; allowed: {', '.join(CHAPTERS)}")
     if jobs == 0:
         raise InputError("jobs must be at least 1, or -1 for every core; got 0")
-    base = Policy.load(model)
+    base = Policy.load(model, device)
     base.model.eval()
     chapters = all_chapters(scale, base)
     claims = [claim for chapter in chapters.values() for claim in chapter.claims]
     written = _write_down(claims, scale, model, out)
     planned = {
-        run.name: replace(run, config=replace(run.config, model=model))
+        run.name: replace(run, config=replace(run.config, model=model, device=device))
         for name, chapter in chapters.items()
         if not only or name in only
         for run in chapter.runs

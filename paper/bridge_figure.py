@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib.patheffects
 import numpy as np
@@ -103,6 +103,10 @@ class Config:
 def _theory(ax: Axes, x: ArrayLike, y: ArrayLike, linestyle: str = "-", width: float = 3.5) -> None:
     """Broad and pale: what lies on it leaves it visible."""
     ax.plot(x, y, color=ORANGE.color, linestyle=linestyle, linewidth=width, alpha=0.7, solid_capstyle="butt", zorder=1)
+
+
+def _theory_key(label: str, linestyle: Literal["solid", "dashed"] = "solid") -> Line2D:
+    return Line2D([], [], color=ORANGE.color, linestyle=linestyle, linewidth=3.5, alpha=0.7, label=label)
 
 
 def _simulated(
@@ -216,10 +220,7 @@ def _decorate_escapes(ax: Axes, families: Sequence[Sequence[Escape]]) -> None:
     for family in families:
         _label(ax, family[0].p0, 0.83, family[0].family, ha="center", va="top", color=GREY)
     if any("adam" in e.rows for family in families for e in family):
-        handles = [
-            Line2D([], [], color=ORANGE.color, linewidth=3.5, alpha=0.7, linestyle=line, label=label)
-            for line, label in (("-", "group law"), ("--", "constant speed"))
-        ]
+        handles = [_theory_key("group law"), _theory_key("constant speed", "dashed")]
         ax.legend(handles=handles, loc="upper right")
     for axis, ticks in (
         (ax.xaxis, (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)),
@@ -233,12 +234,12 @@ def _decorate_escapes(ax: Axes, families: Sequence[Sequence[Escape]]) -> None:
 
 
 def draw_forgetting(ax: Axes, directory: Path, rows: Sequence[Verdict]) -> None:
-    """Old mass under fine-tuning on new data alone, and both laws; what is falsified is called so."""
+    """Old mass under fine-tuning on new data alone, and every law that was judged; what is falsified is called so."""
     panel(ax, "d", "fine-tuning on new data alone", "update", "old mass")
-    found = None
-    if (directory / "runs" / "sft-new-only").is_dir():
-        tokens = old_decisions(directory, "sft-new-only")
-        found = read_forgetting(directory, tokens)
+    if not (directory / "runs" / "sft-new-only").is_dir():
+        return _absent(ax)
+    tokens = old_decisions(directory, "sft-new-only")
+    found = read_forgetting(directory, tokens)
     if found is None:
         return _absent(ax)
     marks = np.unique(np.linspace(0, len(found.grid) - 1, 5).astype(int)[1:])
@@ -338,7 +339,7 @@ def draw_bridge(directory: Path) -> Drawing:
         panel(axes[1, 2], "f", f"all {len(others)} other numbers", "predicted (logs: nats)", "measured (logs: nats)")
         draw_verdicts(axes[1, 2], others)
         handles = [
-            Line2D([], [], color=ORANGE.color, linewidth=3.5, alpha=0.7, label="theory"),
+            _theory_key("theory"),
             key(marker="s", color=BLUE.color, label="toy (simulator)"),
             key(marker="o", color=BLACK.color, filled=True, label="language model"),
         ]

@@ -77,7 +77,8 @@ def read_verdicts(directory: Path) -> tuple[Verdict, ...]:
             raise InputError(
                 f"{path}, row {k}: no {', '.join(missing)}; it must be the table that fstsim validate wrote"
             )
-        rows.append(Verdict(**{name: np.nan if row[name] is None else row[name] for name in names}))
+        filled: dict[str, Any] = {name: np.nan if row[name] is None else row[name] for name in names}
+        rows.append(Verdict(**filled))
     return tuple(rows)
 
 

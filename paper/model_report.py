@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
+
+from rich.table import Table
 
 from fstsim.paper import bridge_figure
 from fstsim.paper.experiment_figures import draw_continual, draw_core, draw_decomposition, draw_plasticity
@@ -57,7 +59,7 @@ _PICTURES = (
 )
 
 
-_TABLES = {
+_TABLES: Mapping[str, Callable[[Path], Sequence[Table]]] = {
     "core.png": core_tables,
     "continual.png": lambda out: [continual_table(out)],
     "plasticity.png": lambda out: [plasticity_table(out)],

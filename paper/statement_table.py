@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fstsim.errors import InputError
+from fstsim.paper.verdict_summary import recorded_summary, with_summary
 from fstsim.records import read_json, write_text
 from fstsim.theory import ALL_STATEMENTS, Statement
 from fstsim.theory.statement import STATUS_NAMES
@@ -66,10 +67,11 @@ def with_table(readme: str, table: str) -> str:
 
 
 def main() -> None:
-    """Rewrite the table in README.md from ``paper/data/checks.json`` (run from the repository's root)."""
+    """Rewrite the tables of statements and of verdicts in README.md from ``paper/data`` (run from the repository's root)."""
     readme = Path("README.md")
     checks = read_json(Path("paper/data/checks.json"))["checks"]
-    write_text(readme, with_table(readme.read_text(encoding="utf-8"), statement_table(checks)))
+    text = with_table(readme.read_text(encoding="utf-8"), statement_table(checks))
+    write_text(readme, with_summary(text, recorded_summary()))
 
 
 if __name__ == "__main__":
