@@ -162,6 +162,7 @@ CLOCK = Statement(
     bound=_path_bounds,
     source=_SOURCE,
     test=_TEST,
+    max_examples=100_000,  # each is a path of up to 300 steps
 )
 
 
