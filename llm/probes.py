@@ -31,23 +31,30 @@ class ProbeConfig:
     """How much is measured, and when."""
 
     every: int = 40
-    """slow steps between measurements; steps 1, 2, 4, ... below it and the last one are measured too"""
+    """slow steps between measurements; below it powers of ``early``, and the last step, are measured too"""
     problems: int = 64
     """held-out problems for reward, old mass and KL"""
     exam: int = 16
     """problems in each part of the exam of old skills"""
     max_new_tokens: int = 8
     """longest completion"""
+    early: int = 2
+    """2: steps 1, 2, 4, ...; 4: steps 1, 4, 16, ..."""
 
     def __post_init__(self) -> None:
+        if self.early < 2:
+            raise InputError(f"probe early must be at least 2, got {self.early}")
         if min(self.every, self.problems, self.exam, self.max_new_tokens) < 1:
             raise InputError("probe settings must be at least 1")
         if self.problems < 2:
             raise InputError(f"probe problems must be at least 2 (for a standard error), got {self.problems}")
 
     def due(self, step: int) -> bool:
-        """Whether ``step`` of a task is measured: the beginning is resolved in powers of two."""
-        return step % self.every == 0 or (step < self.every and step & (step - 1) == 0)
+        """Whether ``step`` of a task is measured: the beginning is resolved in powers."""
+        power = 1
+        while power < min(step, self.every):
+            power *= self.early
+        return step % self.every == 0 or (step < self.every and power == step)
 
 
 def mean_se(values: np.ndarray) -> tuple[float, float]:
@@ -69,14 +76,21 @@ def answer_logprobs(
     return np.concatenate(values).reshape(len(contexts), len(problems))
 
 
-@torch.no_grad()
 def sequence_kl(p: Policy, q: Policy, rollouts: Rollouts) -> np.ndarray:
     """Exact KL(p || q) summed over the tokens of each sequence in ``rollouts``, which ``p`` sampled; nats, ``(B,)``."""
-    values = []
+    return sequence_kl_and_entropy(p, q, rollouts)[0]
+
+
+@torch.no_grad()
+def sequence_kl_and_entropy(p: Policy, q: Policy, rollouts: Rollouts) -> tuple[np.ndarray, np.ndarray]:
+    """`sequence_kl`, and the entropy of ``p`` summed over the same tokens, from one pass of ``p``; nats, ``(B,)`` each."""
+    kl, entropy = [], []
     for rows in torch.arange(len(rollouts), device=p.device).split(_BLOCK):
         part = rollouts.take(rows)
-        values.append((token_kl(p.logits(part), q.logits(part)) * part.mask).sum(-1).double().cpu().numpy())
-    return np.concatenate(values)
+        own = p.logits(part)
+        kl.append((token_kl(own, q.logits(part)) * part.mask).sum(-1).double().cpu().numpy())
+        entropy.append((token_entropy(own) * part.mask).sum(-1).double().cpu().numpy())
+    return np.concatenate(kl), np.concatenate(entropy)
 
 
 @dataclass
@@ -158,7 +172,7 @@ class Probe:
     def _distances(self, policy: Policy, contexts: tuple[str, ...], row: dict[str, Any], tail: str) -> None:
         now = self._sampled(policy, contexts)
         length = now.mask.sum(-1).double().cpu().numpy()
-        to_base = sequence_kl(policy, self.base, now)
+        to_base, entropy = sequence_kl_and_entropy(policy, self.base, now)
         if contexts not in self._base_rollouts:
             self._base_rollouts[contexts] = self._sampled(self.base, contexts)
         then = self._base_rollouts[contexts]
@@ -167,11 +181,7 @@ class Probe:
         row[f"kl_from_base{tail}"], row[f"kl_from_base{tail}_se"] = mean_se(from_base)
         row[f"kl_to_base{tail}_token"] = float(to_base.sum() / length.sum())
         row[f"kl_from_base{tail}_token"] = float(from_base.sum() / float(then.mask.sum()))
-        entropy = []
-        for rows in torch.arange(len(now), device=policy.device).split(_BLOCK):
-            part = now.take(rows)
-            entropy.append((token_entropy(policy.logits(part)) * part.mask).sum(-1).double().cpu().numpy())
-        row[f"entropy{tail}"], row[f"entropy{tail}_se"] = mean_se(np.concatenate(entropy))
+        row[f"entropy{tail}"], row[f"entropy{tail}_se"] = mean_se(entropy)
 
 
 def relearn_steps(

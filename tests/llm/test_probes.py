@@ -407,3 +407,16 @@ def test_relearning_trains_a_copy_and_gives_up_in_time(make_policy: MakePolicy) 
     assert relearn_steps(policy, NEXT, most=0) == 1
     assert all(torch.equal(value, held[name]) for name, value in policy.model.state_dict().items())
     assert all(p.grad is None for p in policy.model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("early", "expected"), [(2, [1, 2, 4, 8, 16, 20, 40]), (4, [1, 4, 16, 20, 40]), (5, [1, 5, 20, 40])]
+)
+def test_the_beginning_is_measured_in_powers(early: int, expected: list[int]) -> None:
+    config = ProbeConfig(every=20, early=early)
+    assert [step for step in range(1, 41) if config.due(step)] == expected
+
+
+def test_powers_start_at_two() -> None:
+    with pytest.raises(InputError, match="probe early must be at least 2, got 1"):
+        ProbeConfig(early=1)
