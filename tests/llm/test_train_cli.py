@@ -209,7 +209,7 @@ def test_one_line_code_2_nothing_written(mistake: str, place: Path, capfd: pytes
     before = contents(place)
     words = shlex.split(mistake)
     if words[0] == "train":  # should a mistake pass for none, its training is short
-        short = {"--preset": "smoke", "--model": "models/tiny", "--steps": "1", "--seeds": "1", "--max-new-tokens": "4"}
+        short = {"--preset": "smoke", "--model": "models/tiny", "--steps": "1", "--seeds": "1", "--max-new-tokens": "8"}
         words += [part for name, value in short.items() if name not in words for part in (name, value)]
     code = main(words)
     out, err = capfd.readouterr()
