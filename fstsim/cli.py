@@ -97,17 +97,21 @@ class Reproduce:
 
     def _models(self) -> str:
         """Smoke experiments and smoke validation; what is finished in ``out`` is not run again."""
+        from transformers.utils import logging
+
         from fstsim.llm import experiments as lab
         from fstsim.llm.validate import validate
         from fstsim.paper.model_report import model_section
 
+        logging.disable_progress_bar()
         planned, seeds = lab.core_runs("smoke"), 3
         with contextlib.closing(Progress("fast-slow training", len(planned) * seeds, "runs")) as progress:
             progress.add(0, "starting")
             for what, failure in lab.run_all(planned, seeds, self.out / "experiments"):
-                if failure:
-                    raise RuntimeError(f"{what}: {failure}")
-                progress.add(1, what)
+                if failure:  # the report is written of what there is
+                    complain(f"error: {what}: {failure}")
+                else:
+                    progress.add(1, what)
         events = validate("smoke", "base", seeds, self.out / "validation")
         first = next(events)
         with contextlib.closing(Progress("validation", first.runs, "runs")) as progress:
@@ -115,6 +119,8 @@ class Reproduce:
             for event in events:
                 if event.judged:
                     show(console.verdict_table(event.judged))
+                elif event.failed:
+                    complain(f"error: {event.what}")
                 else:
                     progress.add(1, event.what)
         return model_section(self.out / "experiments", self.out / "validation")

@@ -339,14 +339,15 @@ def tasks_table(rows: Sequence[Mapping[str, Any]], model: str) -> Table:
 
 
 def verdict_table(judged: Sequence[Any]) -> Table:
-    """Prediction, measurement, interval and verdict, one row a prediction."""
+    """Prediction, measurement, interval and verdict, one row a prediction; what each means is in validation.json."""
     table = _table("prediction")
     for name in ("predicted", "measured [95 %]", "verdict"):
-        table.add_column(name, justify="right")
-    table.add_column("quantity")
+        table.add_column(name, justify="right", no_wrap=True)
     for j in judged:
         p = j.prediction
         measured = f"{j.measured:.3f} [{j.low:.3f}, {j.high:.3f}]"
-        cells = (p.name, f"{p.value:.3f} [{p.low:.3f}, {p.high:.3f}]", measured, j.verdict, p.quantity)
+        cells = (p.name, f"{p.value:.3f} [{p.low:.3f}, {p.high:.3f}]", measured, j.verdict)
         table.add_row(*map(Text, cells), style="bold" if j.verdict == "falsified" else None)
+    counts = {verdict: sum(j.verdict == verdict for j in judged) for verdict in ("confirmed", "falsified", "undecided")}
+    table.caption = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
     return table
