@@ -231,7 +231,8 @@ def forgetting_points(records: Records, run: str, seed: int, column: str) -> lis
     """``(KL without context, accuracy lost)`` of every measured row after the start."""
     rows = records.rows(run)[seed]
     measured = [row for row in rows if row.get("drift") is not None and row["step"] > 0]
-    return [(float(row.get(f"{column}_no_context", row[column])), float(row["drift"])) for row in measured]
+    away = f"{column}_no_context"  # the same where no context is used
+    return [(float(row[away if away in row else column]), float(row["drift"])) for row in measured]
 
 
 def quadratic_r2(x: Array, y: Array) -> float:

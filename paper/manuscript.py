@@ -19,6 +19,7 @@ from fstsim.console import Progress, complain, show
 from fstsim.errors import InputError
 from fstsim.paper import manuscript_numbers, manuscript_tables
 from fstsim.paper.drawing import drawing_style
+from fstsim.paper.bridge_figure import save_bridge
 from fstsim.paper.experiment_figures import draw_continual
 from fstsim.paper.figures import FIGURES
 from fstsim.paper.manuscript_figures import draw_core, draw_decomposition
@@ -39,8 +40,8 @@ SIMULATED = (
 """Figures of the simulator that the text shows, in its order."""
 PAGE_WIDE: dict[str, Callable[[Path, Path], None]] = {"core": draw_core, "decomposition": draw_decomposition}
 """Figures of the experiments that are laid out for a page, as PDF."""
-MEASURED = (*PAGE_WIDE, "continual")
-"""Figures of the experiments, drawn from run directories; the last is that of the report."""
+MEASURED = (*PAGE_WIDE, "continual", "bridge")
+"""Figures of the experiments and of the validation, drawn from run directories; the last two are those of the report."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,8 @@ def draw(name: str, folder: Path, data: Path) -> None:
     elif name == "continual":
         if draw_continual(data / "experiments", place.with_suffix(".png")) is None:
             raise InputError(f"{data / 'experiments'} holds no runs of the experiment continual")
+    elif name == "bridge":
+        save_bridge(data / "validation", place.with_suffix(".png"))
     else:
         drawing = FIGURES[name].draw()
         metadata = {"Creator": None, "Producer": None, "CreationDate": None}
