@@ -18,8 +18,8 @@ import tyro
 from fstsim.console import Progress, complain, show
 from fstsim.errors import InputError
 from fstsim.paper import manuscript_numbers, manuscript_tables
-from fstsim.paper.drawing import drawing_style
 from fstsim.paper.bridge_figure import save_bridge
+from fstsim.paper.drawing import drawing_style
 from fstsim.paper.experiment_figures import draw_continual
 from fstsim.paper.figures import FIGURES
 from fstsim.paper.manuscript_figures import draw_core, draw_decomposition
