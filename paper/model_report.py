@@ -68,7 +68,7 @@ _RULE = (
     '<p class="note">Every prediction was written to predictions.json before the runs, from numbers measured on the base '
     "model alone; what needs one number of the runs' beginning says so there. The rule of the verdict is in "
     "<code>fstsim.llm.predictions</code>: confirmed if the 95 % interval of the measurement meets the predicted one, falsified "
-    "if not, undecided with fewer than three seeds or an interval too wide. Falsified rows stay. Made by <code>fstsim validate</code>.</p>"
+    "if not, undecided with fewer than three seeds or an interval too wide. Falsified rows stay; recorded rows whose like had been seen before are named in paper/LOG.md. Made by <code>fstsim validate</code>.</p>"
 )
 _SIGNS = {"confirmed": "✓", "falsified": "✗", "undecided": "?"}
 
