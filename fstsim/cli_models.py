@@ -315,7 +315,7 @@ class Experiment:
         _quiet()
         names = tuple(lab.EXPERIMENTS) if self.name == "all" else (self.name,)
         for name in () if self.show else names:
-            chosen = lab.best_settings(self.out, self.seeds)
+            chosen = lab.best_settings(self.out)
             planned = lab.on_device(lab.EXPERIMENTS[name](self.preset, chosen), self.device)
             with contextlib.closing(Progress(f"experiment {name}", len(planned) * self.seeds, "runs")) as progress:
                 progress.add(0, "starting")

@@ -46,6 +46,8 @@ REUSE: Mapping[str, str] = {
 }
 """Two tasks that contexts solve alone, and the one on which weights carry most."""
 SEQUENCE = ("strings:rotate", "digits:plus", "star_graph:cross")
+SECOND: Mapping[str, str] = {"": EASY["digits"], "conflict-": "strings:sort"}
+"""What is learned after `EASY` of strings: a task of another family, and one of the same prompts with other answers."""
 LEARNING_RATES = (1e-4, 3e-4, 1e-3)
 LEASHES = (0.0, 0.02)
 
@@ -133,11 +135,13 @@ def continual_name(method: str, lr: float) -> str:
 
 
 def plasticity_runs(scale: Scale, chosen: Mapping[str, tuple[float, float]] | None = None) -> list[Planned]:
-    """Fresh RL on a second task from the base, and from the ends of RL and of FST on a first one."""
-    second = (EASY["digits"],)
-    config = _config(scale, "rl", second, *(chosen or {}).get("rl", (3e-4, 0.0)))
-    runs = [Planned("plasticity-from-base", config)]
-    return runs + [Planned(f"plasticity-from-{m}", config, after=f"strings-easy-{m}") for m in ("rl", "fst")]
+    """Fresh RL on a second task, conflicting or not, from the base, and from the ends of RL and of FST on a first one."""
+    runs = []
+    for mark, task in SECOND.items():
+        config = _config(scale, "rl", (task,), *(chosen or {}).get("rl", (3e-4, 0.0)))
+        runs.append(Planned(f"plasticity-{mark}from-base", config))
+        runs += [Planned(f"plasticity-{mark}from-{m}", config, after=f"strings-easy-{m}") for m in ("rl", "fst")]
+    return runs
 
 
 def distill_runs(scale: Scale, chosen: Mapping[str, tuple[float, float]] | None = None) -> list[Planned]:  # noqa: ARG001
@@ -176,19 +180,22 @@ PAPER: Mapping[str, Any] = {
 from (base, RL, FST); pass@1 of (base, slow only, fast only, both)."""
 
 
-def best_settings(out: Path, seeds: int) -> dict[str, tuple[float, float]]:
+def best_settings(out: Path) -> dict[str, tuple[float, float]]:
     """``{method: (learning rate, leash)}`` of the declared sweep with the highest reward averaged over its whole course.
 
-    Empty where the sweep has not been run to its end: then the defaults hold.
+    Over the seeds that every run of the sweep has finished, whatever the number of seeds asked for now: more seeds of an
+    experiment must not change its settings. Empty where the sweep has not been run to its end: then the defaults hold.
     """
     best: dict[str, tuple[float, float, float]] = {}
-    for planned in calibration_runs("small"):
+    sweep = calibration_runs("small")
+    seeds = min(len(list((out / "runs" / p.name).glob("seed-*/summary.json"))) for p in sweep)
+    if not seeds:
+        return {}
+    for planned in sweep:
         rewards = []
         for seed in range(seeds):
-            rows = out / "runs" / planned.name / f"seed-{seed}" / "metrics.jsonl"
-            if not (rows.parent / "summary.json").exists():
-                return {}
-            rewards += [row["reward"] for row in read_rows(rows) if row.get("reward") is not None]
+            rows = read_rows(out / "runs" / planned.name / f"seed-{seed}" / "metrics.jsonl")
+            rewards += [row["reward"] for row in rows if row.get("reward") is not None]
         method, mean = planned.config.method, float(np.mean(rewards))
         if method not in best or mean > best[method][0]:
             best[method] = (mean, planned.config.lr, planned.config.slow.leash_reward)

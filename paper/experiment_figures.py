@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from fstsim.llm.experiments import EASY, REUSE, SEQUENCE, TASKS
+from fstsim.llm.experiments import EASY, REUSE, SECOND, SEQUENCE, TASKS
 from fstsim.paper.drawing import BLACK, BLUE, GREEN, GREY, VERMILLION, Drawing, Series, drawing_style, panel
 from fstsim.paper.experiment_numbers import Curves, own_context, read_curves, read_decompositions
 from fstsim.records import write_atomically
@@ -22,6 +22,7 @@ METHODS: dict[str, tuple[Series, object, str]] = {
 
 
 OWN: tuple[Series, object, str] = (VERMILLION, "-.", "FST, own context")
+FRESH = Series(GREY, "^")
 REUSING: tuple[Series, object, str] = (VERMILLION, "-.", "FST, reuse")
 
 
@@ -133,31 +134,24 @@ def draw_reuse(out: Path, path: Path) -> Path | None:
 
 
 def draw_plasticity(out: Path, path: Path) -> Path | None:
-    """Fresh RL on a second task from the base and from the ends of RL and FST."""
-    starts = {"base": (GREY, "-."), "rl": (BLACK.color, "-"), "fst": (BLUE.color, "--")}
-    curves = {m: c for m in starts if (c := read_curves(out, f"plasticity-from-{m}")) is not None}
-    if not curves:
+    """Fresh RL on a second task from the base and from the ends of RL and FST on a first: one panel a second task."""
+    looks = {"base": (FRESH, "-.", "from base"), "rl": (BLACK, "-", "from RL"), "fst": (BLUE, "--", "from FST")}
+    found = {}
+    for mark, task in SECOND.items():
+        curves = {m: c for m in looks if (c := read_curves(out, f"plasticity-{mark}from-{m}")) is not None}
+        if curves:
+            found[task] = curves
+    if not found:
         return None
     with drawing_style():
-        figure = Drawing(figsize=(4.6, 3.4))
-        ax = figure.subplots()
-        for start, c in curves.items():
-            mean = c["reward"].mean(0)
-            error = (
-                2.0 * c["reward"].std(0, ddof=1) / np.sqrt(max(len(c.samples), 2)) if len(c.samples) > 1 else 0.0 * mean
-            )
-            color, line = starts[start]
-            ax.plot(
-                c["step"][0],
-                mean,
-                color=color,
-                linestyle=line,
-                label=f"from {start.upper() if start != 'base' else start}",
-            )
-            ax.fill_between(c["step"][0], mean - error, mean + error, color=color, alpha=0.2, linewidth=0)
-        panel(ax, "a", f"fresh RL on {EASY['digits']}", "slow step", "reward")
-        ax.set_ylim(-0.03, 1.03)
-        ax.legend()
+        figure = Drawing(figsize=(4.0 * len(found), 3.4))
+        axes = figure.subplots(1, len(found), squeeze=False)[0]
+        for j, (ax, (task, curves)) in enumerate(zip(axes, found.items(), strict=True)):
+            for start, c in curves.items():
+                band(ax, c["step"][0], c["reward"], looks[start])
+            panel(ax, chr(97 + j), f"fresh RL on {task}", "slow step", "reward")
+            ax.set_ylim(-0.03, 1.03)
+        axes[0].legend()
         return save(figure, path)
 
 

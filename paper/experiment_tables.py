@@ -14,6 +14,7 @@ from fstsim.llm.experiments import (
     LEASHES,
     PAPER,
     REUSE,
+    SECOND,
     SEQUENCE,
     TASKS,
     continual_name,
@@ -161,11 +162,13 @@ def reuse_table(out: Path) -> Table:
 
 def plasticity_table(out: Path) -> Table:
     """Reward after fresh RL on a second task, by what the weights went through before."""
-    table = _table("plasticity: fresh RL on a second task", "start", "reward at the end", "mean over the run")
-    for start in ("base", "rl", "fst"):
-        c = read_curves(out, f"plasticity-from-{start}")
-        if c is not None:
-            table.add_row(start, str(estimate(c["reward"][:, -1])), str(estimate(c["reward"].mean(1))))
+    columns = ("task, start", "reward at the end", "mean over the run")
+    table = _table(f"plasticity: fresh RL on a second task, after {EASY['strings']}", *columns)
+    for mark, task in SECOND.items():
+        for start in ("base", "rl", "fst"):
+            c = read_curves(out, f"plasticity-{mark}from-{start}")
+            if c is not None:
+                table.add_row(f"{task}, {start}", str(estimate(c["reward"][:, -1])), str(estimate(c["reward"].mean(1))))
     for name, values in PAPER["plasticity"].items():
         table.add_row(f"paper, {name}", "{}, {}, {} %".format(*values), "from base, RL, FST")
     return table

@@ -135,7 +135,8 @@ def test_tables_show_students_intervals(recorded: tuple[Path, int]) -> None:
             assert len(speed[task]) == 4
             assert len(both[task]) == 4
     fresh = cells(tables.plasticity_table(out))
-    assert fresh["base"][0] == interval(last(out, "plasticity-from-base", "reward", seeds))
+    for mark, task in lab.SECOND.items():
+        assert fresh[f"{task}, base"][0] == interval(last(out, f"plasticity-{mark}from-base", "reward", seeds))
     kept = cells(tables.distill_table(out))
     assert kept["reward without context"][1] == interval(last(out, "distill", "reward", seeds))
 
@@ -329,10 +330,10 @@ def test_the_sweep_is_run_and_the_best_of_it_is_chosen(
 ) -> None:
     monkeypatch.setattr(lab, "LEARNING_RATES", (1e-4, 1e-3))
     monkeypatch.setattr(lab, "LEASHES", (0.02,))
-    assert lab.best_settings(tmp_path / "out", 1) == {}
+    assert lab.best_settings(tmp_path / "out") == {}
     assert command("calibrate", "out") == 0, capfd.readouterr().err
     assert "declared sweep" in capfd.readouterr().out
-    best = lab.best_settings(tmp_path / "out", 1)
+    best = lab.best_settings(tmp_path / "out")
     for method in ("rl", "fst"):
         means = {}
         for lr in (1e-4, 1e-3):
