@@ -30,6 +30,9 @@ from fstsim.theory import entropic_tilt_log_odds, oapl_log_odds, sdft_fixed_poin
 
 ALPHAS = {"smoke": (), "small": (0.2, 0.5), "paper": (0.1, 0.2, 0.5)}
 ANCHORS = {"smoke": (), "small": (0.1, 0.2, 0.3), "paper": (0.1, 0.2, 0.3, 0.4)}
+RATES = {"smoke": (), "small": (0.01, 0.03), "paper": (0.01, 0.03, 0.1)}
+"""EMA rates of SDFT without an anchor."""
+RATE_STEPS = 40
 GAPS = {"smoke": (), "small": (1.0, 2.0, 4.0), "paper": (1.0, 2.0, 4.0, 6.0)}
 REFRESHES = {"smoke": 0, "small": 4, "paper": 6}
 LEASH = 2.0
@@ -94,6 +97,43 @@ def sdft(scale: Scale, base: Policy) -> Chapter:
         )
         claims.append(Claim(gone, ("sdft-free",), settled("sdft-free", "old_mass")))
     return Chapter(tuple(claims), tuple(runs))
+
+
+def sdft_rates(scale: Scale, base: Policy) -> Chapter:
+    """P6 without an anchor: the old behaviour loses at most h at once and rho h a step, in log-odds.
+
+    The demonstration is worth h to the base. However fast the student learns, with rho the EMA rate the old log-odds after n
+    steps are at least ``s_b - h (1 + rho n)``. The old mass is compared as a logarithm, the bound being the lower end.
+    """
+    if not RATES[scale]:
+        return Chapter(())
+    task = parse_task(TASK)
+    masses = measure_base(base, task, PROBLEMS[scale])
+    held_out = list(task.problems("test"))[: PROBLEMS[scale]]
+    with torch.no_grad():
+        told = answer_logprobs(base, (rule_context(base, task),), held_out, [task.answer(p) for p in held_out])[0]
+    worth = _log_odds(np.exp(told)) - _log_odds(masses.new)
+    claims, runs = [], []
+    for rate in RATES[scale]:
+        name = f"sdft-rate-{rate:g}"
+        config = _config(scale, "sdft", RATE_STEPS, sdft=SDFT(ema_rate=rate))
+        runs.append(Planned(name, config))
+        left = _log_odds(masses.old) - np.maximum(worth, 0.0) * (1.0 + rate * RATE_STEPS)
+        bound = float(np.log(expit(left[~masses.same]).mean()))
+        prediction = Prediction(
+            name, "sdft-retention-horizon",
+            f"log old mass after {RATE_STEPS} steps of SDFT with EMA rate {rate:g}, no anchor, is at least",
+            bound, bound, 0.0, 4.0,
+        )  # fmt: skip
+        claims.append(Claim(prediction, (name,), _log_old_mass(name)))
+    return Chapter(tuple(claims), tuple(runs))
+
+
+def _log_old_mass(name: str) -> Callable[[Records], list[float]]:
+    def read(records: Records) -> list[float]:
+        return [float(np.log(max(curve(rows, "old_mass")[1][-1], 1e-30))) for rows in records.rows(name)]
+
+    return read
 
 
 def discover(scale: Scale, base: Policy) -> Chapter:

@@ -15,7 +15,8 @@ from fstsim.errors import InputError
 from fstsim.llm.claims import Chapter, Claim, Records
 from fstsim.llm.claims_distance import fast_slow, overlap_slope, razor
 from fstsim.llm.claims_equilibria import dead_groups, replay, tilts
-from fstsim.llm.claims_methods import discover, mixtures, oapl, sdft
+from fstsim.llm.claims_methods import discover, mixtures, oapl, sdft, sdft_rates
+from fstsim.llm.claims_sequences import alternating
 from fstsim.llm.claims_times import escapes, forgetting, relearning
 from fstsim.llm.experiments import Planned, Scale, run_all
 from fstsim.llm.policy import Policy
@@ -31,9 +32,11 @@ CHAPTERS: Mapping[str, Callable[[Scale, Policy], Chapter]] = {
     "relearning": relearning,
     "mixtures": mixtures,
     "sdft": sdft,
+    "sdft-rates": sdft_rates,
     "ttt": discover,
     "oapl": oapl,
     "tilts": tilts,
+    "alternating": alternating,
     "overlap": overlap_slope,
 }
 """In the order of their runs: what others build on comes first."""
