@@ -36,26 +36,32 @@ class Packed:
     place: torch.Tensor
 
 
-def pack(sequences: torch.Tensor, lengths: torch.Tensor, width: int = ROW) -> Packed:
-    """Lay out the tree of ``sequences (B, W)``, of which the first ``lengths (B,)`` tokens count, in rows of about ``width``."""
+def pack(sequences: torch.Tensor, lengths: torch.Tensor, width: int = ROW, spread: bool = False) -> Packed:
+    """Lay out the tree of ``sequences (B, W)``, of which the first ``lengths (B,)`` tokens count, in rows of about ``width``.
+
+    ``spread`` deals neighbours out to different rows. It shares less, but what grows below the rows is of like size in all
+    of them: sequences that begin alike go on alike.
+    """
     tokens, size = sequences.cpu().numpy(), lengths.cpu().numpy()
     count, longest = tokens.shape
     depth = np.arange(longest)
     # sorted, each sequence has most in common with the one before it: what it adds are the new nodes
     order = np.lexsort(np.where(depth < size[:, None], tokens, -1).T[::-1])
-    tokens, size = tokens[order], size[order]
+    shared, room = _shared(tokens[order], size[order]), max(width, int(size.max()))
+    if spread:
+        hands = min(count, max(1, -(-int((size[order] - shared).sum()) // room)))
+        order, hand = np.concatenate([order[k::hands] for k in range(hands)]), np.sort(np.arange(count) % hands)
+        shared = np.where(np.diff(hand, prepend=-1) > 0, 0, _shared(tokens[order], size[order]))
+        tokens, size, row = tokens[order], size[order], hand
+        start = np.concatenate(
+            [np.cumsum(part) - part for part in np.split(size - shared, np.flatnonzero(np.diff(hand)) + 1)]
+        )
+    else:
+        tokens, size = tokens[order], size[order]
+        row, start, shared = _even_rows(size, shared, room)
     inside = depth < size[:, None]
-    shared = np.zeros(count, np.int64)
-    shared[1:] = np.cumprod((tokens[1:] == tokens[:-1]) & inside[1:] & inside[:-1], axis=1).sum(1)
-    row, start = np.zeros(count, np.int64), np.zeros(count, np.int64)
-    current, used, room = 0, 0, max(width, int(size.max()))
-    for i, (n, s) in enumerate(zip(size.tolist(), shared.tolist(), strict=True)):
-        if used + n - s > room:
-            current, used, s, shared[i] = current + 1, 0, 0, 0
-        row[i], start[i] = current, used
-        used += n - s
     end = start + size - shared
-    rows, across = current + 1, int(end.max())
+    rows, across = int(row[-1]) + 1, int(end.max())
     new = inside & (depth >= shared[:, None])
     fresh = (row * across + start - shared)[:, None] + depth
     place = np.maximum.accumulate(np.where(new, fresh, 0), axis=0)  # a shared token is where the sequence before has it
@@ -77,6 +83,40 @@ def pack(sequences: torch.Tensor, lengths: torch.Tensor, width: int = ROW) -> Pa
         torch.from_numpy(seen[:, None]).to(device),
         torch.from_numpy(place[back]).to(device),
     )
+
+
+def _shared(tokens: Ints, size: Ints) -> Ints:
+    """How many tokens each sequence has in common with the one before it."""
+    inside = np.arange(tokens.shape[1]) < size[:, None]
+    shared = np.zeros(len(tokens), np.int64)
+    shared[1:] = np.cumprod((tokens[1:] == tokens[:-1]) & inside[1:] & inside[:-1], axis=1).sum(1)
+    return shared
+
+
+def _rows(size: Ints, shared: Ints, room: int) -> tuple[Ints, Ints, Ints]:
+    """Row and start of each sequence in rows of at most ``room`` places, and what it shares within its row."""
+    row, start, kept = np.zeros(len(size), np.int64), np.zeros(len(size), np.int64), shared.copy()
+    current, used = 0, 0
+    for i, (n, s) in enumerate(zip(size.tolist(), shared.tolist(), strict=True)):
+        if used + n - s > room:
+            current, used, s, kept[i] = current + 1, 0, 0, 0
+        row[i], start[i] = current, used
+        used += n - s
+    return row, start, kept
+
+
+def _even_rows(size: Ints, shared: Ints, room: int) -> tuple[Ints, Ints, Ints]:
+    """`_rows` with the least room that needs no more of them: what is too long for a row leaves less of it empty."""
+    best = _rows(size, shared, room)
+    low, high = max(int(size.max()), -(-int((size - shared).sum()) // (int(best[0][-1]) + 1))), room
+    while low < high:
+        middle = (low + high) // 2
+        tried = _rows(size, shared, middle)
+        if tried[0][-1] <= best[0][-1]:
+            best, high = tried, middle
+        else:
+            low = middle + 1
+    return best
 
 
 def attention_mask(model: PreTrainedModel, seen: torch.Tensor) -> torch.Tensor:
@@ -119,7 +159,7 @@ class Frontier:
     """Sampling along the tree: the nodes that are written next, in the rows of the prompts, with one key/value cache."""
 
     def __init__(self, model: PreTrainedModel, prompts: torch.Tensor, lengths: torch.Tensor, width: int = ROW) -> None:
-        tree = pack(prompts, lengths, width)
+        tree = pack(prompts, lengths, width, spread=True)
         self.model, (self.rows, across) = model, tree.tokens.shape
         leaves, self.node = tree.place.gather(1, lengths[:, None] - 1)[:, 0].unique(return_inverse=True)
         """``node (P,)``: the node of each prompt's last token"""
