@@ -3,6 +3,9 @@
 Keeps configurations, environments, summaries, prompts, decompositions, predictions and verdicts, and of the metrics the
 rows that the probes measured, to six digits; a validation also gets the masses of its base, so that the bridge figure is
 drawn without the weights. Weights and checkpoints stay behind. Unfinished runs are left out and named.
+
+With ``--add`` a validation of further chapters (`fstsim validate --only`) joins one that is recorded: its judged predictions
+that the record does not have, and its runs. What stands in the record stays as it is.
 """
 
 from __future__ import annotations
@@ -28,6 +31,8 @@ class Config:
     """directory of `fstsim experiment` or `fstsim validate`"""
     target: tyro.conf.Positional[Path]
     """directory to write; a run that is there already is replaced"""
+    add: bool = False
+    """add what the target, a recorded validation, does not have yet, and change nothing in it"""
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,8 @@ def record(config: Config) -> Recorded:
     unfinished = tuple(f"{run.parent.name}/{run.name}" for run in runs if run not in finished)
     if not finished:
         raise InputError(f"{source} holds no finished run (one with summary.json)")
+    if config.add:
+        return _add(source, target, finished, unfinished)
     prepare_directory(target)
     written = []
     for path in sorted(source.glob("*.json")):  # predictions, verdicts and what else the whole directory is about
@@ -105,6 +112,32 @@ def record(config: Config) -> Recorded:
         if masses:
             write_json(target / RECORDED_MASSES, rounded(plain(masses)))
             written.append(target / RECORDED_MASSES)
+    return Recorded(len(written), sum(path.stat().st_size for path in written), len(finished), unfinished)
+
+
+def _add(source: Path, target: Path, finished: list[Path], unfinished: tuple[str, ...]) -> Recorded:
+    """`record` of what the validation in ``target`` lacks; InputError where it has a run of that name, or is of another base."""
+    for place in (source, target):
+        if not (place / "validation.json").exists():
+            raise InputError(f"{place} holds no validation.json: --add joins two directories of fstsim validate")
+    ours, theirs = (read_json(place / "predictions.json") for place in (target, source))
+    for name in ("model", "scale"):
+        if ours[name] != theirs[name]:
+            raise InputError(f"{target} is a validation of {name} {ours[name]}, {source} of {theirs[name]}")
+    verdicts = read_json(target / "validation.json")
+    known = {row["name"] for row in (*ours["predictions"], *verdicts)}
+    new = [row for row in read_json(source / "validation.json") if row["name"] not in known]
+    names = {row["name"] for row in new}
+    taken = [run for run in finished if (target / run.relative_to(source)).exists()]
+    if taken:
+        raise InputError(
+            f"{target} has runs/{taken[0].parent.name}/{taken[0].name} already: nothing recorded is replaced"
+        )
+    written = [path for run in finished for path in _record_run(run, target / run.relative_to(source))]
+    ours["predictions"] += [row for row in theirs["predictions"] if row["name"] in names]
+    for name, value in (("predictions.json", ours), ("validation.json", [*verdicts, *new])):
+        write_json(target / name, rounded(value))
+        written.append(target / name)
     return Recorded(len(written), sum(path.stat().st_size for path in written), len(finished), unfinished)
 
 

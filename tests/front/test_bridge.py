@@ -307,6 +307,34 @@ def test_a_recorded_validation_is_whole_and_small(full: Path, tmp_path: Path) ->
     assert record(Config(full, target)) == done  # again: the same
 
 
+def test_further_chapters_join_a_record(full: Path, tmp_path: Path) -> None:
+    """Only what the record lacks; a row that both have stays the record's; a second time nothing is left to add."""
+    target, later = tmp_path / "record", tmp_path / "later"
+    record(Config(full, target))
+    before = {path: path.read_bytes() for path in target.rglob("*") if path.is_file()}
+    written, judged = read_json(target / "predictions.json"), read_json(target / "validation.json")
+    run(later, "alternate-x", "digits:plus", "rl", (0.1, 0.5), (0.3, 0.1), seeds=2)
+    new = verdict("alternate-x", 0.4, 0.5)
+    write_json(later / "validation.json", [{**judged[0], "measured": 0.123}, new])
+    not_run = verdict("not-run", 0.1, None)
+    write_json(later / "predictions.json", {**written, "predictions": [judged[0], not_run, new]})
+    done = record(Config(later, target, add=True))
+    assert (done.runs, done.files) == (2, 2 * len(list((target / "runs" / "alternate-x" / "seed-0").iterdir())) + 2)
+    assert read_json(target / "validation.json") == [*judged, rounded(new)]
+    assert read_json(target / "predictions.json")["predictions"] == [*written["predictions"], rounded(new)]
+    changed = {target / "validation.json", target / "predictions.json"}
+    assert all(path.read_bytes() == content for path, content in before.items() if path not in changed)
+    with pytest.raises(InputError, match="has runs/alternate-x/seed-0 already"):
+        record(Config(later, target, add=True))
+    write_json(later / "predictions.json", {**written, "scale": "paper"})
+    with pytest.raises(InputError, match="is a validation of scale"):
+        record(Config(later, target, add=True))
+    (later / "validation.json").unlink()
+    (later / "predictions.json").unlink()
+    with pytest.raises(InputError, match="--add joins"):
+        record(Config(later, target, add=True))
+
+
 def test_what_cannot_be_recorded_is_refused_before_anything_is_written(full: Path, tmp_path: Path) -> None:
     target = tmp_path / "record"
     with pytest.raises(InputError, match="there is no directory"):
