@@ -26,10 +26,12 @@ from fstsim.llm.probes import ProbeConfig, answer_logprobs
 from fstsim.llm.sdft import SDFT, rule_context
 from fstsim.llm.train_run import TrainConfig
 from fstsim.llm.world import parse_task
-from fstsim.theory import entropic_tilt_log_odds, oapl_log_odds, sdft_fixed_point
+from fstsim.theory import entropic_tilt_log_odds, oapl_log_odds, sdft_fixed_point, sdft_response_bracket
 
 ALPHAS = {"smoke": (), "small": (0.2, 0.5), "paper": (0.1, 0.2, 0.5)}
 ANCHORS = {"smoke": (), "small": (0.1, 0.2, 0.3), "paper": (0.1, 0.2, 0.3, 0.4)}
+LEVELS = {"smoke": (), "small": (0.15, 0.25), "paper": (0.15, 0.25, 0.35)}
+"""Anchors at which the teacher in the demonstration's context is taken to stay where the base is in it."""
 RATES = {"smoke": (), "small": (0.01, 0.03), "paper": (0.01, 0.03, 0.1)}
 """EMA rates of SDFT without an anchor."""
 RATE_STEPS = 40
@@ -96,6 +98,30 @@ def sdft(scale: Scale, base: Policy) -> Chapter:
             "sdft-free", "sdft-ultimate", "old mass under SDFT without an anchor", 0.0, 0.0, 0.02, RESOLUTION
         )
         claims.append(Claim(gone, ("sdft-free",), settled("sdft-free", "old_mass")))
+    return Chapter(tuple(claims), tuple(runs))
+
+
+def sdft_levels(scale: Scale, base: Policy) -> Chapter:
+    """P6 with a level for a tilt: in the demonstration's context the averaged teacher stays at the base's log-odds.
+
+    Found after the runs of `sdft`, and tested at anchors of its own.
+    """
+    if not LEVELS[scale]:
+        return Chapter(())
+    task = parse_task(TASK)
+    held_out = list(task.problems("test"))[: PROBLEMS[scale]]
+    answers = [task.answer(p) for p in held_out]
+    with torch.no_grad():
+        bare, told = _log_odds(np.exp(answer_logprobs(base, ("", rule_context(base, task)), held_out, answers)))
+    claims, runs = [], []
+    for anchor in LEVELS[scale]:
+        name = f"sdft-level-{anchor:g}"
+        runs.append(Planned(name, _config(scale, "sdft", 120, sdft=SDFT(anchor=anchor, ema_rate=0.1))))
+        tilt = anchor * np.maximum(told - bare, 0.0)
+        end, _ = sdft_response_bracket(-bare, tilt, anchor, 0.0, 0.0)
+        quantity = f"new mass under SDFT with anchor {anchor:g}, a teacher that stays at its level"
+        prediction = _near(name, "sdft-response", quantity, float(expit(-end).mean()), 0.06)
+        claims.append(Claim(prediction, (name,), settled(name, "reward")))
     return Chapter(tuple(claims), tuple(runs))
 
 

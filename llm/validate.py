@@ -15,7 +15,7 @@ from fstsim.errors import InputError
 from fstsim.llm.claims import Chapter, Claim, Records
 from fstsim.llm.claims_distance import fast_slow, overlap_slope, razor
 from fstsim.llm.claims_equilibria import dead_groups, replay, tilts
-from fstsim.llm.claims_methods import discover, mixtures, oapl, sdft, sdft_rates
+from fstsim.llm.claims_methods import discover, mixtures, oapl, sdft, sdft_levels, sdft_rates
 from fstsim.llm.claims_sequences import alternating
 from fstsim.llm.claims_times import escapes, forgetting, relearning
 from fstsim.llm.experiments import Planned, Scale, run_all
@@ -32,6 +32,7 @@ CHAPTERS: Mapping[str, Callable[[Scale, Policy], Chapter]] = {
     "relearning": relearning,
     "mixtures": mixtures,
     "sdft": sdft,
+    "sdft-levels": sdft_levels,
     "sdft-rates": sdft_rates,
     "ttt": discover,
     "oapl": oapl,

@@ -23,6 +23,7 @@ KINDS: tuple[tuple[str, str], ...] = (
     ("old mass under RL with a KL leash", "tilt-old"),
     ("old mass after distillation to a mixture", "mixture"),
     ("new mass under SDFT with an anchor; old mass without", "sdft"),
+    ("the same, a teacher that stays at its level (fresh anchors)", "sdft-level"),
     ("log old mass after 40 steps of SDFT without an anchor, at least", "sdft-rate"),
     ("new mass under TTT-Discover over reward gaps", "ttt*"),
     ("the same, exact normaliser", "ttt*-exact"),

@@ -36,6 +36,28 @@ def sdft_fixed_point(base_log_odds: ArrayLike, tilt: ArrayLike, anchor: ArrayLik
         return np.where(h == 0.0, s, s - h / (1.0 - a))
 
 
+def sdft_response_bracket(
+    base_log_odds: ArrayLike, tilt: ArrayLike, anchor: ArrayLike, least: ArrayLike, most: ArrayLike
+) -> tuple[Array, Array]:
+    r"""``(lower, upper)`` on where anchored SDFT ends when the teacher follows its weights by ``least`` to ``most`` (theory 8.3 [T]).
+
+    A model's demonstration need not be a tilt. Let the teacher with demonstration move by ``g(sbar - s_b)`` in log-odds,
+    ``g(0) = 0``, slope in ``[k, K]``, ``a K < 1``: ``s_b - h / (1 - a K) <= s* <= s_b - h / (1 - a k)`` for ``h >= 0``.
+    K = 1 is the tilt of `sdft_fixed_point`; k = 0 a *level*, a teacher in the context of a demonstration that stays where
+    it is whatever the weights do. Raises InputError unless ``0 <= least <= most <= 1``, ``h >= 0``, anchor in [0, 1).
+
+    >>> [float(x) for x in sdft_response_bracket(0.0, 0.5, 0.5, 0.0, 1.0)]
+    [-1.0, -0.5]
+    """
+    s, h = finite(base_log_odds, "base_log_odds"), nonnegative(tilt, "tilt")
+    a, k, top = share(anchor, "anchor"), share(least, "least"), share(most, "most")
+    if not (a < 1.0).all():
+        raise InputError(f"anchor must be below 1, got {anchor!r}")
+    if not (k <= top).all():
+        raise InputError(f"least must not exceed most, got {least!r} and {most!r}")
+    return s - h / (1.0 - a * top), s - h / (1.0 - a * k)
+
+
 def sdft_is_retaining(
     base_log_odds: ArrayLike, tilt: ArrayLike, anchor: ArrayLike, min_mass: ArrayLike
 ) -> NDArray[np.bool_]:

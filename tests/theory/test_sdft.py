@@ -17,6 +17,7 @@ from fstsim.theory.sdft import (
     sdft_is_retaining,
     sdft_local_rate,
     sdft_path_drift,
+    sdft_response_bracket,
     sdft_retention_horizon,
     sdft_retention_time_bounds,
     sdft_time,
@@ -192,3 +193,32 @@ def test_bad_input_is_one_clear_line(call: object, message: str) -> None:
     with pytest.raises(InputError, match=message) as error:
         call()  # type: ignore[operator]
     assert "\n" not in str(error.value)
+
+
+@given(
+    base=st.floats(-1.0, 2.0),
+    tilt=st.floats(0.0, 1.5),
+    anchor=st.floats(0.0, 0.6),
+    slope=st.floats(0.0, 1.0),
+    ema_rate=st.floats(0.2, 1.0),
+)
+def test_a_linear_response_is_the_anchored_teacher_of_a_smaller_share(
+    base: float, tilt: float, anchor: float, slope: float, ema_rate: float
+) -> None:
+    """Both ends of the bracket meet where theory's own anchored flow ends, with a K for a; solved by LSODA."""
+    low, high = sdft_response_bracket(base, tilt, anchor, slope, slope)
+    assert float(low) == pytest.approx(float(high))
+    end = flow(base, tilt, ema_rate, np.array([4000.0]), anchor * slope, base)[0, -1]
+    assert end == pytest.approx(float(low), abs=1e-6)
+
+
+def test_the_ends_of_the_bracket() -> None:
+    level, tilted = 1.0 - 0.4 * 3.0, float(sdft_fixed_point(1.0, 1.2, 0.4))
+    low, high = sdft_response_bracket(1.0, 1.2, 0.4, 0.0, 1.0)
+    assert (float(low), float(high)) == pytest.approx((tilted, level))
+    with pytest.raises(InputError, match="least must not exceed most"):
+        sdft_response_bracket(0.0, 1.0, 0.5, 0.6, 0.5)
+    with pytest.raises(InputError, match="anchor must be below 1"):
+        sdft_response_bracket(0.0, 1.0, 1.0, 0.0, 1.0)
+    with pytest.raises(InputError, match="tilt"):
+        sdft_response_bracket(0.0, -1.0, 0.5, 0.0, 1.0)
