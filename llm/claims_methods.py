@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from scipy.special import expit, logit
+from scipy.special import expit, log_expit, logit, logsumexp
 
 from fstsim.llm.claims import Chapter, Claim, Records, curve, settled
 from fstsim.llm.claims_equilibria import PROBLEMS, TASK
@@ -34,6 +34,7 @@ LEVELS = {"smoke": (), "small": (0.15, 0.25), "paper": (0.15, 0.25, 0.35)}
 """Anchors at which the teacher in the demonstration's context is taken to stay where the base is in it."""
 RATES = {"smoke": (), "small": (0.01, 0.03), "paper": (0.01, 0.03, 0.1)}
 """EMA rates of SDFT without an anchor."""
+OWN_RATES = {"smoke": (), "small": (0.0, 0.005), "paper": (0.0, 0.005)}
 RATE_STEPS = 40
 GAPS = {"smoke": (), "small": (1.0, 2.0, 4.0), "paper": (1.0, 2.0, 4.0, 6.0)}
 REFRESHES = {"smoke": 0, "small": 4, "paper": 6}
@@ -130,29 +131,33 @@ def sdft_rates(scale: Scale, base: Policy) -> Chapter:
 
     The demonstration is worth h to the base. However fast the student learns, with rho the EMA rate the old log-odds after n
     steps are at least ``s_b - h (1 + rho n)``. The old mass is compared as a logarithm, the bound being the lower end.
+    In a mixture of two, what the new behaviour gains the old one loses; in a model h depends on whose log-odds it is read
+    off. `RATES` reads it off the new behaviour's, `OWN_RATES` (later, at rates of its own) off those of the old one.
     """
-    if not RATES[scale]:
-        return Chapter(())
     task = parse_task(TASK)
-    masses = measure_base(base, task, PROBLEMS[scale])
     held_out = list(task.problems("test"))[: PROBLEMS[scale]]
+    told = (rule_context(base, task),)
+    answers = {"new": [task.answer(p) for p in held_out], "old": [task.old_answer(p) for p in held_out]}
     with torch.no_grad():
-        told = answer_logprobs(base, (rule_context(base, task),), held_out, [task.answer(p) for p in held_out])[0]
-    worth = _log_odds(np.exp(told)) - _log_odds(masses.new)
+        bare_new, bare_old = (answer_logprobs(base, ("",), held_out, answers[k])[0] for k in ("new", "old"))
+        told_new, told_old = (answer_logprobs(base, told, held_out, answers[k])[0] for k in ("new", "old"))
+    worth = {"": _odds(told_new) - _odds(bare_new), "own-": _odds(bare_old) - _odds(told_old)}
     claims, runs = [], []
-    for rate in RATES[scale]:
-        name = f"sdft-rate-{rate:g}"
-        config = _config(scale, "sdft", RATE_STEPS, sdft=SDFT(ema_rate=rate))
-        runs.append(Planned(name, config))
-        left = _log_odds(masses.old) - np.maximum(worth, 0.0) * (1.0 + rate * RATE_STEPS)
-        bound = float(np.log(expit(left[~masses.same]).mean()))
-        prediction = Prediction(
-            name, "sdft-retention-horizon",
-            f"log old mass after {RATE_STEPS} steps of SDFT with EMA rate {rate:g}, no anchor, is at least",
-            bound, bound, 0.0, 4.0,
-        )  # fmt: skip
-        claims.append(Claim(prediction, (name,), _log_old_mass(name)))
+    for mark, rates, width in (("", RATES[scale], 4.0), ("own-", OWN_RATES[scale], 20.0)):
+        for rate in rates:
+            name = f"sdft-rate-{mark}{rate:g}"
+            runs.append(Planned(name, _config(scale, "sdft", RATE_STEPS, sdft=SDFT(ema_rate=rate))))
+            left = _odds(bare_old) - np.maximum(worth[mark], 0.0) * (1.0 + rate * RATE_STEPS)
+            bound = float(logsumexp(log_expit(left)) - np.log(len(left)))
+            quantity = f"log old mass after {RATE_STEPS} steps of SDFT with EMA rate {rate:g}, no anchor, is at least"
+            prediction = Prediction(name, "sdft-retention-horizon", quantity, bound, bound, 0.0, width)
+            claims.append(Claim(prediction, (name,), _log_old_mass(name)))
     return Chapter(tuple(claims), tuple(runs))
+
+
+def _odds(logprobs: Array) -> Array:
+    """Log-odds of probabilities given as logarithms, also of those that are 0 as numbers."""
+    return np.asarray(logprobs - np.log(-np.expm1(np.minimum(logprobs, -1e-12))))
 
 
 def _log_old_mass(name: str) -> Callable[[Records], list[float]]:

@@ -11,7 +11,7 @@ import pytest
 from scipy.special import expit, logit
 
 from fstsim.llm.claims import Claim, Records
-from fstsim.llm.claims_methods import RATE_STEPS, RATES, sdft_rates
+from fstsim.llm.claims_methods import OWN_RATES, RATE_STEPS, RATES, sdft_rates
 from fstsim.llm.claims_sequences import BUDGET, PAIRS, STAGES, alternating
 from fstsim.llm.policy import Policy
 from fstsim.llm.predictions import judge
@@ -80,10 +80,11 @@ def test_weights_that_learn_what_a_context_could_are_found(base: Policy, tmp_pat
 
 def test_the_bound_of_sdft_is_the_theorem_s(base: Policy) -> None:
     """The statement's lower bound on the time, solved for the mass, lies above ours: F(s0) >= F(l) is given away."""
-    for claim, rate in zip(sdft_rates("small", base).claims, RATES["small"], strict=True):
+    names = [*(f"sdft-rate-{r:g}" for r in RATES["small"]), *(f"sdft-rate-own-{r:g}" for r in OWN_RATES["small"])]
+    for claim, name in zip(sdft_rates("small", base).claims, names, strict=True):
         assert claim.prediction.low == claim.prediction.value
         assert claim.prediction.high == 0.0
-        assert claim.prediction.name == f"sdft-rate-{rate:g}"
+        assert claim.prediction.name == name
     s0, tilt = np.array([-0.5, 1.0]), np.array([6.0, 3.0])
     low = s0 - tilt * (1.0 + 0.03 * RATE_STEPS)
     earliest, _ = sdft_retention_time_bounds(s0, tilt, np.full(2, 0.03), expit(low))
