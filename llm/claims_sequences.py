@@ -23,12 +23,15 @@ from fstsim.llm.sdft import rule_context
 from fstsim.llm.slow import PolicyGradient
 from fstsim.llm.train_run import TrainConfig
 from fstsim.llm.world import parse_task
+from fstsim.theory import stall_probability
 
 PAIRS = (("digits:plus", "digits:triple"), ("strings:rotate", "strings:sort"))
 """The first of a pair is learned from the base within the budget of a stage."""
 STAGES = 4
 BUDGET = 32
 """Slow steps a stage, without early stopping."""
+STALLS = {("digits:negate", "digits:plus"): (12, 32), ("strings:mirror", "strings:rotate"): (32, 48)}
+"""Pairs with the steps of a stage."""
 MARGIN, RESOLUTION = 0.1, 0.3
 
 
@@ -102,6 +105,62 @@ def _adam(name: str, second: str) -> Claim:
         return replace(blank, value=value, low=value - MARGIN, high=value + MARGIN)
 
     return Claim(blank, (name,), _at_stage(name, 2), calibrated)
+
+
+def stalls(scale: Scale, base: Policy) -> Chapter:  # noqa: ARG001  # every chapter is called alike
+    """Why RL stalls: after a first stage, how often no group of a step of the second has a signal.
+
+    Written after the runs of `alternating`, for pairs of its own: a short first stage leaves enough of the second task, a
+    long one leaves none. What is left is measured where the second stage begins; the share of steps follows.
+    """
+    if scale == "smoke":
+        return Chapter(())
+    claims, runs = [], []
+    for (first, second), budgets in STALLS.items():
+        a, b = parse_task(first), parse_task(second)
+        held_out = list(a.problems("test"))[: PROBLEMS[scale]]
+        same = float(np.mean([a.answer(p) == b.answer(p) for p in held_out]))
+        for budget in budgets:
+            config = TrainConfig(
+                tasks=(first, second),
+                steps=budget,
+                lr=5e-5,
+                slow=PolicyGradient(problems=48),
+                probe=ProbeConfig(every=4, problems=PROBLEMS[scale], exam=16),
+            )
+            name = f"stall-{b.rules[0]}-{budget}"
+            runs.append(Planned(name, config))
+            blank = Prediction(
+                name, "plasticity-stall",
+                f"share of steps without any signal in a stage of RL on {second} after {budget} steps on {first}",
+                np.nan, np.nan, np.nan, 0.4, "what the first stage left of the second task",
+            )  # fmt: skip
+            claims.append(Claim(blank, (name,), _silent_share(name, budget), _from_left(blank, name, config, same)))
+    return Chapter(tuple(claims), tuple(runs))
+
+
+def _silent_share(name: str, budget: int) -> Callable[[Records], list[float]]:
+    """Over the steps of the second stage."""
+    return lambda records: [
+        float(np.mean([row["dead_share"] == 1.0 for row in rows if row["step"] > budget]))
+        for rows in records.rows(name)
+    ]
+
+
+def _from_left(blank: Prediction, name: str, config: TrainConfig, same: float) -> Callable[[Records], Prediction]:
+    """Groups on problems with one answer for both tasks have no signal either: they are solved already."""
+
+    def calibrated(records: Records) -> Prediction:
+        values = []
+        for rows in records.rows(name):
+            end = next(row for row in rows if row["step"] == config.steps)
+            left = max(0.0, end["reward_task1"] - same * end["reward"]) / (1.0 - same)
+            groups = config.slow.problems * (1.0 - same)
+            values.append(float(stall_probability(left, config.slow.rollouts, groups)))
+        value = float(np.mean(values))
+        return replace(blank, value=value, low=value - 0.15, high=value + 0.15)
+
+    return calibrated
 
 
 def _searched(name: str, second: str, base: Policy, problems: int) -> list[Claim]:

@@ -16,7 +16,7 @@ from fstsim.llm.claims import Chapter, Claim, Records
 from fstsim.llm.claims_distance import fast_slow, overlap_slope, razor
 from fstsim.llm.claims_equilibria import dead_groups, replay, tilts
 from fstsim.llm.claims_methods import discover, mixtures, oapl, sdft, sdft_levels, sdft_rates
-from fstsim.llm.claims_sequences import alternating
+from fstsim.llm.claims_sequences import alternating, stalls
 from fstsim.llm.claims_times import escapes, forgetting, relearning
 from fstsim.llm.experiments import Planned, Scale, run_all
 from fstsim.llm.policy import Policy
@@ -38,6 +38,7 @@ CHAPTERS: Mapping[str, Callable[[Scale, Policy], Chapter]] = {
     "oapl": oapl,
     "tilts": tilts,
     "alternating": alternating,
+    "stalls": stalls,
     "overlap": overlap_slope,
 }
 """In the order of their runs: what others build on comes first."""

@@ -41,6 +41,7 @@ KINDS: tuple[tuple[str, str], ...] = (
     ),
     ("the same after stage 2, Adam's clock", "alternate*-rl-2-adam"),
     ("the same of FST after stages 2, 4", "alternate*-fst-2 alternate*-fst-4"),
+    ("share of steps without a signal in a stage after another task (fresh pairs)", "stall"),
     ("log old mass under SFT, clocks of theory (logit, Fisher-Rao)", "sft*-logit sft*-fisher sft*-logit-tokens"),
     ("the same, Adam's clock", "sft*-adam sft*-adam-tokens"),
     ("the same, the base's response along Adam's direction", "sft*-response"),

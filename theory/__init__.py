@@ -41,6 +41,7 @@ from fstsim.theory import (
     sdft_response_statements,
     sdft_statements,
     sequences_statements,
+    stall_statements,
     starvation_statements,
     tool_statements,
     ttt_statements,
@@ -203,6 +204,7 @@ from fstsim.theory.sequences import (
     sequence_mass,
     sequence_shift_bounds,
 )
+from fstsim.theory.stall import stall_bounds, stall_probability
 from fstsim.theory.starvation import (
     effective_sample_fraction,
     effective_sample_size,
@@ -244,6 +246,7 @@ ALL_STATEMENTS: tuple[Statement, ...] = (
     *map_statements.STATEMENTS,
     *fast_slow_statements.STATEMENTS,
     *plasticity_statements.STATEMENTS,
+    *stall_statements.STATEMENTS,
     *noise_statements.STATEMENTS,
     *modes_statements.STATEMENTS,
     *group_normalised_statements.STATEMENTS,
@@ -435,6 +438,8 @@ __all__ = [
     "softmax_start",
     "speed_up",
     "stage_success",
+    "stall_bounds",
+    "stall_probability",
     "starvation_probability",
     "task_sequence",
     "time_to_reward",

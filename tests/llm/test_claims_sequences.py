@@ -12,7 +12,7 @@ from scipy.special import expit, logit
 
 from fstsim.llm.claims import Claim, Records
 from fstsim.llm.claims_methods import OWN_RATES, RATE_STEPS, RATES, sdft_rates
-from fstsim.llm.claims_sequences import BUDGET, PAIRS, STAGES, alternating
+from fstsim.llm.claims_sequences import BUDGET, PAIRS, STAGES, alternating, stalls
 from fstsim.llm.policy import Policy
 from fstsim.llm.predictions import judge
 from fstsim.theory import sdft_retention_time_bounds
@@ -76,6 +76,23 @@ def test_weights_that_learn_what_a_context_could_are_found(base: Policy, tmp_pat
     row = judged(chapter.claims, "alternate-plus-kl-saved", Records(tmp_path, 3, base))
     assert (row.measured, row.verdict) == (0.75, "falsified")
     assert alternating("smoke", base).runs == ()
+
+
+def test_a_stage_without_signal_is_predicted_from_what_is_left(base: Policy, tmp_path: Path) -> None:
+    """Groups drawn from a policy that does not move: the share of steps without signal is the one predicted."""
+    rng, left, budget = np.random.default_rng(0), 0.002, 32
+    chapter = stalls("small", base)
+    for seed in range(3):
+        successes = rng.binomial(8, left, (4000, 48))
+        silent = ((successes == 0) | (successes == 8)).mean(1)
+        place = tmp_path / "runs" / "stall-plus-32" / f"seed-{seed}"
+        place.mkdir(parents=True)
+        rows = [{"step": budget, "reward": 1.0, "reward_task1": left, "dead_share": 0.3}]
+        rows += [{"step": budget + 1 + k, "dead_share": float(x)} for k, x in enumerate(silent)]
+        (place / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    row = judged(chapter.claims, "stall-plus-32", Records(tmp_path, 3, base))
+    assert 0.3 < row.measured < 0.6
+    assert row.measured == pytest.approx(row.prediction.value, abs=4.0 * np.sqrt(0.25 / 12_000))
 
 
 def test_the_bound_of_sdft_is_the_theorem_s(base: Policy) -> None:
