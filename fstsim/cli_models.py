@@ -88,7 +88,7 @@ class Pretrain:
 
     def run(self) -> int:
         """Train it."""
-        from fstsim.llm.policy import check_device
+        from fstsim.llm.loading import check_device
         from fstsim.llm.pretrain import PRESETS, pretrain
 
         _quiet()
@@ -121,6 +121,8 @@ class Train:
     """the shipped base model, or any causal LM of transformers by path or hub name"""
     device: str = "cpu"
     """torch device, for example cuda"""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """of activations while learning; bfloat16 is meant for GPUs. Weights, optimizer, probes and the saved model are float32"""
     context: str = ""
     """context that every problem is shown in: the seed of the population with fst and gepa, frozen with all others"""
     steps: int | None = None
@@ -189,7 +191,7 @@ class Train:
 
     def _config(self) -> Any:
         from fstsim.llm.reflection import ReflectorConfig
-        from fstsim.llm.train_run import PRESETS
+        from fstsim.llm.train_config import PRESETS
 
         preset = PRESETS[self.preset]
         said = _given(self, tuple(name for names in _SPEAK_OF.values() for name in names))
@@ -225,6 +227,7 @@ class Train:
             tasks=self.task,
             model=self.model,
             device=self.device,
+            precision=self.precision,
             context=self.context,
             fast=fast,
             reflector=ReflectorConfig(self.reflector, self.base_url, self.reflector_model),
@@ -260,7 +263,7 @@ class Train:
 
         summaries = [read_json(self.out / f"seed-{k}" / "summary.json") for k in range(self.seeds)]
         picture = save_train_picture(config, runs, self.out / "picture.png")
-        what = f"{self.method} on {', '.join(config.tasks)} from {config.model}"
+        what = f"{self.method} on {', '.join(config.tasks)} from {config.model} in {config.precision}"
         show(training_table(runs, summaries, f"{self.out}: {what}, {total:,} steps"), f"picture: {picture}")
         return 0
 

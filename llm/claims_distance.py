@@ -21,7 +21,7 @@ from fstsim.llm.policy import Policy
 from fstsim.llm.predictions import Array, Prediction
 from fstsim.llm.probes import ProbeConfig, answer_logprobs
 from fstsim.llm.slow import PolicyGradient
-from fstsim.llm.train_run import TrainConfig
+from fstsim.llm.train_config import TrainConfig
 from fstsim.llm.types import Problem
 from fstsim.llm.world import RuleTask, parse_task
 from fstsim.theory import kl_reduction, time_to_reward

@@ -20,7 +20,7 @@ from fstsim.llm.predictions import (
 )
 from fstsim.llm.probes import ProbeConfig
 from fstsim.llm.slow import PolicyGradient, SupervisedFineTuning
-from fstsim.llm.train_run import TrainConfig
+from fstsim.llm.train_config import TrainConfig
 from fstsim.llm.types import Population
 from fstsim.llm.world import RuleTask, parse_task
 from fstsim.theory import starvation_probability

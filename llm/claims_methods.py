@@ -24,7 +24,7 @@ from fstsim.llm.policy import Policy
 from fstsim.llm.predictions import Array, Prediction, measure_base
 from fstsim.llm.probes import ProbeConfig, answer_logprobs
 from fstsim.llm.sdft import SDFT, rule_context
-from fstsim.llm.train_run import TrainConfig
+from fstsim.llm.train_config import TrainConfig
 from fstsim.llm.world import parse_task
 from fstsim.theory import entropic_tilt_log_odds, oapl_log_odds, sdft_fixed_point, sdft_response_bracket
 

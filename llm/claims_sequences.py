@@ -21,7 +21,7 @@ from fstsim.llm.predictions import Prediction, measure_base
 from fstsim.llm.probes import ProbeConfig, answer_logprobs
 from fstsim.llm.sdft import rule_context
 from fstsim.llm.slow import PolicyGradient
-from fstsim.llm.train_run import TrainConfig
+from fstsim.llm.train_config import TrainConfig
 from fstsim.llm.world import parse_task
 from fstsim.theory import stall_probability
 

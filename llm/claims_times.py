@@ -21,7 +21,7 @@ from fstsim.llm.predictions import Array, BaseMasses, Prediction, measure_base, 
 from fstsim.llm.probes import ProbeConfig
 from fstsim.llm.response import adam_direction, old_mass_response, response_forgetting
 from fstsim.llm.slow import PolicyGradient, SupervisedFineTuning
-from fstsim.llm.train_run import TrainConfig
+from fstsim.llm.train_config import TrainConfig
 from fstsim.llm.world import parse_task
 from fstsim.theory import sequence_clock, sequence_forgetting
 from fstsim.theory.sequences import SequenceLaw

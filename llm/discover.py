@@ -23,7 +23,7 @@ from fstsim.llm.method_losses import (
     entropic_temperatures,
     others_mean_removed,
 )
-from fstsim.llm.policy import token_logprobs
+from fstsim.llm.rollouts import token_logprobs
 from fstsim.llm.scored_groups import ScoredGroups, sample_groups
 from fstsim.llm.slow import Diverged, Weights, chunks
 from fstsim.llm.types import Population, Task

@@ -17,7 +17,7 @@ import torch
 from fstsim.errors import InputError
 from fstsim.fast_slow import StepInfo
 from fstsim.llm.method_losses import Direction, check_direction, distillation_loss
-from fstsim.llm.policy import Rollouts
+from fstsim.llm.rollouts import Rollouts
 from fstsim.llm.slow import Diverged, Weights, draw, generator_from
 from fstsim.llm.types import Population, Problem, Task
 

@@ -24,7 +24,8 @@ from fstsim.llm.fast import PromptEvolution
 from fstsim.llm.policy import Policy
 from fstsim.llm.probes import ProbeConfig, answer_logprobs, mean_se
 from fstsim.llm.slow import Diverged, PolicyGradient
-from fstsim.llm.train_run import TrainConfig, run_training
+from fstsim.llm.train_config import TrainConfig
+from fstsim.llm.train_run import run_training
 from fstsim.llm.world import parse_task
 from fstsim.records import check_directory, read_json, read_rows, write_json
 

@@ -24,9 +24,10 @@ from gepa.gepa_utils import remove_dominated_programs, select_program_candidate_
 
 from fstsim.errors import InputError
 from fstsim.fast_slow import StepInfo
-from fstsim.llm.policy import Policy, Rollouts
+from fstsim.llm.policy import Policy
 from fstsim.llm.reflection import Reflector, SelfReflection
 from fstsim.llm.reuse import Reusable, join
+from fstsim.llm.rollouts import Rollouts
 from fstsim.llm.slow import Weights
 from fstsim.llm.types import Population, Problem, Task
 

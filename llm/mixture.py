@@ -19,7 +19,8 @@ from fstsim.errors import InputError
 from fstsim.fast_slow import StepInfo
 from fstsim.llm.distill import learn_from_teacher
 from fstsim.llm.method_losses import Direction, check_direction, mixture_logprobs, point_logprobs
-from fstsim.llm.policy import Policy, Rollouts
+from fstsim.llm.policy import Policy
+from fstsim.llm.rollouts import Rollouts
 from fstsim.llm.slow import Weights
 from fstsim.llm.types import Demonstrated, Population, Problem
 

@@ -17,7 +17,7 @@ import torch
 from fstsim.errors import InputError
 from fstsim.fast_slow import StepInfo
 from fstsim.llm.method_losses import anchored_rewards, oapl_loss, soft_value
-from fstsim.llm.policy import token_logprobs
+from fstsim.llm.rollouts import token_logprobs
 from fstsim.llm.scored_groups import ScoredGroups, sample_groups
 from fstsim.llm.shadow import ShadowedWeights
 from fstsim.llm.slow import Diverged, chunks

@@ -20,7 +20,8 @@ import torch
 from fstsim.errors import InputError
 from fstsim.llm.exam import Exam
 from fstsim.llm.losses import token_entropy, token_kl
-from fstsim.llm.policy import Policy, Rollouts
+from fstsim.llm.policy import Policy
+from fstsim.llm.rollouts import Rollouts
 from fstsim.llm.types import Demonstrated, Population, Problem, Task
 
 _BLOCK = 256  # rollouts of one pass

@@ -28,7 +28,7 @@ import torch
 from torch.nn.functional import pad
 
 from fstsim.errors import InputError
-from fstsim.llm.policy import Rollouts
+from fstsim.llm.rollouts import Rollouts
 from fstsim.llm.types import Problem
 
 

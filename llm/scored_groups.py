@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from fstsim.llm.policy import Policy, Rollouts
+from fstsim.llm.policy import Policy
+from fstsim.llm.rollouts import Rollouts
 from fstsim.llm.slow import Diverged, draw, generator_from, share_out
 from fstsim.llm.types import Population, Task
 

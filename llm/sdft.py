@@ -27,7 +27,8 @@ from fstsim.llm.corpus import EXAMPLES
 from fstsim.llm.distill import learn_from_teacher
 from fstsim.llm.families import FAMILIES, UNNAMED
 from fstsim.llm.method_losses import Direction, anchored_logprobs, check_direction
-from fstsim.llm.policy import Policy, Rollouts
+from fstsim.llm.policy import Policy
+from fstsim.llm.rollouts import Rollouts
 from fstsim.llm.shadow import ShadowedWeights
 from fstsim.llm.slow import draw
 from fstsim.llm.types import Population, Problem

@@ -27,8 +27,9 @@ from fstsim.llm.losses import (
     sft_loss,
     token_entropy,
 )
-from fstsim.llm.policy import Policy, Rollouts, token_logprobs
+from fstsim.llm.policy import Policy
 from fstsim.llm.reuse import Reusable, join
+from fstsim.llm.rollouts import Rollouts, token_logprobs
 from fstsim.llm.types import Demonstrated, Population, Problem, Task
 
 _TOKENS_AT_ONCE = 65_536  # prompt and completion tokens of one forward and backward pass

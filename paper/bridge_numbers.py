@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from fstsim.errors import InputError
-from fstsim.llm.policy import SHIPPED, Policy
+from fstsim.llm.loading import SHIPPED
+from fstsim.llm.policy import Policy
 from fstsim.llm.predictions import BaseMasses, measure_base, old_token_masses
 from fstsim.llm.world import parse_task
 from fstsim.paper.experiment_numbers import Curves, read_curves

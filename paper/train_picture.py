@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from fstsim.llm.families import FAMILIES
-from fstsim.llm.train_run import TrainConfig
+from fstsim.llm.train_config import TrainConfig
 from fstsim.paper.drawing import (
     BLACK,
     BLUE,

@@ -17,7 +17,8 @@ import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from fstsim.llm.losses import cispo_loss, group_advantages
-from fstsim.llm.policy import Policy, Rollouts
+from fstsim.llm.policy import Policy
+from fstsim.llm.rollouts import Rollouts
 from fstsim.llm.tokenizer import build_tokenizer
 
 trl = pytest.importorskip("trl")

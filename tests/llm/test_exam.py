@@ -13,7 +13,8 @@ from transformers import PreTrainedTokenizerFast
 
 from fstsim.llm.exam import Exam, Forced
 from fstsim.llm.families import FAMILIES
-from fstsim.llm.policy import Policy, shipped_path
+from fstsim.llm.loading import shipped_path
+from fstsim.llm.policy import Policy
 from fstsim.llm.world import SIZES, make_problem, parse_start, split_of
 
 MakePolicy = Callable[..., Policy]

@@ -17,7 +17,7 @@ from scipy.stats import t as student
 import fstsim.llm.train_run as train_run
 from fstsim.__main__ import main
 from fstsim.llm import experiments as lab
-from fstsim.llm.policy import shipped_path
+from fstsim.llm.loading import shipped_path
 from fstsim.llm.probes import ProbeConfig, relearn_steps
 from fstsim.paper import experiment_figures as figures
 from fstsim.paper import experiment_tables as tables

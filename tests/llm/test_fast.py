@@ -29,7 +29,8 @@ from fstsim.errors import InputError
 from fstsim.llm.corpus import collate
 from fstsim.llm.families import STRINGS
 from fstsim.llm.fast import PolicyAdapter, PromptEvolution
-from fstsim.llm.policy import Policy, shipped_path
+from fstsim.llm.loading import shipped_path
+from fstsim.llm.policy import Policy
 from fstsim.llm.reflection import ReflectorDown, SelfReflection
 from fstsim.llm.slow import PolicyGradient, Weights
 from fstsim.llm.types import Population, Problem

@@ -28,7 +28,8 @@ from fstsim.errors import InputError
 from fstsim.llm.discover import TTTDiscover
 from fstsim.llm.mixture import MixtureDistillation
 from fstsim.llm.oapl import OAPL
-from fstsim.llm.policy import Policy, Rollouts, token_logprobs
+from fstsim.llm.policy import Policy
+from fstsim.llm.rollouts import Rollouts, token_logprobs
 from fstsim.llm.scored_groups import ScoredGroups, sample_groups
 from fstsim.llm.sdft import SDFT, read_examples, rule_context
 from fstsim.llm.shadow import ShadowedWeights

@@ -17,7 +17,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from fstsim.errors import InputError
-from fstsim.llm.policy import Policy, Rollouts, check_device, shipped_path, token_logprobs
+from fstsim.llm.loading import check_device, shipped_path
+from fstsim.llm.policy import Policy
+from fstsim.llm.rollouts import Rollouts, token_logprobs
 from fstsim.llm.tokenizer import build_tokenizer, vocabulary
 from fstsim.llm.types import Problem
 

@@ -21,7 +21,8 @@ from fstsim.errors import InputError
 from fstsim.llm.corpus import CorpusConfig, longest_line, training_batches
 from fstsim.llm.exam import Exam
 from fstsim.llm.families import FAMILIES
-from fstsim.llm.policy import Policy, shipped_path
+from fstsim.llm.loading import shipped_path
+from fstsim.llm.policy import Policy
 from fstsim.llm.pretrain import PRESETS, new_model, pretrain, recorded
 from fstsim.llm.tokenizer import build_tokenizer
 from fstsim.llm.world import SIZES

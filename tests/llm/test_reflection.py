@@ -25,17 +25,19 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 import fstsim.llm.reflection as module
-import fstsim.llm.train_run as train_run
 from fstsim.__main__ import main
 from fstsim.errors import InputError
 from fstsim.llm.corpus import EXAMPLES, collate
 from fstsim.llm.families import FAMILIES
 from fstsim.llm.fast import PromptEvolution
-from fstsim.llm.policy import Policy, Rollouts, shipped_path
+from fstsim.llm.loading import shipped_path
+from fstsim.llm.policy import Policy
 from fstsim.llm.probes import ProbeConfig
 from fstsim.llm.reflection import ChatEndpoint, LocalChat, ReflectorConfig, ReflectorDown, SelfReflection
+from fstsim.llm.rollouts import Rollouts
 from fstsim.llm.slow import PolicyGradient
-from fstsim.llm.train_run import TrainConfig, run_training
+from fstsim.llm.train_config import PRESETS, TrainConfig
+from fstsim.llm.train_run import run_training
 from fstsim.llm.types import Population
 from fstsim.llm.world import RuleTask, parse_start
 from fstsim.records import read_json, read_rows
@@ -607,7 +609,7 @@ def flags(model: str, out: Path, *more: str) -> list[str]:
 def _few_problems(monkeypatch: pytest.MonkeyPatch) -> None:
     """The smoke preset with four problems in its probes."""
     probe = ProbeConfig(every=10, problems=4, exam=1)
-    monkeypatch.setitem(train_run.PRESETS, "smoke", replace(train_run.PRESETS["smoke"], probe=probe))
+    monkeypatch.setitem(PRESETS, "smoke", replace(PRESETS["smoke"], probe=probe))
 
 
 CHAT_FLAGS = ("--method", "fst", "--task", "star_graph")

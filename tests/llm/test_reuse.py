@@ -26,7 +26,8 @@ from fstsim.llm.policy import Policy
 from fstsim.llm.probes import ProbeConfig, relearn_steps
 from fstsim.llm.reuse import join
 from fstsim.llm.slow import PolicyGradient, SupervisedFineTuning, Weights
-from fstsim.llm.train_run import TrainConfig, run_training
+from fstsim.llm.train_config import TrainConfig
+from fstsim.llm.train_run import run_training
 from fstsim.llm.types import Population, Problem, Score, Split
 from fstsim.llm.world import RuleTask
 from fstsim.records import read_rows

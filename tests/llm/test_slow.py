@@ -22,7 +22,8 @@ from torch.optim import SGD, AdamW, Optimizer
 from fstsim.errors import InputError
 from fstsim.llm import slow
 from fstsim.llm.losses import token_kl
-from fstsim.llm.policy import Policy, Rollouts
+from fstsim.llm.policy import Policy
+from fstsim.llm.rollouts import Rollouts
 from fstsim.llm.slow import Diverged, PolicyGradient, SupervisedFineTuning, Weights, chunks, draw, share_out
 from fstsim.llm.types import Population, Problem, Score, Split
 from fstsim.llm.world import RuleTask, parse_task

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from fstsim.llm import static_decode
-from fstsim.llm.policy import Policy, Rollouts
+from fstsim.llm.policy import Policy
+from fstsim.llm.rollouts import Rollouts
 from fstsim.llm.static_decode import Decoder, answer_seen, bucket, prompt_seen, takes_slots
 from fstsim.llm.types import Problem
 

@@ -28,7 +28,7 @@ from fstsim.console import prompts_table, show, training_table
 from fstsim.llm.policy import Policy
 from fstsim.llm.probes import ProbeConfig, relearn_steps
 from fstsim.llm.tokenizer import build_tokenizer
-from fstsim.llm.train_run import TrainConfig
+from fstsim.llm.train_config import PRESETS, TrainConfig
 from fstsim.paper.train_picture import columns, save_train_picture
 from fstsim.records import read_json, read_rows, write_rows
 
@@ -79,7 +79,7 @@ def _short_probes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few problems, and a relearning probe of three steps in place of sixty: probes are tested on their own."""
     monkeypatch.setattr(train_run, "relearn_steps", functools.partial(relearn_steps, most=3, batch=4))
     probe = ProbeConfig(every=10, problems=6, exam=2)
-    monkeypatch.setitem(train_run.PRESETS, "smoke", replace(train_run.PRESETS["smoke"], probe=probe))
+    monkeypatch.setitem(PRESETS, "smoke", replace(PRESETS["smoke"], probe=probe))
 
 
 Contents = dict[str, tuple[bytes, int] | None]
@@ -116,6 +116,7 @@ MISTAKES = {
     "train --model models/tiny --device abacus": "device 'abacus' cannot be used here",
     "train --model models/tiny --device cuda:99": "device 'cuda:99' cannot be used here",
     "train --preset tiny": "smoke",
+    "train --precision float16": "bfloat16",
     "train --method dpo": "gepa",
     "train --lr 0": "lr must be positive",
     "train --lr -1": "lr must be positive",
@@ -418,7 +419,7 @@ def test_flags_reach_the_configuration(place: Path) -> None:
 def test_flags_reach_the_learner(method: str, flags: str, wanted: dict[str, Any]) -> None:
     """The method's own settings, and nobody else's."""
     command = tyro.cli(Train, args=shlex.split(f"--method {method} --problems 3 --max-new-tokens 6 {flags}"))
-    config, preset = command._config(), train_run.PRESETS["small"]
+    config, preset = command._config(), PRESETS["small"]
     assert {**wanted, "problems": 3, "max_new_tokens": 6}.items() <= asdict(getattr(config, method)).items()
     assert config.method == method
     assert config.slow == replace(preset.slow, max_new_tokens=6)

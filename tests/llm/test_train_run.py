@@ -29,6 +29,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import fstsim.llm.run_checkpoint as run_checkpoint
 import fstsim.llm.sdft as sdft_module
 import fstsim.llm.train_run as module
 from fstsim.__main__ import main
@@ -45,7 +46,8 @@ from fstsim.llm.probes import Probe, ProbeConfig, relearn_steps
 from fstsim.llm.reflection import SelfReflection
 from fstsim.llm.sdft import SDFT
 from fstsim.llm.slow import Diverged, PolicyGradient, SupervisedFineTuning, Weights
-from fstsim.llm.train_run import TrainConfig, relearn_task, run_training
+from fstsim.llm.train_config import PRESETS, TrainConfig, relearn_task
+from fstsim.llm.train_run import run_training
 from fstsim.llm.types import Population
 from fstsim.llm.world import parse_task
 from fstsim.records import plain, read_json, read_rows, row_line
@@ -81,7 +83,7 @@ def _short_probes(monkeypatch: pytest.MonkeyPatch) -> None:
     """A relearning probe of three steps in place of sixty, and few problems: probes are tested on their own."""
     monkeypatch.setattr(module, "relearn_steps", functools.partial(relearn_steps, most=3, batch=4))
     probe = ProbeConfig(every=10, problems=6, exam=2)
-    monkeypatch.setitem(module.PRESETS, "smoke", replace(module.PRESETS["smoke"], probe=probe))
+    monkeypatch.setitem(PRESETS, "smoke", replace(PRESETS["smoke"], probe=probe))
 
 
 def tiny(method: str, model: str, **changes: Any) -> TrainConfig:
@@ -236,8 +238,8 @@ def test_killed_after_a_write(
 
     killed, calls = tmp_path / "killed", 0
     with monkeypatch.context() as patch:
-        for name in ("write_checkpoint", "write_text", "write_json"):
-            patch.setattr(module, name, counted(getattr(module, name)))
+        for owner, name in ((run_checkpoint, "write_checkpoint"), (module, "write_text"), (module, "write_json")):
+            patch.setattr(owner, name, counted(getattr(owner, name)))
         while calls < 20:
             made, calls = 0, calls + 1
             try:
@@ -354,8 +356,9 @@ def test_ctrl_c_says_how_to_go_on(
 def test_a_finished_run_is_only_loaded(method: str, model: str, whole: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
     out = whole(method)
     before = snapshot(out)
-    for name in ("fast_slow", "Probe", "relearn_steps", "write_checkpoint", "write_text", "write_json"):
-        monkeypatch.setattr(module, name, lambda *_, **__: pytest.fail("nothing is left to do"))
+    here = [(module, name) for name in ("fast_slow", "Probe", "relearn_steps", "write_text", "write_json")]
+    for owner, name in (*here, (run_checkpoint, "write_checkpoint")):
+        monkeypatch.setattr(owner, name, lambda *_, **__: pytest.fail("nothing is left to do"))
     rows = run_training(tiny(method, model), out)
     assert snapshot(out) == before
     assert "".join(map(row_line, rows)) == (out / "metrics.jsonl").read_text()
@@ -727,6 +730,7 @@ def test_demonstrations_that_cannot_be_shown_are_found_before_anything_is_writte
     [
         ({"method": "rlhf"}, "allowed: rl, sft, fst, gepa, distill, sdft, ttt, oapl, mixture"),
         ({"steps": 0}, "steps must be at least 1"),
+        ({"precision": "float16"}, "precision must be one of float32, bfloat16; got 'float16'"),
         ({"lr": 0.0}, "lr must be positive"),
         ({"lr": math.nan}, "lr must be positive"),
         ({"lr": math.inf}, "lr must be positive"),

@@ -1,0 +1,69 @@
+"""Completions as tensors: what sampling hands to scoring, and how the left-padded prompts of a batch are read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """Completions with what is needed to score them again.
+
+    ``prompts, prompt_mask (P, S)`` padded on the left; ``prompt_of (B,)`` the prompt of each completion;
+    ``completions, mask (B, T)`` padded on the right, the mask true up to and including the end token;
+    ``logprobs (B, T)`` at sampling, nats, 0 outside of the mask.
+    """
+
+    prompts: torch.Tensor
+    prompt_mask: torch.Tensor
+    prompt_of: torch.Tensor
+    completions: torch.Tensor
+    mask: torch.Tensor
+    logprobs: torch.Tensor
+    temperature: float = 1.0
+
+    def __len__(self) -> int:
+        return len(self.completions)
+
+    def take(self, rows: torch.Tensor) -> Rollouts:
+        """Only the completions ``rows`` (indices), and only the prompts and columns that they need."""
+        used, prompt_of = torch.unique(self.prompt_of[rows], return_inverse=True)
+        prompt_mask, mask = self.prompt_mask[used], self.mask[rows]
+        left = int((~prompt_mask).all(0).long().sum()) if len(rows) else 0
+        right = int(mask.any(0).sum())
+        return replace(
+            self,
+            prompts=self.prompts[used, left:],
+            prompt_mask=prompt_mask[:, left:],
+            prompt_of=prompt_of,
+            completions=self.completions[rows, :right],
+            mask=mask[:, :right],
+            logprobs=self.logprobs[rows, :right],
+        )
+
+
+def token_logprobs(logits: torch.Tensor, rollouts: Rollouts) -> torch.Tensor:
+    """Log-probabilities ``(B, T)`` of the completions under ``logits (B, T, V)``; 0 outside the mask."""
+    picked = logits.gather(-1, rollouts.completions[..., None])[..., 0] - torch.logsumexp(logits, -1)
+    return torch.where(rollouts.mask, picked, 0.0)
+
+
+def owners(prompts: int, repeats: int | Sequence[int]) -> torch.Tensor:
+    """The prompt of each completion, ``(B,)``, on the CPU: ``repeats`` of every prompt, or of prompt i ``repeats[i]``."""
+    counts = torch.as_tensor([repeats] * prompts if isinstance(repeats, int) else list(repeats))
+    return torch.repeat_interleave(torch.arange(prompts), counts)
+
+
+def positions_of(mask: torch.Tensor) -> torch.Tensor:
+    """Position of every token of rows padded on the left, ``(P, S)``; pads are at 0."""
+    return (mask.long().cumsum(1) - 1).clamp(min=0)
+
+
+def from_left(tokens: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows that were padded on the left, moved to the left, and their lengths."""
+    size = mask.sum(1)
+    places = torch.arange(tokens.shape[1], device=tokens.device) + (tokens.shape[1] - size)[:, None]
+    return tokens.gather(1, places.clamp(max=tokens.shape[1] - 1)), size
