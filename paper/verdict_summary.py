@@ -22,7 +22,7 @@ KINDS: tuple[tuple[str, str], ...] = (
     ("new mass under RL with a KL leash", "tilt-new"),
     ("old mass under RL with a KL leash", "tilt-old"),
     ("old mass after distillation to a mixture", "mixture"),
-    ("new mass under SDFT with an anchor; old mass without", "sdft"),
+    ("new mass under SDFT with an anchor; old mass without", "sdft-0 sdft-free"),
     ("the same, a teacher that stays at its level (fresh anchors)", "sdft-level"),
     ("log old mass after 40 steps of SDFT without an anchor, at least", "sdft-rate-0"),
     ("the same, with what the demonstration does to the old behaviour itself", "sdft-rate-own"),
