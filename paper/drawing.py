@@ -18,10 +18,12 @@ import matplotlib.figure
 import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike, NDArray
 
 from fstsim import SGD, Objective, Trajectory, TwoModeProblem, TwoModeState, simulate
+from fstsim.records import write_atomically
 
 Array = NDArray[np.float64]
 Drawing = matplotlib.figure.Figure
@@ -77,6 +79,20 @@ def styled(draw: Callable[[], Drawing]) -> Callable[[], Drawing]:
             return draw()
 
     return wrapped
+
+
+def save_pdf(figure: Drawing, path: Path) -> None:
+    """Write ``figure`` as PDF, whole or not at all; the same figure gives the same bytes."""
+    # Where a figure has a layout engine, savefig draws it twice, the first time only to run the engine.
+    figure.set_dpi(72)  # that of the PDF backend, whose lengths of text the layout then uses
+    figure.set_canvas(FigureCanvasPdf(figure))
+    with drawing_style():
+        engine = figure.get_layout_engine()
+        if engine is not None:
+            engine.execute(figure)
+            figure.set_layout_engine("none")
+        metadata = {"Creator": None, "Producer": None, "CreationDate": None}
+        write_atomically(path, lambda file: figure.savefig(file, format="pdf", metadata=metadata))
 
 
 def panel(ax: Axes, letter: str, title: str, xlabel: str, ylabel: str) -> None:

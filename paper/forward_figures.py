@@ -39,6 +39,7 @@ from fstsim.paper.drawing import (
     styled,
     summarise,
 )
+from fstsim.paper.learner_flows import held_forward_flows
 from fstsim.theory.forward_kl import (
     mass_forgetting_separated,
     mass_forgetting_time,
@@ -73,12 +74,9 @@ def forgetting_exact(delta: float, smallest: float = 1e-13, points: int = 240) -
     return Forgetting(time, expit(s), time * expit(-s) * speed)
 
 
-def forgetting_flow(delta: float, times: Array) -> Array:
-    """The same old mass from the simulator's ODE solver."""
-    problem = TwoModeProblem.separated(delta)
-    how = GradientFlow(train="weight", rtol=FLOW_RTOL)
-    at = gradient_flow(problem, ForwardKL(problem), problem.initial(BETA0), float(times[-1]), how)
-    return at(times).old_mass
+def forgetting_flows(deltas: ArrayLike, times: Array) -> Array:
+    """The same old mass ``(n, T)`` of ``deltas (n,)`` from an ODE solver."""
+    return expit(held_forward_flows(deltas, BETA0, float(times[-1]), FLOW_RTOL)(times)[..., 0]).T
 
 
 def forgetting_sgd(delta: float, lr: float = 0.5, batch: int = 32, steps: int = 800) -> Points:
@@ -95,12 +93,13 @@ def mass_forgetting() -> Drawing:
     figure = matplotlib.figure.Figure(figsize=(7.2, 3.7))
     left, right = figure.subplots(1, 2, width_ratios=(1.15, 1.0))
     flow_times = np.geomspace(1e4, 1e10, 5)
-    for delta, series in zip(FORGETTING_DELTAS, SERIES, strict=True):
+    flows = forgetting_flows(FORGETTING_DELTAS, flow_times)
+    for delta, series, flow in zip(FORGETTING_DELTAS, SERIES, flows, strict=True):
         exact = forgetting_exact(delta)
         left.loglog(exact.time, exact.mass, color=series.color)
         right.semilogx(exact.time, exact.exponent, color=series.color)
         draw_points(left, forgetting_sgd(delta), series)
-        draw_exact(left, flow_times, forgetting_flow(delta, flow_times), series)
+        draw_exact(left, flow_times, flow, series)
         crossing = 2.0 * np.expm1(delta**2)  # where 1/t would meet the last law
         late = np.geomspace(crossing, max(1e12, crossing), 2)
         left.loglog(late, mass_forgetting_ultimate(late, delta), color=series.color, ls=LAW)

@@ -5,6 +5,7 @@ Functions that compute what is drawn (the tests compare them with the theory), t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import matplotlib.figure
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, ndtr
 
-from fstsim import SGD, ForwardKL, GradientFlow, TwoModeProblem, gradient_flow
+from fstsim import SGD, ForwardKL, TwoModeProblem, TwoModeState
 from fstsim.paper.drawing import (
     BLACK,
     BLUE,
@@ -35,6 +36,7 @@ from fstsim.paper.drawing import (
     summarise,
 )
 from fstsim.paper.forward_figures import BETA0, FLOW_RTOL, RUNS, forgetting_exact
+from fstsim.paper.learner_flows import forward_flows
 from fstsim.theory.forward_kl import late_collapse_mass
 
 Array = NDArray[np.float64]
@@ -62,17 +64,21 @@ class Joint(NamedTuple):
     separation: Array
 
 
-def joint_flow(delta: float, times: Array) -> Joint:
-    """The forward-KL flow in ``(s, m_o, m_n)`` on new data, from right components, at ``times``."""
-    problem = TwoModeProblem.separated(delta)
-    objective = ForwardKL(problem)
-    how = GradientFlow(rtol=FLOW_RTOL)
-    states = gradient_flow(problem, objective, problem.initial(BETA0), float(times[-1]), how)(times)
-    old, new = states.mean_old[:, 0], states.mean_new[:, 0]
-    region = states.old_mass * ndtr(0.5 * delta - old) + expit(-states.log_odds) * ndtr(0.5 * delta - new)
-    # the loss is 0 up to rounding at the end of the flow
-    pinsker = ndtr(-0.5 * delta) + np.sqrt(0.5 * np.maximum(objective.value(states), 0.0))
-    return Joint(states.old_mass, old / delta, region, pinsker, new - old)
+def joint_flows(courses: Mapping[float, Array]) -> dict[float, Joint]:
+    """The forward-KL flow in ``(s, m_o, m_n)`` on new data, from right components: of each separation at its own times."""
+    last = max(float(times[-1]) for times in courses.values())
+    solution = forward_flows(list(courses), BETA0, last, FLOW_RTOL)
+    found = {}
+    for k, (delta, times) in enumerate(courses.items()):
+        s, old, new = solution(times)[:, k].T
+        problem = TwoModeProblem.separated(delta)
+        mass = expit(s)
+        region = mass * ndtr(0.5 * delta - old) + expit(-s) * ndtr(0.5 * delta - new)
+        loss = ForwardKL(problem).value(TwoModeState(s, old[:, None], new[:, None]))
+        # the loss is 0 up to rounding at the end of the flow
+        pinsker = ndtr(-0.5 * delta) + np.sqrt(0.5 * np.maximum(loss, 0.0))
+        found[delta] = Joint(mass, old / delta, region, pinsker, new - old)
+    return found
 
 
 def joint_sgd(delta: float, lr: float = 0.1, batch: int = 64, steps: int = 2000) -> dict[str, Points]:
@@ -99,10 +105,12 @@ def joint_forward_flow() -> Drawing:
     figure = matplotlib.figure.Figure(figsize=(7.2, 5.8))
     (mass, mean), (region, end) = figure.subplots(2, 2)
     times = np.geomspace(0.1, 1e6, 481)
-    ends = {}
+    courses = dict.fromkeys(JOINT_DELTAS, times)
+    courses |= {delta: np.geomspace(0.1, 100.0 * np.exp(0.5 * delta**2), 481) for delta in MORE_DELTAS}
+    flows = joint_flows(courses)
+    ends = {delta: collapse(courses[delta], flow) for delta, flow in flows.items()}
     for delta, series in zip(JOINT_DELTAS, JOINT_SERIES, strict=True):
-        flow, sgd = joint_flow(delta, times), joint_sgd(delta)
-        ends[delta] = collapse(times, flow)
+        flow, sgd = flows[delta], joint_sgd(delta)
         held = forgetting_exact(delta, smallest=1e-6, points=100)
         mass.loglog(held.time, held.mass, color=series.color, ls=DASH_DOT, lw=1.0)
         mass.loglog(times, flow.mass, color=series.color)
@@ -117,9 +125,6 @@ def joint_forward_flow() -> Drawing:
     region.set_ylim(0.018, 0.65)
     region.set_yticks([0.02, 0.05, 0.1, 0.2, 0.5], ["0.02", "0.05", "0.1", "0.2", "0.5"])
     region.minorticks_off()
-    for delta in MORE_DELTAS:
-        longer = np.geomspace(0.1, 100.0 * np.exp(0.5 * delta**2), 481)
-        ends[delta] = collapse(longer, joint_flow(delta, longer))
     x = 0.5 * np.square(list(ends))
     top = 1.06 * x.max()
     end.plot([0.0, top], [0.0, top], color=GREY, ls=LAW, label=r"$\delta^2/2$ [N]")

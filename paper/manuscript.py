@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,13 +16,6 @@ import tyro
 
 from fstsim.console import Progress, complain, show
 from fstsim.errors import InputError
-from fstsim.paper import manuscript_numbers, manuscript_tables
-from fstsim.paper.bridge_figure import save_bridge
-from fstsim.paper.drawing import drawing_style
-from fstsim.paper.experiment_figures import draw_continual
-from fstsim.paper.figures import FIGURES
-from fstsim.paper.manuscript_figures import draw_core, draw_decomposition
-from fstsim.paper.manuscript_prose import prose
 from fstsim.records import prepare_directory, read_json, write_atomically, write_json
 
 SOURCES = Path(__file__).with_name("manuscript")
@@ -38,10 +30,8 @@ SIMULATED = (
     "plasticity",
 )
 """Figures of the simulator that the text shows, in its order."""
-PAGE_WIDE: dict[str, Callable[[Path, Path], None]] = {"core": draw_core, "decomposition": draw_decomposition}
-"""Figures of the experiments that are laid out for a page, as PDF."""
-MEASURED = (*PAGE_WIDE, "continual", "bridge")
-"""Figures of the experiments and of the validation, drawn from run directories; the last two are those of the report."""
+MEASURED = ("core", "decomposition", "continual", "bridge")
+"""Figures of the experiments, as PDF for a page, and two of the report, all drawn from run directories."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +51,10 @@ def write_records(folder: Path, data: Path) -> None:
 
     Raises InputError where a record is missing or a formula cannot be set.
     """
+    from fstsim.paper import manuscript_numbers, manuscript_tables
+    from fstsim.paper.figures import FIGURES
+    from fstsim.paper.manuscript_prose import prose
+
     for source in sorted(SOURCES.iterdir()):
         if source.suffix in (".typ", ".yml"):
             shutil.copy(source, folder)
@@ -75,33 +69,43 @@ def write_records(folder: Path, data: Path) -> None:
     write_json(folder / "figures.json", figures)
 
 
-def draw(name: str, folder: Path, data: Path) -> None:
-    """Draw the figure ``name`` of `SIMULATED` or `MEASURED` into ``folder / "figures"``.
+def draw_measured(name: str, folder: Path, data: Path) -> None:
+    """Draw the figure ``name`` of `MEASURED` into ``folder / "figures"``.
 
     Raises InputError where nothing has been recorded for it.
     """
+    from fstsim.paper.bridge_figure import save_bridge
+    from fstsim.paper.experiment_figures import draw_continual
+    from fstsim.paper.manuscript_figures import draw_core, draw_decomposition
+
     place = folder / "figures" / f"{name}.pdf"
-    if name in PAGE_WIDE:
-        PAGE_WIDE[name](data / "experiments", place)
-    elif name == "continual":
-        if draw_continual(data / "experiments", place.with_suffix(".png")) is None:
-            raise InputError(f"{data / 'experiments'} holds no runs of the experiment continual")
+    if name == "core":
+        draw_core(data / "experiments", place)
+    elif name == "decomposition":
+        draw_decomposition(data / "experiments", place)
     elif name == "bridge":
         save_bridge(data / "validation", place.with_suffix(".png"))
-    else:
-        drawing = FIGURES[name].draw()
-        metadata = {"Creator": None, "Producer": None, "CreationDate": None}
-        with drawing_style():
-            write_atomically(place, lambda file: drawing.savefig(file, format="pdf", metadata=metadata))
+    elif draw_continual(data / "experiments", place.with_suffix(".png")) is None:
+        raise InputError(f"{data / 'experiments'} holds no runs of the experiment continual")
 
 
-def _make(piece: str, folder: Path, data: Path) -> str:
-    """One independent piece of work: ``records``, or a figure by its name."""
-    if piece == "records":
-        write_records(folder, data)
-    else:
-        draw(piece, folder, data)
-    return piece
+def draw_simulated(name: str, folder: Path) -> None:
+    """Draw the figure ``name`` of `SIMULATED` into ``folder / "figures"``."""
+    from fstsim.paper.drawing import save_pdf
+    from fstsim.paper.figures import FIGURES
+
+    save_pdf(FIGURES[name].draw(), folder / "figures" / f"{name}.pdf")
+
+
+def _make(piece: str, folder: Path, data: Path) -> tuple[str, ...]:
+    """One piece of work, and what it has made: a figure of `SIMULATED`, or ``measured``, all that is read from records."""
+    if piece in SIMULATED:
+        draw_simulated(piece, folder)
+        return (piece,)
+    write_records(folder, data)
+    for name in MEASURED:
+        draw_measured(name, folder, data)
+    return ("records", *MEASURED)
 
 
 def compile_pdf(folder: Path) -> bytes:
@@ -123,13 +127,16 @@ def compile_pdf(folder: Path) -> bytes:
 def build(config: Config) -> Path:
     """Make the manuscript; returns the path of the PDF. Errors are raised before anything is written to ``out``."""
     prepare_directory(config.out)
-    pieces = ("records", *MEASURED, *SIMULATED)
-    progress = Progress("manuscript", len(pieces) + 1, "pieces")
+    # The longest first, so that no core waits for another at the end: the text's later figures take longer. What is
+    # read from records is one piece: the modules of the language models take longer to import than its parts to make,
+    # and so one process alone imports them, and this one none of what only the pieces need.
+    pieces = ("measured", *reversed(SIMULATED))
+    progress = Progress("manuscript", 2 + len(MEASURED) + len(SIMULATED), "pieces")
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         work = joblib.Parallel(n_jobs=config.jobs, return_as="generator_unordered")
-        for piece in work(joblib.delayed(_make)(piece, folder, config.data) for piece in pieces):
-            progress.add(1, piece)
+        for made in work(joblib.delayed(_make)(piece, folder, config.data) for piece in pieces):
+            progress.add(len(made), ", ".join(made))
         pdf = compile_pdf(folder)
         numbers = read_json(folder / "numbers.json")
     progress.close()

@@ -10,10 +10,9 @@ from matplotlib.axes import Axes
 
 from fstsim.errors import InputError
 from fstsim.llm.experiments import EASY, TASKS
-from fstsim.paper.drawing import GREY, Drawing, drawing_style, panel
+from fstsim.paper.drawing import GREY, Drawing, drawing_style, panel, save_pdf
 from fstsim.paper.experiment_figures import METHODS, band
 from fstsim.paper.experiment_numbers import Curves, read_curves, read_decompositions
-from fstsim.records import write_atomically
 
 _WIDTH = 7.4  # inches; printed at seven eighths of that
 _CELLS = (
@@ -22,11 +21,6 @@ _CELLS = (
     ("base_evolved", "context only", "#005A9E"),
     ("trained_evolved", "both", "#000000"),
 )
-
-
-def _save(figure: Drawing, path: Path) -> None:
-    metadata = {"Creator": None, "Producer": None, "CreationDate": None}
-    write_atomically(path, lambda file: figure.savefig(file, format="pdf", metadata=metadata))
 
 
 def _recorded(out: Path) -> list[tuple[str, str, dict[str, Curves]]]:
@@ -79,7 +73,7 @@ def draw_core(out: Path, path: Path) -> None:
             for ax in (above, below):
                 ax.set_ylim(-0.03, 1.03)
         axes[0, 1].legend()
-        _save(figure, path)
+        save_pdf(figure, path)
 
 
 def draw_decomposition(out: Path, path: Path) -> None:
@@ -110,4 +104,4 @@ def draw_decomposition(out: Path, path: Path) -> None:
         ax.set_ylabel("reward")
         ax.set_ylim(0.0, 1.05)
         figure.legend(loc="outside upper center", ncols=len(_CELLS))
-        _save(figure, path)
+        save_pdf(figure, path)

@@ -36,7 +36,8 @@ from fstsim.paper.drawing import (
     styled,
     summarise,
 )
-from fstsim.replay_objectives import Direction, KLLeash
+from fstsim.paper.learner_flows import leashed_flows
+from fstsim.replay_objectives import Direction
 from fstsim.theory.flows import runge_kutta
 from fstsim.theory.geometry import extreme_eigenvalues
 from fstsim.theory.leashes import kl_leash_bounds, kl_leash_equilibrium, kl_leash_small_strength
@@ -97,13 +98,11 @@ BASE = 0.5  # old mass of the base
 LEASH_DELTAS = {2.0: BLACK, 3.0: VERMILLION, 4.0: GREEN}
 
 
-def leash_rest(strength: float, delta: float, direction: Direction) -> float:
-    """Old mass at the end of the weight flow under a leash; in the EM geometry, where nothing is slow."""
-    problem = TwoModeProblem.separated(delta)
-    objective = KLLeash(problem, problem.initial(BASE), strength, direction)
-    how = GradientFlow(geometry="em", train="weight", rtol=1e-5)
-    duration = 20.0 + 8.0 / strength
-    return float(gradient_flow(problem, objective, problem.initial(BASE), duration, how)(duration).old_mass)
+def leash_rest(strengths: ArrayLike, deltas: ArrayLike, direction: Direction) -> Array:
+    """Old mass at the end of the weight flow under leashes ``(n,)``; in the EM geometry, where nothing is slow."""
+    eta = np.asarray(strengths, dtype=np.float64)
+    duration = 20.0 + 8.0 / float(eta.min())
+    return expit(leashed_flows(eta, deltas, BASE, direction, duration, 1e-5)(duration)[0, :, 0])
 
 
 # (e) and (f): the excursion of the old mean ------------------------------------------------------------------------------
@@ -181,8 +180,13 @@ def _draw_leashes(linear: Axes, decay: Axes) -> None:
     short = inverse[inverse < 40.0]
     decay.loglog(short, kl_leash_equilibrium(base, 1.0 / short, None, "reverse"), color=GREY, ls=BOUND, zorder=3)
     strengths, weak = np.array([0.45, 1.45]), np.array([4.0, 30.0])
-    draw_exact(linear, strengths, [leash_rest(x, COURSE_DELTA, "forward") for x in strengths], BLUE)
-    draw_exact(decay, weak, [leash_rest(1.0 / x, COURSE_DELTA, "forward") for x in weak], BLUE)
+    either = np.concatenate([strengths, 1.0 / weak])
+    rest = leash_rest(either, np.full(either.size, COURSE_DELTA), "forward")
+    draw_exact(linear, strengths, rest[:2], BLUE)
+    draw_exact(decay, weak, rest[2:], BLUE)
+    # apart from each other, to be told apart
+    where = np.array([[*(strengths - 0.15 + 0.15 * k), *(1.0 / weak)] for k in range(len(LEASH_DELTAS))])
+    rests = leash_rest(where.ravel(), np.repeat(list(LEASH_DELTAS), where.shape[1]), "reverse").reshape(where.shape)
     for k, (delta, series) in enumerate(LEASH_DELTAS.items()):
         linear.plot(eta, kl_leash_equilibrium(base, eta, delta, "reverse"), color=series.color)
         decay.loglog(inverse, kl_leash_equilibrium(base, 1.0 / inverse, delta, "reverse"), color=series.color)
@@ -190,9 +194,8 @@ def _draw_leashes(linear: Axes, decay: Axes) -> None:
         decay.loglog(last, kl_leash_small_strength(base, 1.0 / last, delta), color=series.color, ls=LAW)
         floor = expit(kl_leash_bounds(base, 1.0 / inverse, delta)[0])
         decay.loglog(inverse, floor, color=series.color, ls=BOUND, lw=1.0)
-        where = strengths - 0.15 + 0.15 * k
-        draw_exact(linear, where, [leash_rest(x, delta, "reverse") for x in where], series)
-        draw_exact(decay, weak, [leash_rest(1.0 / x, delta, "reverse") for x in weak], series)
+        draw_exact(linear, where[k, :2], rests[k, :2], series)
+        draw_exact(decay, weak, rests[k, 2:], series)
     linear.set(xlim=(0.0, 2.0), ylim=(0.0, 0.36))
     decay.set(xlim=(0.5, 1e5), ylim=(1e-11, 1.0))
     handles = [key("-", BLUE.marker, BLUE.color, label=r"KL(b$\,\|\,$q)")]

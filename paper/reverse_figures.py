@@ -51,6 +51,7 @@ from fstsim.paper.drawing import (
     styled,
     summarise,
 )
+from fstsim.paper.learner_flows import forward_flows
 from fstsim.theory.drift import drift_certificates
 from fstsim.theory.forward_kl import old_mean_drift_forward
 from fstsim.theory.overlap import misassignment_bound_table
@@ -186,6 +187,11 @@ def forward_drift(delta: float, times: Array) -> Array:
     return np.abs(states.mean_old[:, 0])
 
 
+def forward_drifts(deltas: ArrayLike, times: Array) -> Array:
+    """The same of several separations at once, ``(n, T)``."""
+    return np.abs(forward_flows(deltas, 0.5, float(times[-1]), 1e-8)(times)[..., 1]).T
+
+
 @styled
 def drift_vs_separation() -> Drawing:
     """Peak drift under reverse KL and drift by a horizon under forward KL, against the squared separation."""
@@ -198,7 +204,7 @@ def drift_vs_separation() -> Drawing:
         left.semilogy(deltas**2, reverse_certificate(deltas, start), color=start.series.color, ls=BOUND)
         draw_exact(left, squared, peaks[:, column], start.series)
     horizons = np.array(list(HORIZONS))
-    drifts = np.array([forward_drift(delta, horizons) for delta in DRIFT_DELTAS])
+    drifts = forward_drifts(DRIFT_DELTAS, horizons)
     for column, (horizon, series) in enumerate(HORIZONS.items()):
         bound, leading = old_mean_drift_forward(deltas, 0.5, horizon)
         right.semilogy(deltas**2, leading, color=series.color, ls=LAW)

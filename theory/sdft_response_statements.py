@@ -89,7 +89,6 @@ RESPONSE = Statement(
     exact=lambda **instance: expit(_end(**instance)),
     bound=_mass_bounds,
     source="arXiv 2601.19897 (method); own derivation",
-    figure="retention-regions",
     test="tests/theory/test_sdft.py",
     tolerance=1e-8,
     max_examples=20_000,

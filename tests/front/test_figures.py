@@ -73,7 +73,7 @@ def test_exact_forgetting_is_what_the_solver_finds(delta: float) -> None:
     times = np.geomspace(1e2, 1e6, 3)
     expected = np.exp(np.interp(np.log(times), np.log(exact.time), np.log(exact.mass)))
     # linear interpolation on a grid of 240 points
-    np.testing.assert_allclose(forward_figures.forgetting_flow(delta, times), expected, rtol=2e-3)
+    np.testing.assert_allclose(forward_figures.forgetting_flows([delta, 2.0], times)[0], expected, rtol=2e-3)
     assert (exact.mass >= mass_forgetting_separated(0.5, exact.time)).all()
 
 
@@ -128,17 +128,17 @@ def test_other_geometries_bend_as_the_caption_says() -> None:
 # --- figure 3 ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("delta", "final"), [(2.0, 0.271), (4.0, 4.47e-3)])
-def test_joint_flow_collapses_with_a_positive_mass(delta: float, final: float) -> None:
+def test_joint_flow_collapses_with_a_positive_mass() -> None:
     times = np.geomspace(0.1, 1e6, 241)
-    flow = joint_figures.joint_flow(delta, times)
-    end = joint_figures.collapse(times, flow)
-    assert end.mass == pytest.approx(final, rel=5e-3)  # theory 1.6
-    assert end.predicted == pytest.approx(final, rel=0.25)
-    assert (np.diff(flow.mass) <= 1e-9).all()
-    assert (flow.region <= flow.region_bound + 1e-9).all()
-    assert flow.region[-1] == pytest.approx(ndtr(-0.5 * delta), rel=0.01)
-    assert flow.mean_old[-1] > 0.95
+    flows = joint_figures.joint_flows({2.0: times, 4.0: times})
+    for (delta, flow), final in zip(flows.items(), (0.271, 4.47e-3), strict=True):
+        end = joint_figures.collapse(times, flow)
+        assert end.mass == pytest.approx(final, rel=5e-3)  # theory 1.6
+        assert end.predicted == pytest.approx(final, rel=0.25)
+        assert (np.diff(flow.mass) <= 1e-9).all()
+        assert (flow.region <= flow.region_bound + 1e-9).all()
+        assert flow.region[-1] == pytest.approx(ndtr(-0.5 * delta), rel=0.01)
+        assert flow.mean_old[-1] > 0.95
 
 
 # --- figure 4 ------------------------------------------------------------------------------------------------------
@@ -177,6 +177,8 @@ def test_reverse_peaks_are_the_theory_table_and_below_their_certificates() -> No
 def test_forward_drift_grows_almost_like_the_square_root_of_time(delta: float) -> None:
     times = np.array([1e2, 1e3])
     drift = reverse_figures.forward_drift(delta, times)
+    both = reverse_figures.forward_drifts([4.0, delta], times)
+    np.testing.assert_allclose(both[1], drift, rtol=1e-5)
     exponent = np.log10(drift[1] / drift[0])
     # the misassigned samples sit 2 - s from the midpoint: a factor exp(-(2 - s)^2 / (2 delta^2)), s = -log t, slows it
     assert exponent == pytest.approx(0.5 - (np.log(10.0**2.5) + 2.0) / delta**2, abs=0.06)

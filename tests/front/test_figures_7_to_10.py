@@ -158,7 +158,7 @@ def test_sgd_rests_at_the_replay_share() -> None:
 
 @pytest.mark.parametrize(("strength", "delta"), [(0.45, 2.0), (1.45, 4.0), (1.0 / 30.0, 3.0)])
 def test_leashed_flows_rest_where_the_theory_says(strength: float, delta: float) -> None:
-    rest = {way: replay_figures.leash_rest(strength, delta, way) for way in ("forward", "reverse")}
+    rest = {way: float(replay_figures.leash_rest([strength], [delta], way)[0]) for way in ("forward", "reverse")}
     assert rest["forward"] == pytest.approx(0.5 * strength / (1.0 + strength), rel=1e-4)
     assert rest["reverse"] == pytest.approx(float(kl_leash_equilibrium(0.0, strength, delta, "reverse")), rel=1e-3)
     assert rest["reverse"] < rest["forward"]
