@@ -290,9 +290,11 @@ class Prompts:
 class Experiment:
     """Run an experiment on fast-slow training, or continue it: run directories, figures and tables with intervals."""
 
-    name: tyro.conf.Positional[Literal["calibrate", "core", "continual", "plasticity", "distill", "reuse", "all"]]
+    name: tyro.conf.Positional[
+        Literal["calibrate", "core", "continual", "zero", "plasticity", "distill", "reuse", "all"]
+    ]
     """calibrate: declared sweep of learning rates and leashes; core: data efficiency, asymptote, reward against KL, 2 x 2;
-    continual: three families in one run; plasticity: fresh RL from trained weights; distill: context into weights;
+    continual: three families in one run; zero: a star graph from next to no reward, at every learning rate; plasticity: fresh RL from trained weights; distill: context into weights;
     reuse: slow steps that use the fast rounds' rollouts"""
     preset: Literal["smoke", "small", "paper"] = "smoke"
     """smoke: one family, five minutes on 2 cores; small: three families, hours; paper: for a GPU"""
@@ -339,6 +341,7 @@ def show_experiments(out: Path, names: tuple[str, ...]) -> None:
     pictures = {
         "core": ((draw.draw_core, "core.png"), (draw.draw_decomposition, "decomposition.png")),
         "continual": ((draw.draw_continual, "continual.png"),),
+        "zero": ((draw.draw_zero, "zero.png"),),
         "plasticity": ((draw.draw_plasticity, "plasticity.png"),),
         "reuse": ((draw.draw_reuse, "reuse.png"),),
     }
@@ -346,6 +349,7 @@ def show_experiments(out: Path, names: tuple[str, ...]) -> None:
         "calibrate": lambda: [tables.calibration_table(out)],
         "core": lambda: tables.core_tables(out),
         "continual": lambda: [tables.continual_table(out)],
+        "zero": lambda: [tables.zero_table(out)],
         "plasticity": lambda: [tables.plasticity_table(out)],
         "distill": lambda: [tables.distill_table(out)],
         "reuse": lambda: [tables.reuse_table(out)],

@@ -135,6 +135,18 @@ def continual_name(method: str, lr: float) -> str:
     return f"continual-{method}" + ("" if lr == 3e-4 else f"-lr{lr:g}")
 
 
+def zero_runs(scale: Scale, chosen: Mapping[str, tuple[float, float]] | None = None) -> list[Planned]:  # noqa: ARG001
+    """From next to no reward, where words do not solve the task: RL and FST at every declared learning rate, no leash.
+
+    The declared sweep is on an easy task; what is best there need not be where the weights have to carry most.
+    """
+    return [
+        Planned(f"zero-{m}-lr{lr:g}", _config(scale, m, (TASKS["star_graph"],), lr))
+        for m in ("rl", "fst")
+        for lr in LEARNING_RATES
+    ]
+
+
 def plasticity_runs(scale: Scale, chosen: Mapping[str, tuple[float, float]] | None = None) -> list[Planned]:
     """Fresh RL on a second task, conflicting or not, from the base, and from the ends of RL and of FST on a first one."""
     runs = []
@@ -165,6 +177,7 @@ EXPERIMENTS: Mapping[str, Callable[..., list[Planned]]] = {
     "core": core_runs,
     "calibrate": calibration_runs,
     "continual": continual_runs,
+    "zero": zero_runs,
     "plasticity": plasticity_runs,
     "distill": distill_runs,
     "reuse": reuse_runs,

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from fstsim.llm.experiments import EASY, REUSE, SECOND, SEQUENCE, TASKS
+from fstsim.llm.experiments import EASY, LEARNING_RATES, REUSE, SECOND, SEQUENCE, TASKS
 from fstsim.paper.drawing import BLACK, BLUE, GREEN, GREY, VERMILLION, Drawing, Series, drawing_style, panel
 from fstsim.paper.experiment_numbers import Curves, own_context, read_curves, read_decompositions
 from fstsim.records import write_atomically
@@ -129,6 +129,32 @@ def draw_reuse(out: Path, path: Path) -> Path | None:
             ax.set_ylim(-0.03, 1.03)
             ax.set_xscale("symlog", linthresh=0.5)
             ax.set_xlim(left=0.0)
+        axes[0].legend()
+        return save(figure, path)
+
+
+def draw_zero(out: Path, path: Path) -> Path | None:
+    """Held-out reward against samples from next to no reward: one panel a method, one line a learning rate."""
+    looks = dict(zip(LEARNING_RATES, ((BLACK, "-"), (BLUE, "--"), (VERMILLION, "-.")), strict=True))
+    found = {
+        method: {lr: c for lr in looks if (c := read_curves(out, f"zero-{method}-lr{lr:g}")) is not None}
+        for method in ("rl", "fst")
+    }
+    if not any(found.values()):
+        return None
+    with drawing_style():
+        figure = Drawing(figsize=(8.0, 3.4))
+        axes = figure.subplots(1, 2, sharey=True)
+        for j, (ax, (method, curves)) in enumerate(zip(axes, found.items(), strict=True)):
+            for lr, c in curves.items():
+                series, line = looks[lr]
+                band(ax, c.samples.mean(0) / 1000.0, c["reward"], (series, line, f"learning rate {lr:g}"))
+            seeds = min((len(c.samples) for c in curves.values()), default=0)
+            title = f"{METHODS[method][2]} on {TASKS['star_graph']} ({seeds} seeds)"
+            panel(ax, chr(97 + j), title, "samples, both channels (thousands)", "reward" if j == 0 else "")
+            ax.set_xscale("symlog", linthresh=0.5)
+            ax.set_xlim(left=0.0)
+            ax.set_ylim(bottom=0.0)
         axes[0].legend()
         return save(figure, path)
 

@@ -22,6 +22,7 @@ from fstsim.llm.experiments import (
 from fstsim.paper.experiment_numbers import (
     Estimate,
     estimate,
+    first_reach,
     fit_asymptote,
     kl_reduction,
     own_context,
@@ -30,6 +31,9 @@ from fstsim.paper.experiment_numbers import (
     speed_up,
     totals,
 )
+
+LEFT_ZERO = 0.1
+"""Reward at which a run counts as having left zero."""
 
 
 def _table(title: str, *names: str) -> Table:
@@ -157,6 +161,31 @@ def reuse_table(out: Path) -> Table:
             samples, reward, kl = (str(estimate(x[:, -1])) for x in columns)
             fast, reused = (str(estimate(totals(out, c.name, column))) for column in ("fast_rollouts", "reused"))
             table.add_row(task, method, str(level), ratio, samples, fast, reused, reward, kl)
+    return table
+
+
+def zero_table(out: Path) -> Table:
+    """From next to no reward on a star graph: what each method reaches at each learning rate, and what weights and context carry."""
+    table = _table(
+        f"from zero: {TASKS['star_graph']} at every learning rate (95 % intervals over seeds; samples of both channels)",
+        "method, learning rate", f"samples to {LEFT_ZERO:g}", "reward at end", "weights alone", "context alone",
+        "KL at end", "drift at end",
+    )  # fmt: skip
+    for method, lr in ((m, lr) for m in ("rl", "fst") for lr in LEARNING_RATES):
+        name = f"zero-{method}-lr{lr:g}"
+        c = read_curves(out, name)
+        if c is None:
+            continue
+        cells = read_decompositions(out, name)
+        reached = [first_reach(x, y, LEFT_ZERO) for x, y in zip(c.samples, c["reward"], strict=True)]
+        table.add_row(
+            f"{method.upper()}, {lr:g}",
+            str(estimate(reached)) if np.isfinite(reached).all() else f"not all {len(reached)} seeds",
+            str(estimate(c["reward"][:, -1])),
+            *(str(estimate([s[k] for s in cells])) if cells else "-" for k in ("trained_empty", "base_evolved")),
+            str(estimate(c["kl_to_base"][:, -1])),
+            str(estimate(c["drift"][:, -1])),
+        )
     return table
 
 

@@ -12,13 +12,14 @@ from typing import Any
 from rich.table import Table
 
 from fstsim.paper import bridge_figure
-from fstsim.paper.experiment_figures import draw_continual, draw_core, draw_decomposition, draw_plasticity
+from fstsim.paper.experiment_figures import draw_continual, draw_core, draw_decomposition, draw_plasticity, draw_zero
 from fstsim.paper.experiment_tables import (
     calibration_table,
     continual_table,
     core_tables,
     distill_table,
     plasticity_table,
+    zero_table,
 )
 from fstsim.paper.page import image, interval, number, row, table, table_of
 from fstsim.paper.report_runs import Source, sources
@@ -50,6 +51,13 @@ _PICTURES = (
         "fstsim experiment continual",
     ),
     (
+        draw_zero,
+        "zero.png",
+        "From next to no reward",
+        "A star graph that words do not solve: reward against samples at every learning rate. Bands: two standard errors over seeds.",
+        "fstsim experiment zero",
+    ),
+    (
         draw_plasticity,
         "plasticity.png",
         "Fresh RL from trained weights",
@@ -62,6 +70,7 @@ _PICTURES = (
 _TABLES: Mapping[str, Callable[[Path], Sequence[Table]]] = {
     "core.png": core_tables,
     "continual.png": lambda out: [continual_table(out)],
+    "zero.png": lambda out: [zero_table(out)],
     "plasticity.png": lambda out: [plasticity_table(out)],
 }
 _RULE = (

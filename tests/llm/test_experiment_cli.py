@@ -113,12 +113,13 @@ def test_every_experiment_is_shown(recorded: tuple[Path, int], capfd: pytest.Cap
         "samples of both channels",
         "declared sweep",
         "continual",
+        "from zero",
         "plasticity",
         "FST-distill",
         "reuse of the fast",
     ):
         assert title in said
-    for picture in ("core", "decomposition", "continual", "plasticity", "reuse"):
+    for picture in ("core", "decomposition", "continual", "zero", "plasticity", "reuse"):
         assert (out / f"{picture}.png").read_bytes().startswith(PNG)
     assert {p: p.stat().st_mtime_ns for p in (out / "runs").rglob("*")} == before
 
@@ -137,6 +138,10 @@ def test_tables_show_students_intervals(recorded: tuple[Path, int]) -> None:
     fresh = cells(tables.plasticity_table(out))
     for mark, task in lab.SECOND.items():
         assert fresh[f"{task}, base"][0] == interval(last(out, f"plasticity-{mark}from-base", "reward", seeds))
+    zero = cells(tables.zero_table(out))
+    for lr in lab.LEARNING_RATES:
+        assert zero[f"RL, {lr:g}"][1] == interval(last(out, f"zero-rl-lr{lr:g}", "reward", seeds))
+        assert zero[f"FST, {lr:g}"][4] == interval(last(out, f"zero-fst-lr{lr:g}", "kl_to_base", seeds))
     kept = cells(tables.distill_table(out))
     assert kept["reward without context"][1] == interval(last(out, "distill", "reward", seeds))
 
