@@ -17,7 +17,7 @@ from typing import Annotated
 import tyro
 
 import fstsim
-from fstsim import cli, cli_models, console
+from fstsim import cli, cli_experiments, cli_models, cli_train, console
 from fstsim.console import complain
 from fstsim.errors import InputError
 
@@ -31,11 +31,11 @@ _Command = (
     | Annotated[cli.Sweep, tyro.conf.subcommand("sweep")]
     | Annotated[cli.Explore, tyro.conf.subcommand("explore")]
     | Annotated[cli_models.Pretrain, tyro.conf.subcommand("pretrain")]
-    | Annotated[cli_models.Train, tyro.conf.subcommand("train")]
-    | Annotated[cli_models.Prompts, tyro.conf.subcommand("prompts")]
-    | Annotated[cli_models.Experiment, tyro.conf.subcommand("experiment")]
+    | Annotated[cli_train.Train, tyro.conf.subcommand("train")]
+    | Annotated[cli_train.Prompts, tyro.conf.subcommand("prompts")]
+    | Annotated[cli_experiments.Experiment, tyro.conf.subcommand("experiment")]
     | Annotated[cli_models.Tasks, tyro.conf.subcommand("tasks")]
-    | Annotated[cli_models.Validate, tyro.conf.subcommand("validate")]
+    | Annotated[cli_experiments.Validate, tyro.conf.subcommand("validate")]
 )
 
 

@@ -17,6 +17,7 @@ from fstsim.paper.experiment_tables import (
     core_tables,
     distill_table,
     plasticity_table,
+    zero_table,
 )
 from fstsim.paper.manuscript_maths import typst_maths, typst_parts
 from fstsim.paper.manuscript_prose import prose, readable
@@ -53,10 +54,11 @@ def _cells(table: Table) -> Cells:
 def experiment_cells(data: Path) -> dict[str, Cells]:
     """The tables of ``fstsim experiment --show``, by name; InputError where an experiment has not been recorded."""
     out = data / "experiments"
-    names = ("speed", "end", "kl", "cells", "continual", "plasticity", "calibration", "distill")
+    names = ("speed", "end", "kl", "cells", "continual", "zero", "plasticity", "calibration", "distill")
     tables = [
         *core_tables(out),
         continual_table(out),
+        zero_table(out),
         plasticity_table(out),
         calibration_table(out),
         distill_table(out),

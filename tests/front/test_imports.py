@@ -20,7 +20,12 @@ ALLOWED = {
     "paper": {"fstsim", "theory", "llm", "paper"},
 }
 FRONT_DOOR = "fstsim.__main__"
-COMMANDS = {"fstsim.cli", "fstsim.cli_models"}  # what is behind the front door: the same rules
+COMMANDS = {
+    "fstsim.cli",
+    "fstsim.cli_models",
+    "fstsim.cli_train",
+    "fstsim.cli_experiments",
+}  # what is behind the front door: the same rules
 
 
 def modules() -> dict[str, tuple[str, Path]]:

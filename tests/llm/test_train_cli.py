@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 
 import fstsim.llm.train_run as train_run
 from fstsim.__main__ import main
-from fstsim.cli_models import Train
+from fstsim.cli_train import Train
 from fstsim.console import prompts_table, show, training_table
 from fstsim.llm.policy import Policy
 from fstsim.llm.probes import ProbeConfig, relearn_steps
