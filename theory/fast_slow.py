@@ -33,6 +33,8 @@ from fstsim.theory.clocks import (
 )
 
 Array = NDArray[np.float64]
+LEAST_RATE = 1e-300
+"""A smaller rate does nothing in any finite time, and its inverse overflows."""
 FastChannel = Literal["gradient", "search"]
 
 
@@ -200,14 +202,14 @@ def time_to_reward(
     if not (end >= s0).all():
         raise InputError("target_log_odds must not lie below base_log_odds")
     s0, end, slow, quick, room = np.broadcast_arrays(s0, end, slow, quick, room)
-    used = (quick > 0.0) & (room > 0.0)
+    used = (quick > LEAST_RATE) & (room > 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
+        nu = np.where(used, quick, 1.0)
         if fast == "gradient":
-            full = np.where(used, s0 + room * (1.0 + slow / quick), s0)
+            full = np.where(used, s0 + room * (1.0 + slow / nu), s0)
             x1 = np.minimum(end, full)
             first = learning_clock_between(s0, x1, mobility) / (slow + quick)
         else:
-            nu = np.where(used, quick, 1.0)
             need = search_time(s0, end, slow, nu, mobility)
             phase = np.where(used, np.minimum(need, room / nu), 0.0)
             x1 = np.where(used & (need <= room / nu), end, search_log_odds(s0, phase, end, slow, nu, mobility))

@@ -26,7 +26,7 @@ from fstsim.theory.clocks import (
     positive,
     solve_increasing,
 )
-from fstsim.theory.fast_slow import no_context_kl, search_log_odds, search_time, slow_rate_share
+from fstsim.theory.fast_slow import LEAST_RATE, no_context_kl, search_log_odds, search_time, slow_rate_share
 
 Array = NDArray[np.float64]
 Direction = Literal["to_base", "from_base"]
@@ -246,7 +246,7 @@ def _search_stage(
     start: Array, time: Array, ceiling: Array, slow: Array, fast: Array, room: Array, mobility: Mobility
 ) -> tuple[Array, Array]:
     """``(end, slow end)`` of one stage with a searching fast channel that starts empty."""
-    used = (fast > 0.0) & (room > 0.0)
+    used = (fast > LEAST_RATE) & (room > 0.0)
     nu = np.where(used, fast, 1.0)
     goal = np.maximum(ceiling, start)
     need = search_time(start, goal, slow, nu, mobility)

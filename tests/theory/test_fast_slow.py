@@ -5,7 +5,7 @@ from __future__ import annotations
 import mpmath
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad, solve_ivp
 from scipy.special import expit, logit
@@ -304,6 +304,8 @@ def test_simulation_converges_to_the_flow_with_the_rate(kind: str, advantage: st
 
 
 @settings(max_examples=40)  # two or three ODE solutions each
+@example(0.0, 0.25, 2.2e-309, 1.0, "search")  # a rate whose inverse overflows: the context never helps
+@example(-1.0, 0.1, 5e-324, 2.0, "gradient")
 @given(st.floats(-3.0, 1.0), st.floats(0.01, 0.3), st.floats(0.0, 0.3), st.floats(0.1, 4.0), KINDS)
 def test_flow_equals_the_closed_form_of_the_sequence(
     base: float, slow: float, fast: float, room: float, kind: str
@@ -326,6 +328,13 @@ def test_flow_equals_the_closed_form_of_the_sequence(
     )
     flow = run.flow_slow[[steps, 2 * steps, 3 * steps]] * signs
     np.testing.assert_allclose(flow, stages.slow, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", ["search", "gradient"])
+def test_a_rate_whose_inverse_overflows_does_nothing(kind: str) -> None:
+    alone = float(time_to_reward(-1.0, 1.0, 0.1))
+    for fast in (5e-324, 2.2e-309, 1e-300):
+        assert float(time_to_reward(-1.0, 1.0, 0.1, fast, 1.0, kind)) == pytest.approx(alone, rel=1e-12)
 
 
 def test_run_has_one_row_a_step_and_counts_both_channels(rng: np.random.Generator) -> None:
