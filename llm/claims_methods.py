@@ -25,7 +25,7 @@ from fstsim.llm.predictions import Array, Prediction, measure_base
 from fstsim.llm.probes import ProbeConfig, answer_logprobs
 from fstsim.llm.sdft import SDFT, rule_context
 from fstsim.llm.train_config import TrainConfig
-from fstsim.llm.world import parse_task
+from fstsim.llm.world import RuleTask, parse_task
 from fstsim.theory import entropic_tilt_log_odds, oapl_log_odds, sdft_fixed_point, sdft_response_bracket
 
 ALPHAS = {"smoke": (), "small": (0.2, 0.5), "paper": (0.1, 0.2, 0.5)}
@@ -59,6 +59,14 @@ def _log_odds(mass: Array) -> Array:
     return np.asarray(logit(np.clip(mass, 1e-12, 1.0 - 1e-12)))
 
 
+@torch.no_grad()
+def _bare_and_told(base: Policy, task: RuleTask, problems: int) -> Array:
+    """Log-odds of the right answer on test problems, without context and with the rules in words: ``(2, problems)``."""
+    held_out = list(task.problems("test"))[:problems]
+    answers = [task.answer(p) for p in held_out]
+    return _log_odds(np.exp(answer_logprobs(base, ("", rule_context(base, task)), held_out, answers)))
+
+
 def mixtures(scale: Scale, base: Policy) -> Chapter:
     """P3: reverse KL to a teacher mixture ends at the teacher's old mass, whatever it began with."""
     masses = measure_base(base, parse_task(TASK), PROBLEMS[scale])
@@ -80,10 +88,7 @@ def sdft(scale: Scale, base: Policy) -> Chapter:
     h is a times what the demonstration is worth to the base, in log-odds of the right answer.
     """
     task = parse_task(TASK)
-    held_out = list(task.problems("test"))[: PROBLEMS[scale]]
-    answers = [task.answer(p) for p in held_out]
-    with torch.no_grad():
-        bare, told = _log_odds(np.exp(answer_logprobs(base, ("", rule_context(base, task)), held_out, answers)))
+    bare, told = _bare_and_told(base, task, PROBLEMS[scale])
     claims, runs = [], []
     for anchor in ANCHORS[scale]:
         learner = SDFT(anchor=anchor, ema_rate=0.1)
@@ -110,10 +115,7 @@ def sdft_levels(scale: Scale, base: Policy) -> Chapter:
     if not LEVELS[scale]:
         return Chapter(())
     task = parse_task(TASK)
-    held_out = list(task.problems("test"))[: PROBLEMS[scale]]
-    answers = [task.answer(p) for p in held_out]
-    with torch.no_grad():
-        bare, told = _log_odds(np.exp(answer_logprobs(base, ("", rule_context(base, task)), held_out, answers)))
+    bare, told = _bare_and_told(base, task, PROBLEMS[scale])
     claims, runs = [], []
     for anchor in LEVELS[scale]:
         name = f"sdft-level-{anchor:g}"
