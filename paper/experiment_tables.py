@@ -191,15 +191,17 @@ def zero_table(out: Path) -> Table:
 
 def plasticity_table(out: Path) -> Table:
     """Reward after fresh RL on a second task, by what the weights went through before."""
-    columns = ("task, start", "reward at the end", "mean over the run")
+    columns = ("task, start", "reward at the end", "mean over the run", "seeds above 1/2")
     table = _table(f"plasticity: fresh RL on a second task, after {EASY['strings']}", *columns)
     for mark, task in SECOND.items():
         for start in ("base", "rl", "fst"):
             c = read_curves(out, f"plasticity-{mark}from-{start}")
             if c is not None:
-                table.add_row(f"{task}, {start}", str(estimate(c["reward"][:, -1])), str(estimate(c["reward"].mean(1))))
+                end = c["reward"][:, -1]
+                solved = f"{int((end > 0.5).sum())} of {len(end)}"
+                table.add_row(f"{task}, {start}", str(estimate(end)), str(estimate(c["reward"].mean(1))), solved)
     for name, values in PAPER["plasticity"].items():
-        table.add_row(f"paper, {name}", "{}, {}, {} %".format(*values), "from base, RL, FST")
+        table.add_row(f"paper, {name}", "{}, {}, {} %".format(*values), "from base, RL, FST", "")
     return table
 
 
