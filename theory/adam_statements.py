@@ -13,6 +13,7 @@ from fstsim.theory.adam import (
     adam_shift_path,
     adam_step_bound,
 )
+from fstsim.theory.instances import log_uniform
 from fstsim.theory.statement import Bounds, Derivation, Sample, Statement
 from fstsim.theory.symbolic import nothing, symbolic
 
@@ -125,10 +126,10 @@ MONOTONE = Statement(
 
 
 def _sample_paths(rng: np.random.Generator, n: int) -> Sample:
-    beta2 = 1.0 - np.exp(rng.uniform(np.log(1e-4), np.log(0.2), n))
+    beta2 = 1.0 - log_uniform(rng, 1e-4, 0.2, n)
     return {
         "log_odds": rng.uniform(-6.0, 3.0, (n, 1)) + rng.uniform(0.0, 3.0, (n, 1)) * rng.standard_normal((n, 3)),
-        "step_size": np.exp(rng.uniform(np.log(1e-3), np.log(0.4), n)),
+        "step_size": log_uniform(rng, 1e-3, 0.4, n),
         "beta1": beta2 * rng.uniform(0.0, 1.0, n),
         "beta2": beta2,
         "clip": np.where(rng.random(n) < 0.5, 1.0, rng.uniform(0.05, 1.0, n)),
@@ -179,7 +180,7 @@ def _derive_flow() -> Derivation:
 def _sample_flow(rng: np.random.Generator, n: int) -> Sample:
     return {
         "log_odds": rng.uniform(-6.0, 4.0, n),
-        "step_size": np.exp(rng.uniform(np.log(2e-3), np.log(1e-2), n)),
+        "step_size": log_uniform(rng, 2e-3, 1e-2, n),
         "beta1": rng.uniform(0.0, 0.8, n),
         "t": rng.integers(100, 3000, n).astype(np.float64),
     }
@@ -238,7 +239,7 @@ def _sample_late(rng: np.random.Generator, n: int) -> Sample:
     beta2 = rng.uniform(0.8, 0.99, n)
     return {
         "log_odds": rng.uniform(-4.0, 2.0, n),
-        "step_size": np.exp(rng.uniform(np.log(5e-3), np.log(0.5), n)),
+        "step_size": log_uniform(rng, 5e-3, 0.5, n),
         "beta1": beta2 * rng.uniform(0.0, 0.98, n),
         "beta2": beta2,
     }

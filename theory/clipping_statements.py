@@ -7,6 +7,7 @@ import sympy as sp
 from numpy.typing import NDArray
 
 from fstsim.theory.clipping import clipped_replay_bias_bound, clipped_replay_mass
+from fstsim.theory.instances import log_uniform
 from fstsim.theory.statement import Bounds, Derivation, Sample, Statement
 from fstsim.theory.symbolic import symbolic
 
@@ -64,7 +65,7 @@ def _derive_single() -> Derivation:
 
 
 def _sample_single(rng: np.random.Generator, n: int) -> Sample:
-    return {"share": rng.uniform(1e-4, 0.499, n), "clip": np.exp(rng.uniform(np.log(1e-3), 0.0, n))}
+    return {"share": rng.uniform(1e-4, 0.499, n), "clip": log_uniform(rng, 1e-3, 1.0, n)}
 
 
 def _single(share: Array, clip: Array) -> Bounds:

@@ -16,6 +16,7 @@ from fstsim.theory.geometry import (
     missing_information_bound,
     missing_information_fraction,
 )
+from fstsim.theory.instances import log_uniform
 from fstsim.theory.statement import Bounds, Derivation, Sample, Statement
 from fstsim.theory.symbolic import nothing, symbolic
 
@@ -184,7 +185,7 @@ def _derive_louis() -> Derivation:
 
 
 def _sample_geometry(rng: np.random.Generator, n: int) -> Sample:
-    return {"alpha": rng.uniform(0.05, 0.95, n), "delta": np.exp(rng.uniform(np.log(0.5), np.log(12.0), n))}
+    return {"alpha": rng.uniform(0.05, 0.95, n), "delta": log_uniform(rng, 0.5, 12.0, n)}
 
 
 LOCAL_GEOMETRY = Statement(

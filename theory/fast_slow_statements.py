@@ -22,6 +22,7 @@ from fstsim.theory.fast_slow import (
     speed_up,
     time_to_reward,
 )
+from fstsim.theory.instances import log_uniform, same
 from fstsim.theory.statement import Bounds, Derivation, Sample, Statement
 from fstsim.theory.symbolic import nothing, numeric, sigmoid, symbolic, vanishes_at
 
@@ -29,14 +30,6 @@ Array = NDArray[np.float64]
 _TEST = "tests/theory/test_fast_slow.py"
 _FIGURE = "fast-slow"
 _SOURCE = "arXiv 2605.12484 (setting); own derivation"
-
-
-def _log_uniform(rng: np.random.Generator, low: float, high: float, n: int) -> Array:
-    return np.exp(rng.uniform(np.log(low), np.log(high), n))
-
-
-def _same(value: Array) -> Bounds:
-    return value, value
 
 
 # --- allocation (12a) ------------------------------------------------------------------------------------------------
@@ -59,8 +52,8 @@ def _sample_allocation(rng: np.random.Generator, n: int) -> Sample:
     return {
         "base": rng.uniform(-5.0, 1.0, n),
         "gain": rng.uniform(0.5, 6.0, n),
-        "eta_slow": _log_uniform(rng, 0.1, 3.0, n),
-        "eta_fast": _log_uniform(rng, 0.1, 3.0, n),
+        "eta_slow": log_uniform(rng, 0.1, 3.0, n),
+        "eta_fast": log_uniform(rng, 0.1, 3.0, n),
         "capacity": rng.uniform(0.1, 6.0, n),
         "skill": rng.uniform(0.2, 1.0, n),
         "skill_rate": rng.uniform(0.0, 2.0, n),
@@ -110,7 +103,7 @@ ALLOCATION = Statement(
     derive=_derive_allocation,
     sample=_sample_allocation,
     exact=_slow_share_of_flow,
-    bound=lambda base, gain, eta_slow, eta_fast, capacity, skill, skill_rate: _same(  # noqa: ARG005
+    bound=lambda base, gain, eta_slow, eta_fast, capacity, skill, skill_rate: same(  # noqa: ARG005
         fast_slow_allocation(eta_slow, eta_fast, capacity, gain)
     ),
     source=_SOURCE,
@@ -159,7 +152,7 @@ MATCHED_KL = Statement(
     derive=_derive_kl,
     sample=_sample_kl,
     exact=_bernoulli_kl,
-    bound=lambda log_odds, base: _same(no_context_kl(log_odds, base)),
+    bound=lambda log_odds, base: same(no_context_kl(log_odds, base)),
     source=_SOURCE,
     figure=_FIGURE,
     test=_TEST,
@@ -226,7 +219,7 @@ SMALL_GAIN = Statement(
         "share": rng.uniform(0.05, 0.9, n),
     },
     exact=lambda base, gain, share: kl_reduction(base, base + gain, share),
-    bound=lambda base, gain, share: _same(1.0 - share**2 + 0.0 * base * gain),
+    bound=lambda base, gain, share: same(1.0 - share**2 + 0.0 * base * gain),
     source=_SOURCE,
     figure=_FIGURE,
     test=_TEST,
@@ -261,8 +254,8 @@ def _sample_time(rng: np.random.Generator, n: int) -> Sample:
     return {
         "base": base,
         "target": base + rng.uniform(0.2, 9.0, n),
-        "eta_slow": _log_uniform(rng, 0.05, 5.0, n),
-        "eta_fast": _log_uniform(rng, 0.02, 20.0, n),
+        "eta_slow": log_uniform(rng, 0.05, 5.0, n),
+        "eta_fast": log_uniform(rng, 0.02, 20.0, n),
         "capacity": rng.uniform(0.0, 8.0, n),
     }
 
@@ -288,7 +281,7 @@ TIME = Statement(
     derive=_derive_clock,
     sample=_sample_time,
     exact=_gradient_quadrature,
-    bound=lambda base, target, eta_slow, eta_fast, capacity: _same(
+    bound=lambda base, target, eta_slow, eta_fast, capacity: same(
         time_to_reward(base, target, eta_slow, eta_fast, capacity)
     ),
     source=_SOURCE,
@@ -307,7 +300,7 @@ NORMALISED_TIME = Statement(
     derive=_derive_clock,
     sample=_sample_time,
     exact=lambda **x: _gradient_quadrature(**x, mobility="normalised"),
-    bound=lambda base, target, eta_slow, eta_fast, capacity: _same(
+    bound=lambda base, target, eta_slow, eta_fast, capacity: same(
         time_to_reward(base, target, eta_slow, eta_fast, capacity, mobility="normalised")
     ),
     source=_SOURCE,
@@ -374,8 +367,8 @@ def _sample_search(rng: np.random.Generator, n: int) -> Sample:
     return {
         "base": base,
         "log_odds": base + rng.uniform(0.2, 9.0, n),
-        "eta_slow": _log_uniform(rng, 0.05, 5.0, n),
-        "search_rate": _log_uniform(rng, 0.05, 20.0, n),
+        "eta_slow": log_uniform(rng, 0.05, 5.0, n),
+        "search_rate": log_uniform(rng, 0.05, 20.0, n),
     }
 
 
@@ -397,7 +390,7 @@ SEARCH_TIME = Statement(
     derive=_derive_search,
     sample=_sample_search,
     exact=_search_quadrature,
-    bound=lambda base, log_odds, eta_slow, search_rate: _same(search_phase_time(base, log_odds, eta_slow, search_rate)),
+    bound=lambda base, log_odds, eta_slow, search_rate: same(search_phase_time(base, log_odds, eta_slow, search_rate)),
     source=_SOURCE,
     figure=_FIGURE,
     test=_TEST,
@@ -438,7 +431,7 @@ def _sample_search_plateau(rng: np.random.Generator, n: int) -> Sample:
     return {
         "base": rng.uniform(-18.0, -14.0, n),
         "capacity": rng.uniform(0.5, 3.0, n),
-        "search_rate": _log_uniform(rng, 1.0, 20.0, n),
+        "search_rate": log_uniform(rng, 1.0, 20.0, n),
     }
 
 
@@ -452,7 +445,7 @@ SEARCH_PLATEAU = Statement(
     derive=lambda: nothing("F(x) ~ -exp(-x) on the plateau"),
     sample=_sample_search_plateau,
     exact=lambda base, capacity, search_rate: speed_up(base, np.log(4.0), 1.0, search_rate, capacity, "search"),
-    bound=lambda base, capacity, search_rate: _same(np.exp(capacity) + 0.0 * base * search_rate),
+    bound=lambda base, capacity, search_rate: same(np.exp(capacity) + 0.0 * base * search_rate),
     source=_SOURCE,
     figure=_FIGURE,
     test=_TEST,
@@ -475,9 +468,9 @@ def _sample_horizon(rng: np.random.Generator, n: int) -> Sample:
     return {
         "base": rng.uniform(-4.0, 1.0, n),
         "skill": rng.uniform(0.05, 0.9, n),
-        "skill_rate": _log_uniform(rng, 0.02, 1.0, n),
-        "eta_slow": _log_uniform(rng, 0.1, 1.0, n),
-        "eta_fast": _log_uniform(rng, 0.003, 1.0, n),
+        "skill_rate": log_uniform(rng, 0.02, 1.0, n),
+        "eta_slow": log_uniform(rng, 0.1, 1.0, n),
+        "eta_fast": log_uniform(rng, 0.003, 1.0, n),
         "horizon": rng.uniform(1.0, 30.0, n),
     }
 
@@ -546,8 +539,8 @@ def _derive_leash() -> Derivation:
 def _sample_leash(rng: np.random.Generator, n: int) -> Sample:
     return {
         "base": rng.uniform(-8.0, 1.0, n),
-        "leash": _log_uniform(rng, 0.05, 5.0, n),
-        "capacity": _log_uniform(rng, 0.05, 3.0, n),
+        "leash": log_uniform(rng, 0.05, 5.0, n),
+        "capacity": log_uniform(rng, 0.05, 3.0, n),
     }
 
 
@@ -600,10 +593,10 @@ LEASHED_OPTIMUM = Statement(
     latex=r"g\,\sigma'(s^*+\Phi)=\lambda(s^*-s_0)\,\sigma'(s^*)",
     derive=_derive_leash,
     # a weaker leash lets both terms saturate: the objective is then flat to rounding and no direct search can see its maximum
-    sample=lambda rng, n: {**_sample_leash(rng, n), "leash": _log_uniform(rng, 0.3, 5.0, n)},
+    sample=lambda rng, n: {**_sample_leash(rng, n), "leash": log_uniform(rng, 0.3, 5.0, n)},
     # the objective is flat at its maximum, so that the argument is only found to the root of the rounding
     exact=lambda base, leash, capacity: 1.0 + _leashed_drift(base, leash, capacity),
-    bound=lambda base, leash, capacity: _same(1.0 + leashed_optimum(base, leash, capacity) - base),
+    bound=lambda base, leash, capacity: same(1.0 + leashed_optimum(base, leash, capacity) - base),
     source=_SOURCE,
     figure=_FIGURE,
     test=_TEST,
@@ -643,7 +636,7 @@ SKILL = Statement(
     derive=_derive_skill,
     sample=lambda rng, n: {"log_odds": rng.uniform(-6.0, 6.0, n), "capacity": rng.uniform(0.0, 5.0, n)},
     exact=_skill_ratio,
-    bound=lambda log_odds, capacity: _same(skill_per_drift_ratio(log_odds, capacity)),
+    bound=lambda log_odds, capacity: same(skill_per_drift_ratio(log_odds, capacity)),
     source=_SOURCE,
     figure=_FIGURE,
     test=_TEST,

@@ -22,6 +22,7 @@ from fstsim.theory.forward_kl import (
     old_mean_drift_forward,
     old_mean_drift_saddle,
 )
+from fstsim.theory.instances import column, log_uniform
 from fstsim.theory.overlap import second_moment_constant
 from fstsim.theory.statement import Bounds, Derivation, Sample, Statement
 from fstsim.theory.symbolic import nothing, sigmoid, symbolic
@@ -29,11 +30,6 @@ from fstsim.two_mode import TwoModeProblem, TwoModeState
 
 Array = NDArray[np.float64]
 _TEST = "tests/theory/test_forward_kl.py"
-
-
-def _axis(x: Array) -> Array:
-    """Scalars as one-dimensional means, ``(n,) -> (n, 1)``."""
-    return np.asarray(x, dtype=np.float64)[..., None]
 
 
 # --- the rate of the weight (1.1, 1.2) --------------------------------------------------------------------------
@@ -66,15 +62,15 @@ def _sample_rate(rng: np.random.Generator, n: int) -> Sample:
     return {
         "log_odds": rng.uniform(-8.0, 8.0, n),
         "alpha": rng.uniform(0.0, 1.0, n),
-        "delta": np.exp(rng.uniform(np.log(0.3), np.log(12.0), n)),
+        "delta": log_uniform(rng, 0.3, 12.0, n),
     }
 
 
 def _gradient_rate(log_odds: Array, alpha: Array, delta: Array) -> Array:
     zero = np.zeros_like(delta)
     weights = np.stack([alpha, 1.0 - alpha], axis=-1)
-    centers = np.stack([_axis(zero), _axis(delta)], axis=-2)
-    return -forward_kl_gradient(log_odds, _axis(zero), _axis(delta), weights, centers)[0]
+    centers = np.stack([column(zero), column(delta)], axis=-2)
+    return -forward_kl_gradient(log_odds, column(zero), column(delta), weights, centers)[0]
 
 
 def _rate(log_odds: Array, alpha: Array, delta: Array) -> Bounds:
@@ -244,7 +240,7 @@ def _sample_sgd(rng: np.random.Generator, n: int) -> Sample:
         "log_odds": rng.uniform(-6.0, 4.0, n),
         "delta": rng.uniform(0.7, 8.0, n),
         "lr": rng.uniform(0.01, 0.99, n),
-        "batch": np.floor(np.exp(rng.uniform(0.0, np.log(256.0), n))),
+        "batch": np.floor(log_uniform(rng, 1.0, 256.0, n)),
     }
 
 
@@ -412,9 +408,9 @@ def _short_flow(
 ) -> tuple[Array, Array, Array]:
     """Forward flows on new data at ``delta``: final log-odds, largest shift of the old mean, final old mean."""
     n = delta.size
-    centers, weights = _axis(delta)[:, None, :], np.ones((n, 1))
+    centers, weights = column(delta)[:, None, :], np.ones((n, 1))
     peak = np.zeros(n)
-    state = (log_odds0, _axis(old0), _axis(new0))
+    state = (log_odds0, column(old0), column(new0))
 
     def gradient(s: Array, m_o: Array, m_n: Array) -> tuple[Array, Array, Array]:
         return forward_kl_gradient(s, m_o, m_n, weights, centers)
@@ -465,8 +461,8 @@ def _derive_gate() -> Derivation:
 
 def _old_force(log_odds: Array, delta: Array) -> Array:
     zero = np.zeros_like(delta)
-    centers, weights = _axis(delta)[:, None, :], np.ones((delta.size, 1))
-    return -forward_kl_gradient(log_odds, _axis(zero), _axis(delta), weights, centers)[1][:, 0]
+    centers, weights = column(delta)[:, None, :], np.ones((delta.size, 1))
+    return -forward_kl_gradient(log_odds, column(zero), column(delta), weights, centers)[1][:, 0]
 
 
 FORCE = Statement(
@@ -492,7 +488,7 @@ def _sample_drift(rng: np.random.Generator, n: int) -> Sample:
     return {
         "delta": rng.uniform(4.0, 10.0, n),
         "beta0": rng.uniform(0.05, 0.5, n),
-        "T": np.exp(rng.uniform(np.log(0.3), np.log(30.0), n)),
+        "T": log_uniform(rng, 0.3, 30.0, n),
     }
 
 

@@ -25,6 +25,7 @@ from fstsim.theory.group_contexts import (
     shared_group_weights,
 )
 from fstsim.theory.group_normalised import Normaliser
+from fstsim.theory.instances import log_uniform, same
 from fstsim.theory.statement import Bounds, Derivation, Sample, Statement
 from fstsim.theory.symbolic import nothing, numeric, symbolic, vanishes_at
 
@@ -34,10 +35,6 @@ _FIGURE = "fast-slow"
 _SOURCE = "rollout groups of arXiv 2605.12484, CISPO; own derivation"
 _ROLLOUTS = 6  # of the enumerated groups: 64 outcomes
 _OUTCOMES = np.array(list(itertools.product([0.0, 1.0], repeat=_ROLLOUTS)))
-
-
-def _same(value: Array) -> Bounds:
-    return value, value
 
 
 # --- several contexts, one baseline ----------------------------------------------------------------------------------
@@ -93,7 +90,7 @@ CONTEXTS = Statement(
     derive=_derive_contexts,
     sample=_sample_rollouts,
     exact=_first_rollout,
-    bound=lambda p: _same(shared_group_drift(p)[:, 0]),
+    bound=lambda p: same(shared_group_drift(p)[:, 0]),
     source=_SOURCE,
     figure=_FIGURE,
     test=_TEST,
@@ -110,7 +107,7 @@ CONTEXTS_PLAIN = Statement(
     derive=_derive_contexts,
     sample=_sample_rollouts,
     exact=lambda p: _first_rollout(p, "none"),
-    bound=lambda p: _same((1.0 - 1.0 / _ROLLOUTS) * (p * (1.0 - p))[:, 0] / _ROLLOUTS),
+    bound=lambda p: same((1.0 - 1.0 / _ROLLOUTS) * (p * (1.0 - p))[:, 0] / _ROLLOUTS),
     source=_SOURCE,
     figure=_FIGURE,
     test=_TEST,
@@ -165,7 +162,7 @@ def _random_law(p: Array, share: Array) -> Bounds:
     value = np.empty(share.shape)
     for i in range(share.size):
         value[i] = random_context_drift(p[i], [share[i], 1.0 - share[i]], _ROLLOUTS)[0]
-    return _same(value)
+    return same(value)
 
 
 def _derive_random() -> Derivation:
@@ -219,7 +216,7 @@ NEUTRAL = Statement(
     derive=lambda: nothing("advantages of a live group have mean 0 and mean square 1"),
     sample=_sample_rollouts,
     exact=_neutral_variance,
-    bound=lambda p: _same((1.0 - shared_dead_group_probability(p)) / _ROLLOUTS),
+    bound=lambda p: same((1.0 - shared_dead_group_probability(p)) / _ROLLOUTS),
     source=_SOURCE,
     figure=_FIGURE,
     test=_TEST,
@@ -257,7 +254,7 @@ def _sample_cap(rng: np.random.Generator, n: int) -> Sample:
     return {
         "log_odds": rng.uniform(-9.0, 9.0, n),
         "update": rng.uniform(0.01, 0.5, n),
-        "lr": np.exp(rng.uniform(np.log(0.01), np.log(2.0), n)) / np.where(rng.random(n) < 0.5, updates, 1.0),
+        "lr": log_uniform(rng, 0.01, 2.0, n) / np.where(rng.random(n) < 0.5, updates, 1.0),
         "updates": updates,
         "cap": 1.0 + np.exp(rng.uniform(-3.0, 2.0, n)),
     }
@@ -305,9 +302,9 @@ def _derive_wait() -> Derivation:
 
 
 def _sample_wait(rng: np.random.Generator, n: int) -> Sample:
-    groups = np.floor(np.exp(rng.uniform(0.0, np.log(9.0), n)))
-    group = np.floor(np.exp(rng.uniform(np.log(2.0), np.log(33.0), n)))
-    return {"p": np.exp(rng.uniform(np.log(0.03), np.log(0.5), n)) / (group * groups), "group": group, "groups": groups}
+    groups = np.floor(log_uniform(rng, 1.0, 9.0, n))
+    group = np.floor(log_uniform(rng, 2.0, 33.0, n))
+    return {"p": log_uniform(rng, 0.03, 0.5, n) / (group * groups), "group": group, "groups": groups}
 
 
 def _second_moment_by_series(p: Array, group: Array, groups: Array) -> Array:
@@ -322,7 +319,7 @@ def _second_moment_by_series(p: Array, group: Array, groups: Array) -> Array:
 
 def _second_moment(p: Array, group: Array, groups: Array) -> Bounds:
     mean, variance = first_signal_wait(p, group, groups)
-    return _same(variance + mean**2)
+    return same(variance + mean**2)
 
 
 WAIT = Statement(
@@ -373,7 +370,7 @@ def _escape_by_occupation(log_odds: Array, target: Array, rate: Array, group: Ar
 
 def _escape_second_moment(log_odds: Array, target: Array, rate: Array, group: Array) -> Bounds:
     mean, variance = escape_wait(log_odds, target, rate, group)
-    return _same(variance + mean**2)
+    return same(variance + mean**2)
 
 
 ESCAPE_WAIT = Statement(
@@ -461,7 +458,7 @@ def _derive_spread() -> Derivation:
 def _sample_spread(rng: np.random.Generator, n: int) -> Sample:
     return {
         "log_odds": -rng.uniform(9.0, 14.0, n),
-        "rate": np.exp(rng.uniform(np.log(0.1), np.log(20.0), n)),
+        "rate": log_uniform(rng, 0.1, 20.0, n),
         "group": rng.integers(2, 4, n).astype(np.float64),
     }
 
@@ -481,7 +478,7 @@ SPREAD = Statement(
     derive=_derive_spread,
     sample=_sample_spread,
     exact=_spread_exact,
-    bound=lambda log_odds, rate, group: _same(rare_escape_wait(expit(log_odds), rate, group)[1]),
+    bound=lambda log_odds, rate, group: same(rare_escape_wait(expit(log_odds), rate, group)[1]),
     source=_SOURCE,
     figure=_FIGURE,
     test=_TEST,

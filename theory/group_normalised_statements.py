@@ -19,6 +19,7 @@ from fstsim.theory.group_normalised import (
     group_escape_time,
     group_normalised_drift,
 )
+from fstsim.theory.instances import log_uniform, same
 from fstsim.theory.statement import Bounds, Derivation, Sample, Statement
 from fstsim.theory.symbolic import nothing, symbolic
 
@@ -28,12 +29,8 @@ _FIGURE = "fast-slow"
 _SOURCE = "group-normalised advantages of GRPO and CISPO; own derivation"
 
 
-def _same(value: Array) -> Bounds:
-    return value, value
-
-
 def _group_sizes(rng: np.random.Generator, n: int, largest: int = 64) -> Array:
-    return np.floor(np.exp(rng.uniform(np.log(2.0), np.log(largest + 1.0), n)))
+    return np.floor(log_uniform(rng, 2.0, largest + 1.0, n))
 
 
 def _sample_group(rng: np.random.Generator, n: int) -> Sample:
@@ -89,7 +86,7 @@ DRIFT = Statement(
     derive=_derive_drift,
     sample=_sample_group,
     exact=enumerated_drift,
-    bound=lambda p, group: _same(group_normalised_drift(p, group)),
+    bound=lambda p, group: same(group_normalised_drift(p, group)),
     source=_SOURCE,
     figure=_FIGURE,
     test=_TEST,
@@ -118,7 +115,7 @@ PLAIN = Statement(
     derive=_derive_drift,
     sample=_sample_plain,
     exact=_enumerated_plain,
-    bound=lambda p, group, leave_one_out: _same(p * (1.0 - p) * np.where(leave_one_out > 0.0, 1.0, 1.0 - 1.0 / group)),
+    bound=lambda p, group, leave_one_out: same(p * (1.0 - p) * np.where(leave_one_out > 0.0, 1.0, 1.0 - 1.0 / group)),
     source=_SOURCE,
     figure=_FIGURE,
     test=_TEST,
@@ -135,7 +132,7 @@ DEAD = Statement(
     derive=lambda: nothing("independence of the rollouts"),
     sample=_sample_group,
     exact=lambda p, group: np.asarray(binom.pmf(0, group, p) + binom.pmf(group, group, p)),
-    bound=lambda p, group: _same(dead_group_probability(p, group)),
+    bound=lambda p, group: same(dead_group_probability(p, group)),
     source=_SOURCE,
     figure=_FIGURE,
     test=_TEST,
@@ -290,7 +287,7 @@ ESCAPE = Statement(
 
 def _sample_plateau(rng: np.random.Generator, n: int) -> Sample:
     group = _group_sizes(rng, n, 32)
-    return {"p0": np.exp(rng.uniform(np.log(1e-5), np.log(0.01), n)) / group, "group": group}
+    return {"p0": log_uniform(rng, 1e-5, 0.01, n) / group, "group": group}
 
 
 PLATEAU = Statement(
@@ -303,7 +300,7 @@ PLATEAU = Statement(
     derive=lambda: nothing("lone successes: probability G p, advantage sqrt(G - 1)"),
     sample=_sample_plateau,
     exact=lambda p0, group: group_escape_time(logit(p0), 0.0, 1.0, group),
-    bound=lambda p0, group: _same(1.0 / (p0 * np.sqrt(group - 1.0))),
+    bound=lambda p0, group: same(1.0 / (p0 * np.sqrt(group - 1.0))),
     source=_SOURCE,
     figure=_FIGURE,
     test=_TEST,
@@ -311,7 +308,7 @@ PLATEAU = Statement(
 
 
 def _sample_root(rng: np.random.Generator, n: int) -> Sample:
-    p0 = np.exp(rng.uniform(np.log(0.03), np.log(0.3), n))
+    p0 = log_uniform(rng, 0.03, 0.3, n)
     return {"p0": p0, "group": np.floor(rng.uniform(3.0, 12.0, n) / p0)}
 
 
@@ -325,7 +322,7 @@ ROOT_PLATEAU = Statement(
     derive=lambda: nothing("law of large numbers for X"),
     sample=_sample_root,
     exact=lambda p0, group: group_escape_time(logit(p0), np.log(4.0), 1.0, group),
-    bound=lambda p0, group: _same(learning_clock_between(logit(p0), np.log(4.0), "normalised") + 0.0 * group),
+    bound=lambda p0, group: same(learning_clock_between(logit(p0), np.log(4.0), "normalised") + 0.0 * group),
     source=_SOURCE,
     figure=_FIGURE,
     test=_TEST,

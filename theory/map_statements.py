@@ -7,6 +7,7 @@ import sympy as sp
 from numpy.typing import NDArray
 from scipy.special import log_expit, logsumexp
 
+from fstsim.theory.instances import log_uniform
 from fstsim.theory.maps import basin_odds_bounds, product_log_odds
 from fstsim.theory.statement import Bounds, Derivation, Sample, Statement
 from fstsim.theory.symbolic import nothing, sigmoid, symbolic
@@ -154,7 +155,7 @@ def _sample_prox(rng: np.random.Generator, n: int) -> Sample:
     return {
         "log_odds": rng.uniform(-4.0, 4.0, n),
         "target_log_odds": rng.uniform(-4.0, 4.0, n),
-        "step": np.exp(rng.uniform(np.log(0.05), np.log(20.0), n)),
+        "step": log_uniform(rng, 0.05, 20.0, n),
     }
 
 

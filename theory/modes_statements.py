@@ -7,6 +7,7 @@ import sympy as sp
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from fstsim.theory.instances import log_uniform
 from fstsim.theory.modes import mixture_weight_fisher, total_misassignment_bound, weight_velocity_forward
 from fstsim.theory.statement import Bounds, Derivation, Sample, Statement
 from fstsim.theory.symbolic import nothing, symbolic
@@ -21,7 +22,7 @@ def _sample_mixture(rng: np.random.Generator, n: int) -> Sample:
     return {
         "weights": rng.dirichlet(np.full(_K, 2.0), n) * 0.94 + 0.02,
         "means": 4.0 * rng.standard_normal((n, _K)),
-        "deviations": np.exp(rng.uniform(np.log(0.5), np.log(2.0), (n, _K))),
+        "deviations": log_uniform(rng, 0.5, 2.0, (n, _K)),
     }
 
 
@@ -173,7 +174,7 @@ def _sample_force(rng: np.random.Generator, n: int) -> Sample:
         "target_log_odds": rng.uniform(-3.0, 3.0, n),
         "delta": rng.uniform(1.0, 8.0, n),
         "new_error": rng.uniform(-1.5, 1.5, n),
-        "deviation": np.exp(rng.uniform(np.log(0.5), np.log(2.0), n)),
+        "deviation": log_uniform(rng, 0.5, 2.0, n),
     }
 
 

@@ -12,6 +12,7 @@ from scipy.special import expit
 from fstsim.divergences import reverse_kl_gradient
 from fstsim.overlap import weight_fisher_information
 from fstsim.theory.collinear import Moments, policy_average, right_components, score_moments
+from fstsim.theory.instances import log_uniform
 from fstsim.theory.noise import (
     forward_variance_bound,
     leave_one_out_variance,
@@ -45,7 +46,7 @@ def _derive_forward() -> Derivation:
 
 
 def _sample_forward(rng: np.random.Generator, n: int) -> Sample:
-    delta = np.exp(rng.uniform(np.log(0.3), np.log(10.0), n))
+    delta = log_uniform(rng, 0.3, 10.0, n)
     return {"log_odds": rng.uniform(-8.0, 4.0 + 0.6 * delta**2, n), "delta": delta}
 
 
@@ -100,8 +101,8 @@ def _sample_baseline(rng: np.random.Generator, n: int) -> Sample:
     s = rng.uniform(-5.0, 5.0, n)
     return {
         "log_odds": s,
-        "target_log_odds": s + rng.choice([-1.0, 1.0], n) * np.exp(rng.uniform(np.log(0.1), np.log(6.0), n)),
-        "delta": np.exp(rng.uniform(np.log(0.7), np.log(9.0), n)),
+        "target_log_odds": s + rng.choice([-1.0, 1.0], n) * log_uniform(rng, 0.1, 6.0, n),
+        "delta": log_uniform(rng, 0.7, 9.0, n),
         "constant": rng.uniform(-6.0, 6.0, n),
     }
 
@@ -233,7 +234,7 @@ def _sample_band(rng: np.random.Generator, n: int) -> Sample:
     return {
         "log_odds": rng.uniform(-3.0, 3.0, n),
         "replay_fraction": rng.uniform(0.05, 0.95, n),
-        "lr": np.exp(rng.uniform(np.log(0.02), np.log(0.5), n)),
+        "lr": log_uniform(rng, 0.02, 0.5, n),
     }
 
 

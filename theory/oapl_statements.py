@@ -7,6 +7,7 @@ import sympy as sp
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
+from fstsim.theory.instances import log_uniform
 from fstsim.theory.oapl import (
     oapl_gradient_bounds,
     oapl_log_odds,
@@ -109,7 +110,7 @@ def _sample_anchored(rng: np.random.Generator, n: int) -> Sample:
         "base_log_odds": rng.uniform(-3.0, 3.0, n),
         "gap": rng.uniform(0.01, 2.0, n),
         "tau": rng.uniform(0.3, 2.0, n),
-        "refreshes": np.floor(np.exp(rng.uniform(0.0, np.log(1000.0), n))),
+        "refreshes": np.floor(log_uniform(rng, 1.0, 1000.0, n)),
         "anchor": rng.uniform(0.0, 0.99, n),
     }
 
@@ -172,7 +173,7 @@ def _derive_gradient() -> Derivation:
 
 def _sample_period(rng: np.random.Generator, n: int) -> Sample:
     lag, tau, gap = rng.uniform(-3.0, 3.0, n), rng.uniform(0.3, 2.0, n), rng.uniform(-2.0, 2.0, n)
-    away = rng.choice([-1.0, 1.0], n) * np.exp(rng.uniform(np.log(0.05), np.log(8.0), n))
+    away = rng.choice([-1.0, 1.0], n) * log_uniform(rng, 0.05, 8.0, n)
     return {"log_odds": lag - gap / tau + away, "lag_log_odds": lag, "tau": tau, "gap": gap}
 
 
@@ -322,7 +323,7 @@ SLOPED = Statement(
     latex=r"v\ \le\ \mathrm{shift}\ \le\ v+e^{\delta v/2}\,\delta c\sqrt{\tfrac{1-\beta_0}{\beta_0}}\,\mathrm{BC}\,\Big[C(\delta)+(e^c-1)"
     r"\min\big(\tfrac18,\tfrac{\sqrt{\pi/128}}\delta\big)\Big]",
     derive=_derive_slope,
-    sample=lambda rng, n: {**_sample_overlap(rng, n), "slope": np.exp(rng.uniform(np.log(0.01), np.log(1.5), n))},
+    sample=lambda rng, n: {**_sample_overlap(rng, n), "slope": log_uniform(rng, 0.01, 1.5, n)},
     exact=lambda base_log_odds, tilt, delta, slope: sloped_reward_shift(base_log_odds, tilt, slope, delta)[0],
     bound=lambda base_log_odds, tilt, delta, slope: (
         slope,

@@ -15,6 +15,7 @@ from fstsim.theory.clocks import (
     mobility_of,
 )
 from fstsim.theory.fast_slow import no_context_kl, time_to_reward
+from fstsim.theory.instances import same
 from fstsim.theory.plasticity import (
     kl_gap,
     relearning_time,
@@ -30,10 +31,6 @@ Array = NDArray[np.float64]
 _TEST = "tests/theory/test_plasticity.py"
 _FIGURE = "plasticity"
 _SOURCE = "arXiv 2605.12484 (setting); own derivation"
-
-
-def _same(value: Array) -> Bounds:
-    return value, value
 
 
 # --- relearning time (13.1) ------------------------------------------------------------------------------------------
@@ -67,7 +64,7 @@ RELEARNING = Statement(
     derive=_derive_relearning,
     sample=_sample_relearning,
     exact=lambda log_odds, target, rate: integrate(lambda x: 1.0 / (rate[:, None] * mobility_of(x)), log_odds, target),
-    bound=lambda log_odds, target, rate: _same(relearning_time(log_odds, target, rate)),
+    bound=lambda log_odds, target, rate: same(relearning_time(log_odds, target, rate)),
     source=_SOURCE,
     figure=_FIGURE,
     test=_TEST,
@@ -189,7 +186,7 @@ EXPONENTIAL = Statement(
     derive=lambda: nothing("F(S) ~ e^S and softplus(S) ~ S"),
     sample=_sample_time_from_kl,
     exact=lambda drift, base: relearning_time_from_kl(no_context_kl(base, drift), base, 2.0, 1.0, "from_base"),
-    bound=lambda drift, base: _same(np.exp((no_context_kl(base, drift) + _entropy(base)) / expit(-base))),
+    bound=lambda drift, base: same(np.exp((no_context_kl(base, drift) + _entropy(base)) / expit(-base))),
     source=_SOURCE,
     figure=_FIGURE,
     test=_TEST,
@@ -234,7 +231,7 @@ def _least_budget(target: Array, eta_fast: Array) -> Array:
 
 
 def _sequence_budget(target: Array, eta_fast: Array) -> Bounds:
-    return _same(learning_clock(target) + learning_clock(target / (1.0 + eta_fast)))
+    return same(learning_clock(target) + learning_clock(target / (1.0 + eta_fast)))
 
 
 SEQUENCE = Statement(
@@ -294,7 +291,7 @@ PERIOD_TWO = Statement(
     derive=_derive_period,
     sample=_sample_period,
     exact=_stage_by_integration,
-    bound=lambda log_odds, budget: _same(np.exp(inverse_learning_clock(budget - learning_clock(log_odds)))),
+    bound=lambda log_odds, budget: same(np.exp(inverse_learning_clock(budget - learning_clock(log_odds)))),
     source=_SOURCE,
     figure=_FIGURE,
     test=_TEST,

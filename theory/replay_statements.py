@@ -11,6 +11,7 @@ from fstsim.divergences import forward_kl_gradient, reverse_kl_gradient
 from fstsim.overlap import overlap_gap
 from fstsim.theory.flows import runge_kutta
 from fstsim.theory.geometry import extreme_eigenvalues
+from fstsim.theory.instances import column, log_uniform
 from fstsim.theory.leashes import kl_leash_bounds, kl_leash_equilibrium, kl_leash_small_strength
 from fstsim.theory.replay import (
     replay_equilibrium,
@@ -27,20 +28,16 @@ _TEST = "tests/theory/test_replay.py"
 _FIGURE = "replay-and-leashes"
 
 
-def _axis(x: Array) -> Array:
-    return np.asarray(x, dtype=np.float64)[..., None]
-
-
 def _slope(log_odds: Array, delta: Array, old_share: Array) -> Array:
     """``dL/ds`` of the cross-entropy on ``(1 - old_share) p_new + old_share p_old``, components right."""
-    zero, new = _axis(np.zeros_like(delta)), _axis(delta)
+    zero, new = column(np.zeros_like(delta)), column(delta)
     weights = np.stack([old_share, 1.0 - old_share], axis=-1)
     return forward_kl_gradient(log_odds, zero, new, weights, np.stack([zero, new], axis=-2))[0]
 
 
 def _leash_slope(log_odds: Array, base_log_odds: Array, delta: Array) -> Array:
     """``d KL(q || base) / ds``, components right."""
-    zero, new = _axis(np.zeros_like(delta)), _axis(delta)
+    zero, new = column(np.zeros_like(delta)), column(delta)
     return reverse_kl_gradient(log_odds, zero, new, base_log_odds, zero, new)[0]
 
 
@@ -59,7 +56,7 @@ def _derive_replay() -> Derivation:
 
 
 def _sample_replay(rng: np.random.Generator, n: int) -> Sample:
-    return {"log_odds": rng.uniform(-6.0, 6.0, n), "delta": np.exp(rng.uniform(np.log(0.5), np.log(12.0), n))}
+    return {"log_odds": rng.uniform(-6.0, 6.0, n), "delta": log_uniform(rng, 0.5, 12.0, n)}
 
 
 def _resting_share(log_odds: Array, delta: Array) -> Array:
@@ -164,7 +161,7 @@ def _sample_force(rng: np.random.Generator, n: int) -> Sample:
 
 
 def _force(log_odds: Array, replay_fraction: Array, delta: Array) -> Array:
-    zero, new = _axis(np.zeros_like(delta)), _axis(delta)
+    zero, new = column(np.zeros_like(delta)), column(delta)
     weights = np.stack([replay_fraction, 1.0 - replay_fraction], axis=-1)
     return -forward_kl_gradient(log_odds, zero, new, weights, np.stack([zero, new], axis=-2))[1][:, 0]
 
@@ -239,13 +236,13 @@ def _sample_excursion(rng: np.random.Generator, n: int) -> Sample:
     return {
         "delta": rng.uniform(5.0, 10.0, n),
         "beta0": rng.uniform(0.05, 0.9, n),
-        "replay_fraction": np.exp(rng.uniform(np.log(0.05), np.log(0.6), n)),
+        "replay_fraction": log_uniform(rng, 0.05, 0.6, n),
     }
 
 
 def _exact_excursion(delta: Array, beta0: Array, replay_fraction: Array) -> Array:
     """Largest shift of the old mean along the joint flow, up to ``5 / lambda``: the peak lies before ``2 / lambda``."""
-    zero, new = _axis(np.zeros_like(delta)), _axis(delta)
+    zero, new = column(np.zeros_like(delta)), column(delta)
     centers = np.stack([zero, new], axis=-2)
     weights = np.stack([replay_fraction, 1.0 - replay_fraction], axis=-1)
     duration = 5.0 / replay_fraction
@@ -336,9 +333,9 @@ def _sample_leash(rng: np.random.Generator, n: int) -> Sample:
     base = rng.uniform(-4.0, 4.0, n)
     # the mass at rest, and with it the strength that holds it there: no root has to be found
     return {
-        "log_odds": base - np.exp(rng.uniform(np.log(0.02), np.log(12.0), n)),
+        "log_odds": base - log_uniform(rng, 0.02, 12.0, n),
         "base_log_odds": base,
-        "delta": np.exp(rng.uniform(np.log(0.4), np.log(10.0), n)),
+        "delta": log_uniform(rng, 0.4, 10.0, n),
     }
 
 

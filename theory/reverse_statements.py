@@ -9,6 +9,7 @@ from scipy.special import expit, logit
 
 from fstsim.divergences import reverse_kl, reverse_kl_gradient
 from fstsim.overlap import misassignment_probability
+from fstsim.theory.instances import column, log_uniform
 from fstsim.theory.reverse_kl import (
     merged_saddle_growth,
     merged_state,
@@ -23,10 +24,6 @@ from fstsim.theory.symbolic import nothing, numeric, sigmoid, symbolic, vanishes
 
 Array = NDArray[np.float64]
 _TEST = "tests/theory/test_reverse_kl.py"
-
-
-def _axis(x: Array) -> Array:
-    return np.asarray(x, dtype=np.float64)[..., None]
 
 
 # --- the target is the global minimum (3.1, 3.2) -----------------------------------------------------------------
@@ -71,7 +68,7 @@ def _derive_target() -> Derivation:
 def _sample_target(rng: np.random.Generator, n: int) -> Sample:
     new = np.zeros((n, 3))
     new[:, 0] = rng.uniform(0.3, 8.0, n)
-    spread = np.exp(rng.uniform(np.log(0.02), np.log(3.0), (n, 1)))
+    spread = log_uniform(rng, 0.02, 3.0, (n, 1))
     return {
         "log_odds": rng.uniform(-5.0, 5.0, n),
         "mean_old": spread * rng.standard_normal((n, 3)),
@@ -123,12 +120,12 @@ def _derive_weight_flow() -> Derivation:
 
 def _sample_weight_flow(rng: np.random.Generator, n: int) -> Sample:
     target = rng.uniform(-3.0, 3.0, n)
-    away = rng.choice([-1.0, 1.0], n) * np.exp(rng.uniform(np.log(0.01), np.log(6.0), n))
+    away = rng.choice([-1.0, 1.0], n) * log_uniform(rng, 0.01, 6.0, n)
     return {"log_odds": target + away, "target_log_odds": target, "delta": rng.uniform(0.3, 10.0, n)}
 
 
 def _weight_gradient(log_odds: Array, target_log_odds: Array, delta: Array) -> Array:
-    zero, new = np.zeros((delta.size, 1)), _axis(delta)
+    zero, new = np.zeros((delta.size, 1)), column(delta)
     return reverse_kl_gradient(log_odds, zero, new, target_log_odds, zero, new)[0]
 
 
@@ -174,7 +171,7 @@ WEIGHT_LAW = Statement(
 
 
 def _weight_value(log_odds: Array, target_log_odds: Array, delta: Array) -> Array:
-    zero, new = np.zeros((delta.size, 1)), _axis(delta)
+    zero, new = np.zeros((delta.size, 1)), column(delta)
     return reverse_kl(log_odds, zero, new, target_log_odds, zero, new)
 
 
@@ -233,11 +230,11 @@ def _saddle_growth(beta: Array, alpha: Array, delta: Array) -> Array:
 def _saddle_growth_from_flow(beta: Array, alpha: Array, delta: Array) -> Bounds:
     """Growth of a small split ``m_o = m* - (1-b) x, m_n = m* + b x`` under the exact flow, by symmetric difference."""
     merged = np.array([merged_state(a, d) for a, d in zip(alpha, delta, strict=True)])
-    zero, new, s_p = np.zeros((delta.size, 1)), _axis(delta), logit(alpha)
+    zero, new, s_p = np.zeros((delta.size, 1)), column(delta), logit(alpha)
     width = 2e-4
     rate = np.zeros(delta.size)
     for x in (-width, width):
-        m_o, m_n = _axis(merged - (1.0 - beta) * x), _axis(merged + beta * x)
+        m_o, m_n = column(merged - (1.0 - beta) * x), column(merged + beta * x)
         _, g_o, g_n = reverse_kl_gradient(logit(beta), m_o, m_n, s_p, zero, new)
         rate += 0.5 * ((-g_n + g_o)[:, 0]) / x
     return rate, rate
@@ -283,7 +280,7 @@ def _derive_force() -> Derivation:
 
 
 def _force_from_gradient(log_odds: Array, target_log_odds: Array, delta: Array) -> Array:
-    zero, new = np.zeros((delta.size, 1)), _axis(delta)
+    zero, new = np.zeros((delta.size, 1)), column(delta)
     return np.abs(reverse_kl_gradient(log_odds, zero, new, target_log_odds, zero, new)[1][:, 0])
 
 

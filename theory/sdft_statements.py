@@ -9,6 +9,7 @@ from scipy.integrate import solve_ivp
 from scipy.special import expit, logit
 
 from fstsim.divergences import reverse_kl_gradient
+from fstsim.theory.instances import log_uniform
 from fstsim.theory.reverse_kl import weight_flow_bounds
 from fstsim.theory.sdft import (
     probability_mixing_tilt,
@@ -106,7 +107,7 @@ def _derive_series() -> Derivation:
 
 def _sample_series(rng: np.random.Generator, n: int) -> Sample:
     s0, tilt = rng.uniform(-2.0, 3.0, n), rng.uniform(0.1, 3.0, n)
-    ema_rate, t = np.exp(rng.uniform(np.log(0.01), np.log(2.0), n)), np.exp(rng.uniform(np.log(0.5), np.log(40.0), n))
+    ema_rate, t = log_uniform(rng, 0.01, 2.0, n), log_uniform(rng, 0.5, 40.0, n)
     s, sbar = _flow(s0, s0, tilt, ema_rate, t, 600, np.ones(n), np.zeros(n))
     return {"s0": s0, "tilt": tilt, "ema_rate": ema_rate, "t": t, "s": s, "sbar": sbar}
 
@@ -182,7 +183,7 @@ ULTIMATE = Statement(
     derive=lambda: nothing("leading order of the conservation law: F(s) ~ e^-s dominates s"),
     sample=lambda rng, n: {
         "tilt": rng.uniform(0.3, 3.0, n),
-        "ema_rate": np.exp(rng.uniform(np.log(1e-3), np.log(10.0), n)),
+        "ema_rate": log_uniform(rng, 1e-3, 10.0, n),
         "t": np.full(n, 1e6),
     },
     exact=_late_mass,
@@ -303,7 +304,7 @@ RATE = Statement(
     derive=_derive_anchored,
     sample=lambda rng, n: {
         "fixed_log_odds": rng.uniform(-5.0, 5.0, n),
-        "ema_rate": np.exp(rng.uniform(np.log(1e-2), np.log(10.0), n)),
+        "ema_rate": log_uniform(rng, 1e-2, 10.0, n),
         "anchor": rng.uniform(0.0, 0.95, n),
     },
     exact=_slow_rate,
@@ -353,7 +354,7 @@ def _derive_mixing() -> Derivation:
 
 def _sample_mixing(rng: np.random.Generator, n: int) -> Sample:
     s0, mixing = rng.uniform(-2.0, 2.0, n), rng.uniform(0.05, 0.9, n)
-    ema_rate, t = np.exp(rng.uniform(np.log(0.01), np.log(2.0), n)), np.exp(rng.uniform(np.log(0.5), np.log(40.0), n))
+    ema_rate, t = log_uniform(rng, 0.01, 2.0, n), log_uniform(rng, 0.5, 40.0, n)
     s, sbar = _mixing_flow(s0, mixing, ema_rate, t, 600)
     return {"s0": s0, "mixing": mixing, "ema_rate": ema_rate, "t": t, "s": s, "sbar": sbar}
 
@@ -419,7 +420,7 @@ def _sample_drift(rng: np.random.Generator, n: int) -> Sample:
         "delta": rng.uniform(5.0, 9.0, n),
         "beta0": rng.uniform(0.3, 0.7, n),
         "tilt": rng.uniform(0.3, 1.5, n),
-        "ema_rate": np.exp(rng.uniform(np.log(0.05), np.log(1.0), n)),
+        "ema_rate": log_uniform(rng, 0.05, 1.0, n),
     }
 
 

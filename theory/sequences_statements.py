@@ -11,6 +11,7 @@ from fstsim.optimizers import weight_velocity
 from fstsim.overlap import overlap_gap
 from fstsim.theory.adam import adam_shift_bounds, adam_shift_path
 from fstsim.theory.forward_kl import mass_forgetting_separated
+from fstsim.theory.instances import log_uniform
 from fstsim.theory.sequences import sequence_logit_bounds, sequence_mass, sequence_shift_bounds
 from fstsim.theory.statement import Bounds, Derivation, Sample, Statement
 from fstsim.theory.symbolic import sigmoid, softplus, symbolic
@@ -44,7 +45,7 @@ def _derive_logit() -> Derivation:
 
 
 def _sample_logit(rng: np.random.Generator, n: int) -> Sample:
-    return {"token_masses": _sample_masses(rng, n), "t": np.exp(rng.uniform(np.log(0.01), np.log(1e4), n))}
+    return {"token_masses": _sample_masses(rng, n), "t": log_uniform(rng, 0.01, 1e4, n)}
 
 
 LOGIT = Statement(
@@ -151,7 +152,7 @@ SHIFT = Statement(
     derive=_derive_shift,
     sample=lambda rng, n: {
         "token_masses": _sample_masses(rng, n),
-        "shift": -np.exp(rng.uniform(np.log(0.01), np.log(50.0), n)),
+        "shift": -log_uniform(rng, 0.01, 50.0, n),
     },
     exact=_surprise,
     bound=sequence_shift_bounds,
@@ -163,7 +164,7 @@ SHIFT = Statement(
 def _sample_adam(rng: np.random.Generator, n: int) -> Sample:
     return {
         "token_masses": _sample_masses(rng, n),
-        "step_size": np.exp(rng.uniform(np.log(1e-3), np.log(0.1), n)),
+        "step_size": log_uniform(rng, 1e-3, 0.1, n),
         "t": rng.integers(1, _STEPS + 1, n).astype(np.float64),
     }
 

@@ -7,6 +7,7 @@ import sympy as sp
 from numpy.typing import NDArray
 from scipy.stats import binom
 
+from fstsim.theory.instances import log_uniform
 from fstsim.theory.stall import stall_bounds
 from fstsim.theory.statement import Bounds, Derivation, Sample, Statement
 from fstsim.theory.symbolic import symbolic
@@ -30,8 +31,8 @@ def _derive() -> Derivation:
 
 
 def _sample(rng: np.random.Generator, n: int) -> Sample:
-    p, group = np.exp(rng.uniform(np.log(1e-8), np.log(0.1), n)), rng.integers(2, 17, n).astype(float)
-    successes = np.exp(rng.uniform(np.log(1e-3), np.log(10.0), n))
+    p, group = log_uniform(rng, 1e-8, 0.1, n), rng.integers(2, 17, n).astype(float)
+    successes = log_uniform(rng, 1e-3, 10.0, n)
     return {"p": p, "group": group, "groups": np.ceil(successes / (group * p))}
 
 

@@ -10,6 +10,7 @@ from scipy.special import expit, gammaln, log_expit, logit, xlogy
 from fstsim.divergences import reverse_kl_gradient
 from fstsim.theory.collinear import gaussian_nodes, policy_average, right_components, score_moments
 from fstsim.theory.forward_kl import mass_forgetting_separated
+from fstsim.theory.instances import log_uniform
 from fstsim.theory.noise import separated_gradient_variance
 from fstsim.theory.starvation import (
     effective_sample_fraction,
@@ -90,7 +91,7 @@ def _sample_path(rng: np.random.Generator, n: int) -> Sample:
     return {
         "beta0": rng.uniform(0.02, 0.9, n),
         "lr": rng.uniform(0.02, 1.0, n),
-        "steps": np.floor(np.exp(rng.uniform(np.log(2.0), np.log(400.0), n))),
+        "steps": np.floor(log_uniform(rng, 2.0, 400.0, n)),
     }
 
 
@@ -159,7 +160,7 @@ def _sample_recovery(rng: np.random.Generator, n: int) -> Sample:
         "beta0": expit(s1 - rng.uniform(0.3, 6.0, n)),
         "beta1": expit(s1),
         "alpha": expit(s1 + room * rng.uniform(1.0, 3.0, n)),
-        "lr": np.exp(rng.uniform(np.log(0.05), 0.0, n)),
+        "lr": log_uniform(rng, 0.05, 1.0, n),
         "batch_size": rng.integers(2, 4, n).astype(np.float64),
     }
 
@@ -200,9 +201,9 @@ def _sample_states(rng: np.random.Generator, n: int) -> Sample:
     s = rng.uniform(-6.0, 6.0, n)
     return {
         "log_odds": s,
-        "target_log_odds": s + rng.choice([-1.0, 1.0], n) * np.exp(rng.uniform(np.log(0.1), np.log(6.0), n)),
+        "target_log_odds": s + rng.choice([-1.0, 1.0], n) * log_uniform(rng, 0.1, 6.0, n),
         "replay_fraction": rng.uniform(0.01, 0.7, n),
-        "delta": np.exp(rng.uniform(np.log(0.5), np.log(9.0), n)),
+        "delta": log_uniform(rng, 0.5, 9.0, n),
     }
 
 

@@ -14,6 +14,7 @@ from fstsim.overlap import (
     misassignment_probability,
     weight_fisher_information,
 )
+from fstsim.theory.instances import log_uniform
 from fstsim.theory.overlap import (
     logistic_normal_bounds,
     misassignment_bounds,
@@ -59,7 +60,7 @@ def _derive_logistic_normal() -> Derivation:
 
 
 def _sample_logistic_normal(rng: np.random.Generator, n: int) -> Sample:
-    scale = np.exp(rng.uniform(np.log(0.05), np.log(20.0), n))
+    scale = log_uniform(rng, 0.05, 20.0, n)
     return {"loc": -rng.uniform(0.0, 1.3, n) * scale**2 - 1e-6, "scale": scale}
 
 
@@ -168,7 +169,7 @@ def _derive_weight_identities() -> Derivation:
 
 
 def _sample_weight(rng: np.random.Generator, n: int) -> Sample:
-    return {"log_odds": rng.uniform(-9.0, 9.0, n), "delta": np.exp(rng.uniform(np.log(0.05), np.log(20.0), n))}
+    return {"log_odds": rng.uniform(-9.0, 9.0, n), "delta": log_uniform(rng, 0.05, 20.0, n)}
 
 
 def _bound_overlap(log_odds: Array, delta: Array) -> Bounds:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 
 from fstsim.theory.clocks import learning_clock_between
+from fstsim.theory.instances import log_uniform
 from fstsim.theory.statement import Bounds, Derivation, Sample, Statement
 from fstsim.theory.symbolic import nothing, numeric, sigmoid, symbolic, vanishes_at
 from fstsim.theory.ttt import (
@@ -66,8 +67,8 @@ def _derive_tilt() -> Derivation:
 def _sample_tilt(rng: np.random.Generator, n: int) -> Sample:
     return {
         "base_log_odds": rng.uniform(-3.0, 3.0, n),
-        "scaled_gap": rng.choice([-1.0, 1.0], n) * np.exp(rng.uniform(np.log(0.05), np.log(8.0), n)),
-        "kl_weight": np.exp(rng.uniform(np.log(0.2), np.log(10.0), n)),
+        "scaled_gap": rng.choice([-1.0, 1.0], n) * log_uniform(rng, 0.05, 8.0, n),
+        "kl_weight": log_uniform(rng, 0.2, 10.0, n),
     }
 
 
@@ -140,7 +141,7 @@ def _sample_threshold(rng: np.random.Generator, n: int) -> Sample:
     s0 = rng.uniform(-2.0, 3.0, n)
     return {
         "base_log_odds": s0,
-        "scaled_gap": np.exp(rng.uniform(np.log(0.05), np.log(20.0), n)),
+        "scaled_gap": log_uniform(rng, 0.05, 20.0, n),
         "min_mass": expit(s0 - rng.uniform(0.05, 5.0, n)),
     }
 
@@ -182,8 +183,8 @@ def _sample_unleashed(rng: np.random.Generator, n: int) -> Sample:
     s0 = rng.uniform(-3.0, 3.0, n)
     return {
         "s0": s0,
-        "s1": s0 - np.exp(rng.uniform(np.log(0.05), np.log(15.0), n)),
-        "scaled_gap": np.exp(rng.uniform(np.log(0.01), np.log(6.0), n)),
+        "s1": s0 - log_uniform(rng, 0.05, 15.0, n),
+        "scaled_gap": log_uniform(rng, 0.01, 6.0, n),
     }
 
 
@@ -233,7 +234,7 @@ def _derive_chord() -> Derivation:
 def _sample_overlap(rng: np.random.Generator, n: int) -> Sample:
     s0, gap = rng.uniform(-2.0, 2.0, n), rng.uniform(0.1, 4.0, n)
     # the largest tilt l(1) - l(0) is drawn, at most 8 nats: beyond, the bounds say little and the grids grow
-    tilt = np.exp(rng.uniform(np.log(0.1), np.log(8.0), n))
+    tilt = log_uniform(rng, 0.1, 8.0, n)
     return {
         "base_log_odds": s0,
         "scaled_gap": gap,
