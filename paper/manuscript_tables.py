@@ -22,11 +22,11 @@ from fstsim.paper.experiment_tables import (
 from fstsim.paper.manuscript_maths import typst_maths, typst_parts
 from fstsim.paper.manuscript_prose import prose, readable
 from fstsim.records import read_json
-from fstsim.theory import ALL_STATEMENTS, METHOD_TABLE, Statement
+from fstsim.theory import METHOD_TABLE, SECTIONS
 from fstsim.theory.statement import STATUS_NAMES
 
 _EXPERIMENTS = "paper/data/experiments"
-_SECTIONS = {
+_SECTION_TITLES = {  # where the name of a section in the theory is not its title
     "tool": "Tools", "forward": "Forward KL", "reverse": "Reverse KL", "convergence": "Reverse KL: drift and convergence",
     "replay": "Replay and leashes", "starvation": "Replay and starvation under reverse KL", "sdft": "SDFT", "ttt": "TTT-Discover",
     "oapl": "OAPL", "map": "One map for all methods", "fast slow": "Fast and slow channels", "noise": "Finite batches",
@@ -116,26 +116,21 @@ def tightness(check: Mapping[str, Any]) -> str:
     return " ".join(parts) or "sign"
 
 
-def section_of(statement: Statement) -> str:
-    """The section of the theory that a statement belongs to: the module that draws its instances."""
-    name = statement.sample.__module__.rpartition(".")[2].removesuffix("_statements").replace("_", " ")
-    return _SECTIONS.get(name, name.capitalize())
-
-
 def statement_rows(data: Path) -> list[dict[str, Any]]:
     """All statements in paper order, numbered, with their formulas as Typst and the recorded check.
 
     Raises InputError if a formula cannot be set, or if the record lacks a statement.
     """
     checks = {check["slug"]: check for check in read_json(data / "checks.json")["checks"]}
-    missing = [s.slug for s in ALL_STATEMENTS if s.slug not in checks]
+    placed = [(_SECTION_TITLES.get(name, name.capitalize()), s) for name, statements in SECTIONS for s in statements]
+    missing = [s.slug for _, s in placed if s.slug not in checks]
     if missing:
         raise InputError(f"{data / 'checks.json'} lacks {', '.join(missing)}: run `make nightly-check`")
     return [
         {
             "number": number,
             "slug": s.slug,
-            "section": section_of(s),
+            "section": section,
             "title": prose(s.title),
             "hypotheses": prose(s.hypotheses),
             "parts": typst_parts(s.latex),
@@ -146,7 +141,7 @@ def statement_rows(data: Path) -> list[dict[str, Any]]:
             "tightness": tightness(checks[s.slug]),
             "figure": s.figure,
         }
-        for number, s in enumerate(ALL_STATEMENTS, start=1)
+        for number, (section, s) in enumerate(placed, start=1)
     ]
 
 

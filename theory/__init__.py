@@ -230,31 +230,32 @@ from fstsim.theory.ttt import (
     responsibility_drift_bound,
 )
 
-# in paper order
-ALL_STATEMENTS: tuple[Statement, ...] = (
-    *tool_statements.STATEMENTS,
-    *forward_statements.STATEMENTS,
-    tool_statements.MISASSIGNMENT,
-    *reverse_statements.STATEMENTS,
-    *convergence_statements.STATEMENTS,
-    *replay_statements.STATEMENTS,
-    *starvation_statements.STATEMENTS,
-    *sdft_statements.STATEMENTS,
-    *sdft_response_statements.STATEMENTS,
-    *ttt_statements.STATEMENTS,
-    *oapl_statements.STATEMENTS,
-    *map_statements.STATEMENTS,
-    *fast_slow_statements.STATEMENTS,
-    *plasticity_statements.STATEMENTS,
-    *stall_statements.STATEMENTS,
-    *noise_statements.STATEMENTS,
-    *modes_statements.STATEMENTS,
-    *group_normalised_statements.STATEMENTS,
-    *group_batches_statements.STATEMENTS,
-    *adam_statements.STATEMENTS,
-    *sequences_statements.STATEMENTS,
-    *clipping_statements.STATEMENTS,
+# in paper order: the name of a section and its statements
+SECTIONS: tuple[tuple[str, tuple[Statement, ...]], ...] = (
+    ("tool", tool_statements.STATEMENTS),
+    ("forward", forward_statements.STATEMENTS),
+    ("tool", (tool_statements.MISASSIGNMENT,)),
+    ("reverse", reverse_statements.STATEMENTS),
+    ("convergence", convergence_statements.STATEMENTS),
+    ("replay", replay_statements.STATEMENTS),
+    ("starvation", starvation_statements.STATEMENTS),
+    ("sdft", sdft_statements.STATEMENTS),
+    ("sdft response", sdft_response_statements.STATEMENTS),
+    ("ttt", ttt_statements.STATEMENTS),
+    ("oapl", oapl_statements.STATEMENTS),
+    ("map", map_statements.STATEMENTS),
+    ("fast slow", fast_slow_statements.STATEMENTS),
+    ("plasticity", plasticity_statements.STATEMENTS),
+    ("stall", stall_statements.STATEMENTS),
+    ("noise", noise_statements.STATEMENTS),
+    ("modes", modes_statements.STATEMENTS),
+    ("group normalised", group_normalised_statements.STATEMENTS),
+    ("group batches", group_batches_statements.STATEMENTS),
+    ("adam", adam_statements.STATEMENTS),
+    ("sequences", sequences_statements.STATEMENTS),
+    ("clipping", clipping_statements.STATEMENTS),
 )
+ALL_STATEMENTS: tuple[Statement, ...] = tuple(statement for _, section in SECTIONS for statement in section)
 
 
 def find_statements(slug: str) -> tuple[Statement, ...]:
@@ -268,6 +269,7 @@ def find_statements(slug: str) -> tuple[Statement, ...]:
 __all__ = [
     "ALL_STATEMENTS",
     "METHOD_TABLE",
+    "SECTIONS",
     "CheckResult",
     "Derivation",
     "EntropicOptimum",
