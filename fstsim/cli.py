@@ -82,8 +82,9 @@ class Reproduce:
                     found[name] = result
                 progress.add(figure_share if kind == "figure" else 1, f"{kind} {name}")
         sections: dict[str, list[dict[str, Any]]] = {}
-        for section, statements in SECTIONS:  # one of them comes twice
-            sections.setdefault(section, []).extend(found[statement.slug] for statement in statements)
+        section_of = {statement.slug: name for name, section in SECTIONS for statement in section}
+        for statement in ALL_STATEMENTS:
+            sections.setdefault(section_of[statement.slug], []).append(found[statement.slug])
         checks = [found[statement.slug] for statement in ALL_STATEMENTS]
         write_json(self.out / "checks.json", plain(checks))
         record = environment(self.seed)
