@@ -7,12 +7,12 @@ import sympy as sp
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from fstsim.theory.flows import student_teacher_flow
 from fstsim.theory.sdft import sdft_response_bracket
 from fstsim.theory.statement import Bounds, Derivation, Sample, Statement
 from fstsim.theory.symbolic import symbolic
 
 Array = NDArray[np.float64]
-_DURATION, _STEPS = 3000.0, 3000
 
 
 def _response(y: Array, least: Array, most: Array, bend: Array) -> Array:
@@ -55,21 +55,13 @@ def _sample(rng: np.random.Generator, n: int) -> Sample:
 def _end(
     base_log_odds: Array, tilt: Array, anchor: Array, ema_rate: Array, least: Array, most: Array, bend: Array
 ) -> Array:
-    """Old log-odds at the end of the flow of student and averaged weights, by classical Runge-Kutta from the base."""
-    s, sbar, step = base_log_odds.copy(), base_log_odds.copy(), _DURATION / _STEPS
+    """Old log-odds at the end of the flow of student and averaged weights from the base."""
 
-    def velocity(s: Array, sbar: Array) -> tuple[Array, Array]:
-        goal = base_log_odds - tilt + anchor * _response(sbar - base_log_odds, least, most, bend)
-        return -expit(s) * expit(-s) * (s - goal), ema_rate * (s - sbar)
+    def gap(s: Array, sbar: Array) -> Array:
+        return s - (base_log_odds - tilt + anchor * _response(sbar - base_log_odds, least, most, bend))
 
-    for _ in range(_STEPS):
-        k1 = velocity(s, sbar)
-        k2 = velocity(s + 0.5 * step * k1[0], sbar + 0.5 * step * k1[1])
-        k3 = velocity(s + 0.5 * step * k2[0], sbar + 0.5 * step * k2[1])
-        k4 = velocity(s + step * k3[0], sbar + step * k3[1])
-        s = s + step / 6.0 * (k1[0] + 2.0 * k2[0] + 2.0 * k3[0] + k4[0])
-        sbar = sbar + step / 6.0 * (k1[1] + 2.0 * k2[1] + 2.0 * k3[1] + k4[1])
-    return s
+    duration = np.full(anchor.size, 3000.0)
+    return student_teacher_flow(gap, base_log_odds, base_log_odds, ema_rate, duration, 3000)[0]
 
 
 def _mass_bounds(base_log_odds: Array, tilt: Array, anchor: Array, least: Array, most: Array, **_: Array) -> Bounds:

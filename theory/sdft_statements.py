@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import sympy as sp
 from numpy.typing import NDArray
@@ -9,6 +11,7 @@ from scipy.integrate import solve_ivp
 from scipy.special import expit, logit
 
 from fstsim.divergences import reverse_kl_gradient
+from fstsim.theory.flows import student_teacher_flow
 from fstsim.theory.instances import log_uniform
 from fstsim.theory.reverse_kl import weight_flow_bounds
 from fstsim.theory.sdft import (
@@ -25,26 +28,6 @@ from fstsim.theory.symbolic import nothing, sigmoid, symbolic
 Array = NDArray[np.float64]
 _TEST = "tests/theory/test_sdft.py"
 _SOURCE = "arXiv 2601.19897 (method), arXiv 2603.12163 (setting); own derivation"
-
-
-def _flow(
-    s: Array, sbar: Array, tilt: Array, ema_rate: Array, duration: Array, steps: int, anchor: Array, base: Array
-) -> tuple[Array, Array]:
-    """Separated flow of student and teacher by classical Runge-Kutta."""
-    h = duration / steps
-
-    def velocity(s: Array, sbar: Array) -> tuple[Array, Array]:
-        goal = anchor * sbar + (1.0 - anchor) * base - tilt
-        return -expit(s) * expit(-s) * (s - goal), ema_rate * (s - sbar)
-
-    for _ in range(steps):
-        k1 = velocity(s, sbar)
-        k2 = velocity(s + 0.5 * h * k1[0], sbar + 0.5 * h * k1[1])
-        k3 = velocity(s + 0.5 * h * k2[0], sbar + 0.5 * h * k2[1])
-        k4 = velocity(s + h * k3[0], sbar + h * k3[1])
-        s = s + h / 6.0 * (k1[0] + 2.0 * k2[0] + 2.0 * k3[0] + k4[0])
-        sbar = sbar + h / 6.0 * (k1[1] + 2.0 * k2[1] + 2.0 * k3[1] + k4[1])
-    return s, sbar
 
 
 # --- a frozen teacher (8.1) ----------------------------------------------------------------------------------------
@@ -108,7 +91,7 @@ def _derive_series() -> Derivation:
 def _sample_series(rng: np.random.Generator, n: int) -> Sample:
     s0, tilt = rng.uniform(-2.0, 3.0, n), rng.uniform(0.1, 3.0, n)
     ema_rate, t = log_uniform(rng, 0.01, 2.0, n), log_uniform(rng, 0.5, 40.0, n)
-    s, sbar = _flow(s0, s0, tilt, ema_rate, t, 600, np.ones(n), np.zeros(n))
+    s, sbar = student_teacher_flow(lambda s, sbar: s - (sbar - tilt), s0, s0, ema_rate, t, 600)
     return {"s0": s0, "tilt": tilt, "ema_rate": ema_rate, "t": t, "s": s, "sbar": sbar}
 
 
@@ -225,9 +208,14 @@ def _sample_anchored(rng: np.random.Generator, n: int) -> Sample:
     }
 
 
+def _anchored_gap(base_log_odds: Array, tilt: Array, anchor: Array) -> Callable[[Array, Array], Array]:
+    return lambda s, sbar: s - (anchor * sbar + (1.0 - anchor) * base_log_odds - tilt)
+
+
 def _final_mass(base_log_odds: Array, tilt: Array, anchor: Array, ema_rate: Array) -> Array:
     duration = np.full(anchor.size, 3000.0)
-    return expit(_flow(base_log_odds, base_log_odds, tilt, ema_rate, duration, 3000, anchor, base_log_odds)[0])
+    gap = _anchored_gap(base_log_odds, tilt, anchor)
+    return expit(student_teacher_flow(gap, base_log_odds, base_log_odds, ema_rate, duration, 3000)[0])
 
 
 def _anchored_mass(base_log_odds: Array, tilt: Array, anchor: Array, ema_rate: Array) -> Bounds:  # noqa: ARG001
@@ -265,7 +253,7 @@ def _remaining_distance(
     base_log_odds: Array, tilt: Array, anchor: Array, ema_rate: Array, s0: Array, sbar0: Array, t: Array
 ) -> Array:
     fixed = sdft_fixed_point(base_log_odds, tilt, anchor)
-    s, sbar = _flow(s0, sbar0, tilt, ema_rate, t, 200, anchor, base_log_odds)
+    s, sbar = student_teacher_flow(_anchored_gap(base_log_odds, tilt, anchor), s0, sbar0, ema_rate, t, 200)
     start = np.maximum(np.abs(s0 - fixed), np.abs(sbar0 - fixed))
     return np.maximum(np.abs(s - fixed), np.abs(sbar - fixed)) / start
 
@@ -319,23 +307,6 @@ RATE = Statement(
 # --- demonstrations mixed into the probabilities (8.4) ---------------------------------------------------------------
 
 
-def _mixing_flow(s: Array, mixing: Array, ema_rate: Array, duration: Array, steps: int) -> tuple[Array, Array]:
-    sbar, h = s, duration / steps
-
-    def velocity(s: Array, sbar: Array) -> tuple[Array, Array]:
-        tilt = probability_mixing_tilt(expit(sbar), mixing)
-        return -expit(s) * expit(-s) * (s - sbar + tilt), ema_rate * (s - sbar)
-
-    for _ in range(steps):
-        k1 = velocity(s, sbar)
-        k2 = velocity(s + 0.5 * h * k1[0], sbar + 0.5 * h * k1[1])
-        k3 = velocity(s + 0.5 * h * k2[0], sbar + 0.5 * h * k2[1])
-        k4 = velocity(s + h * k3[0], sbar + h * k3[1])
-        s = s + h / 6.0 * (k1[0] + 2.0 * k2[0] + 2.0 * k3[0] + k4[0])
-        sbar = sbar + h / 6.0 * (k1[1] + 2.0 * k2[1] + 2.0 * k3[1] + k4[1])
-    return s, sbar
-
-
 def _derive_mixing() -> Derivation:
     g, b = sp.symbols("gamma b", positive=True)
     odds = b / (1 - b)
@@ -355,7 +326,11 @@ def _derive_mixing() -> Derivation:
 def _sample_mixing(rng: np.random.Generator, n: int) -> Sample:
     s0, mixing = rng.uniform(-2.0, 2.0, n), rng.uniform(0.05, 0.9, n)
     ema_rate, t = log_uniform(rng, 0.01, 2.0, n), log_uniform(rng, 0.5, 40.0, n)
-    s, sbar = _mixing_flow(s0, mixing, ema_rate, t, 600)
+
+    def gap(s: Array, sbar: Array) -> Array:
+        return s - sbar + probability_mixing_tilt(expit(sbar), mixing)
+
+    s, sbar = student_teacher_flow(gap, s0, s0, ema_rate, t, 600)
     return {"s0": s0, "mixing": mixing, "ema_rate": ema_rate, "t": t, "s": s, "sbar": sbar}
 
 
