@@ -27,7 +27,9 @@ from fstsim.theory import (
     adam_statements,
     clipping_statements,
     convergence_statements,
+    fast_slow_asymptote_statements,
     fast_slow_statements,
+    fast_slow_time_statements,
     forward_statements,
     group_batches_statements,
     group_normalised_statements,
@@ -230,7 +232,7 @@ from fstsim.theory.ttt import (
     responsibility_drift_bound,
 )
 
-# in paper order: the name of a section and its statements
+# in paper order, module by module: the section and its statements
 SECTIONS: tuple[tuple[str, tuple[Statement, ...]], ...] = (
     ("tool", tool_statements.STATEMENTS),
     ("forward", forward_statements.STATEMENTS),
@@ -245,6 +247,8 @@ SECTIONS: tuple[tuple[str, tuple[Statement, ...]], ...] = (
     ("oapl", oapl_statements.STATEMENTS),
     ("map", map_statements.STATEMENTS),
     ("fast slow", fast_slow_statements.STATEMENTS),
+    ("fast slow", fast_slow_time_statements.STATEMENTS),
+    ("fast slow", fast_slow_asymptote_statements.STATEMENTS),
     ("plasticity", plasticity_statements.STATEMENTS),
     ("stall", stall_statements.STATEMENTS),
     ("noise", noise_statements.STATEMENTS),
