@@ -30,7 +30,9 @@ from fstsim.theory import (
     fast_slow_asymptote_statements,
     fast_slow_statements,
     fast_slow_time_statements,
-    forward_statements,
+    forward_drift_statements,
+    forward_joint_statements,
+    forward_mass_statements,
     group_batches_statements,
     group_normalised_statements,
     map_statements,
@@ -235,7 +237,9 @@ from fstsim.theory.ttt import (
 # in paper order, module by module: the section and its statements
 SECTIONS: tuple[tuple[str, tuple[Statement, ...]], ...] = (
     ("tool", tool_statements.STATEMENTS),
-    ("forward", forward_statements.STATEMENTS),
+    ("forward", forward_mass_statements.STATEMENTS),
+    ("forward", forward_joint_statements.STATEMENTS),
+    ("forward", forward_drift_statements.STATEMENTS),
     ("tool", (tool_statements.MISASSIGNMENT,)),
     ("reverse", reverse_statements.STATEMENTS),
     ("convergence", convergence_statements.STATEMENTS),
