@@ -43,7 +43,9 @@ from fstsim.theory.plasticity import (
     softmax_relearning_bounds,
     stage_success,
 )
-from fstsim.theory.plasticity_statements import EXPONENTIAL, FORWARD_LAW, POLE, SEARCH_STAGE, SOFTMAX
+from fstsim.theory.plasticity_sequence_statements import SEARCH_STAGE
+from fstsim.theory.plasticity_softmax_statements import SOFTMAX
+from fstsim.theory.plasticity_statements import EXPONENTIAL, FORWARD_LAW, POLE
 
 Array = NDArray[np.float64]
 

@@ -25,7 +25,7 @@ from fstsim.theory.group_batches import lone_success_jump, rare_escape_wait
 from fstsim.theory.group_normalised import group_escape_time
 from fstsim.theory.oapl import oapl_retention_refreshes
 from fstsim.theory.plasticity import relearning_time, softmax_relearning_bounds
-from fstsim.theory.plasticity_statements import SOFTMAX
+from fstsim.theory.plasticity_softmax_statements import SOFTMAX
 from fstsim.theory.sdft import sdft_fixed_point, sdft_is_retaining, sdft_path_drift, sdft_retention_time_bounds
 from fstsim.theory.ttt import entropic_retention_threshold, entropic_tilt_log_odds
 
