@@ -3,7 +3,7 @@
 Functions take and return float64 arrays and broadcast. Names and argument orders are the public contract.
 Read in this order: `statement`, `overlap`, `forward_kl`, `reverse_kl`, `drift`, `geometry`, `replay`, `starvation`, `sdft`, `ttt`,
 `oapl`, `maps`, `fast_slow`, `plasticity`, `noise`, `modes`, `group_normalised`, `adam`, `sequences`,
-`clipping`; each topic's ``*_statements`` beside it.
+`clipping`; each topic's statements are in ``*_statements`` beside it, named in paper order in `SECTIONS`.
 """
 
 from fstsim.errors import InputError
@@ -244,7 +244,7 @@ from fstsim.theory.ttt import (
     responsibility_drift_bound,
 )
 
-# in paper order, module by module: the section and its statements
+# in paper order, a module a line: the section and its statements
 SECTIONS: tuple[tuple[str, tuple[Statement, ...]], ...] = (
     ("tool", tool_statements.STATEMENTS),
     ("forward", forward_mass_statements.STATEMENTS),
