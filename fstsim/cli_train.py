@@ -95,7 +95,8 @@ class Train:
     ratio_cap: float | None = None
     """cap of the importance ratio, above 1 (rl)"""
     leash_reward: float | None = None
-    """KL leash in the reward, nats of reward a nat of k1 (rl, ttt)"""
+    """KL leash in the reward, nats of reward a nat of k1; with normalised advantages a group of equal rewards follows it
+    at size one whatever its strength (rl, ttt)"""
     leash_loss: float | None = None
     """exact KL leash as a loss, a nat a sequence (rl, ttt)"""
     replay: float | None = None

@@ -15,6 +15,8 @@ import torch
 from fstsim.errors import InputError
 
 Advantage = Literal["normalised", "centred", "leave-one-out"]
+_ROUNDING = 1e-5
+"""nats a token: how well log-probabilities of sampling and of scoring agree in float32"""
 
 
 def group_advantages(
@@ -100,9 +102,12 @@ def leashed_rewards(
 ) -> torch.Tensor:
     r"""Rewards less ``strength`` nats of k1 a sequence: \(r - \tau \sum_t (\log \pi - \log \pi_0)\), ``(B,)``.
 
-    As part of the reward k1 has the right gradient; differentiated as a loss it would have none.
+    As part of the reward k1 has the right gradient; differentiated as a loss it would have none. A token's difference
+    below 1e-5 nats is rounding and counts as none: while the policy is still the base, a group of equal rewards would
+    otherwise have a spread, which normalised advantages blow up to size one.
     """
-    return rewards - strength * ((logprobs - base_logprobs) * mask).sum(-1)
+    gap = logprobs - base_logprobs
+    return rewards - strength * torch.where(mask & (gap.abs() >= _ROUNDING), gap, 0.0).sum(-1)
 
 
 def token_entropy(logits: torch.Tensor) -> torch.Tensor:

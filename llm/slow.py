@@ -88,7 +88,8 @@ class PolicyGradient:
     updates: int = 1
     """optimizer steps on each batch"""
     leash_reward: float = 0.0
-    """strength of the KL leash in the reward (k1), nats of reward a nat"""
+    """strength of the KL leash in the reward (k1), nats of reward a nat; with normalised advantages a group of equal rewards
+    follows the leash alone, at size one whatever its strength: take centred ones, or the leash as a loss"""
     leash_loss: float = 0.0
     """strength of the exact KL leash as a loss, a nat a sequence"""
     temperature: float = 1.0

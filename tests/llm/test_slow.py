@@ -325,6 +325,23 @@ def test_gradient_of_the_leash_in_the_reward(make_policy: MakePolicy) -> None:
     )
 
 
+def test_at_the_base_a_leash_in_the_reward_is_nothing(make_policy: MakePolicy) -> None:
+    """Base and policy are the same, and scored on other paths: rounding makes no signal of a group without one."""
+    policy = make_policy()
+    base = dataclasses.replace(make_policy(), share_prompts=False)
+    learner = PolicyGradient(rollouts=6, max_new_tokens=4)
+    r, groups = one_batch(policy, learner)
+    rewards = torch.where(groups == 0, some_rewards(len(r), 6), 0.5)
+    found, shares = [], []
+    for strength in (0.0, 1.0):
+        weights, recorder = recorded(policy, base)
+        metrics = dataclasses.replace(learner, leash_reward=strength).learn(weights, r, rewards, groups, "test")
+        shares.append(metrics["dead_share"])
+        found += recorder.seen
+    assert_same(found[1], found[0])
+    assert shares[0] == shares[1] == pytest.approx(1.0 - 1.0 / (int(groups.max()) + 1))
+
+
 # --- what steps do ---------------------------------------------------------------------------------------------------
 
 
