@@ -23,7 +23,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from fstsim.errors import InputError
 from fstsim.llm.loading import SHIPPED, load_model
-from fstsim.llm.rollouts import Rollouts, owners, token_logprobs
+from fstsim.llm.rollouts import Request, Rollouts, owners, token_logprobs
 from fstsim.llm.sampling import sample_rows, sample_tree
 from fstsim.llm.scoring import score_groups, score_rows, score_tree
 from fstsim.llm.shared_prompts import can_share
@@ -167,7 +167,8 @@ class Policy:
         was_training = self.model.training
         self.model.eval()
         tokens, mask = self._pad(prompts)
-        prompt_of = owners(len(tokens), repeats).to(self.device)
+        prompt_of, pad = owners(len(tokens), repeats).to(self.device), self.tokenizer.pad_token_id or 0
+        ask = Request(tokens, mask, prompt_of, generator, max_new_tokens, temperature, self.end_tokens, pad)
         if self.share_prompts and self.static:
             path = self._decoders.sample
         elif self.share_prompts and self.tree:
@@ -175,17 +176,7 @@ class Policy:
         else:
             path = sample_rows
         with self._precision():
-            wrote, kept, logps = path(
-                self.model,
-                tokens,
-                mask,
-                prompt_of,
-                generator,
-                new=max_new_tokens,
-                temperature=temperature,
-                ends=self.end_tokens,
-                pad=self.tokenizer.pad_token_id or 0,
-            )
+            wrote, kept, logps = path(self.model, ask)
         sampled = Rollouts(tokens, mask, prompt_of, wrote, kept, logps, temperature or 1.0)
         if self.bfloat16:  # so that the learner's ratio is 1 before its first update, as it is in float32
             sampled = replace(sampled, logprobs=self.logprobs(sampled))

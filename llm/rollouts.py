@@ -1,4 +1,4 @@
-"""Completions as tensors: what sampling hands to scoring, and how the left-padded prompts of a batch are read."""
+"""Completions as tensors: what sampling is asked for and hands to scoring, and how the left-padded prompts of a batch are read."""
 
 from __future__ import annotations
 
@@ -43,6 +43,24 @@ class Rollouts:
             mask=mask[:, :right],
             logprobs=self.logprobs[rows, :right],
         )
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be sampled: ``prompt_of (B,)`` says whose prompt, of left-padded ``prompts, mask (P, S)``, each completion continues.
+
+    At most ``new`` tokens each; ``temperature`` 0 is greedy, otherwise all randomness comes from ``generator``; a completion
+    ends with one of ``ends``, and ``pad`` fills the rest.
+    """
+
+    prompts: torch.Tensor
+    mask: torch.Tensor
+    prompt_of: torch.Tensor
+    generator: torch.Generator
+    new: int
+    temperature: float
+    ends: tuple[int, ...]
+    pad: int
 
 
 def token_logprobs(logits: torch.Tensor, rollouts: Rollouts) -> torch.Tensor:

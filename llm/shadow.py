@@ -7,7 +7,7 @@ policy, shadow and age holds everything.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 
@@ -27,7 +27,7 @@ class ShadowedWeights(Weights):
         """With a shadow that is the policy as it is now."""
         shadow = copy.deepcopy(weights.policy.model).requires_grad_(False).eval()
         held = {entry.name: getattr(weights, entry.name) for entry in fields(weights)}
-        return cls(**held, shadow=Policy.of(shadow, weights.policy.tokenizer))
+        return cls(**held, shadow=replace(weights.policy, model=shadow))
 
     @torch.no_grad()
     def follow(self, rate: float) -> None:

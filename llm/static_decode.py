@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from fstsim.llm.rollouts import Request
 from fstsim.llm.tree import attention_mask, pick
 
 _CHECK = 8  # tokens between two questions whether all have ended: each costs a synchronisation
@@ -227,35 +228,22 @@ class Decoders:
 
     held: OrderedDict[tuple[Any, ...], Decoder] = field(default_factory=OrderedDict)
 
-    def sample(
-        self,
-        model: PreTrainedModel,
-        tokens: torch.Tensor,
-        mask: torch.Tensor,
-        prompt_of: torch.Tensor,
-        generator: torch.Generator,
-        *,
-        new: int,
-        temperature: float,
-        ends: tuple[int, ...],
-        pad: int,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """``completions, mask, logprobs (B, T)`` after left-padded prompts ``tokens, mask (P, S)``, as `Rollouts` has them.
-
-        ``prompt_of (B,)`` says whose prompt each completion continues; ``temperature`` 0 is greedy. Call without gradients.
-        """
-        rows, device, greedy = len(prompt_of), tokens.device, temperature == 0.0
-        shape = (bucket(len(tokens)), bucket(rows), bucket(tokens.shape[1]), new)
+    def sample(self, model: PreTrainedModel, ask: Request) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """``completions, mask, logprobs (B, T)``, as `Rollouts` has them. Call without gradients."""
+        prompts, width, rows = *ask.prompts.shape, len(ask.prompt_of)
+        device, greedy = ask.prompts.device, ask.temperature == 0.0
+        shape = (bucket(prompts), bucket(rows), bucket(width), ask.new)
         casts = device.type in ("cpu", "cuda") and torch.is_autocast_enabled(device.type)
-        key = (*shape, ends, pad, greedy, casts, model.config._attn_implementation)
-        decoder = self.held.pop(key, None) or Decoder(*shape, ends, pad, greedy, device)
+        key = (*shape, ask.ends, ask.pad, greedy, casts, model.config._attn_implementation)
+        decoder = self.held.pop(key, None) or Decoder(*shape, ask.ends, ask.pad, greedy, device)
         self.held[key] = decoder
         uniform = None
         if not greedy:
             # token by token, as the other paths draw them: on CUDA one large draw would be another stream
-            drawn = [torch.rand(rows, generator=generator, device=device, dtype=torch.float64) for _ in range(new)]
-            uniform = torch.stack(drawn)
-        decoder.load(tokens, mask, prompt_of, uniform, temperature or 1.0)
+            uniform = torch.stack(
+                [torch.rand(rows, generator=ask.generator, device=device, dtype=torch.float64) for _ in range(ask.new)]
+            )
+        decoder.load(ask.prompts, ask.mask, ask.prompt_of, uniform, ask.temperature or 1.0)
         # where casted weights are kept, a graph would go on reading those of the step in which it was captured
         decoder.run(model, graphs=device.type == "cuda" and not (casts and torch.is_autocast_cache_enabled()))
         while len(self.held) > 1 and sum(each.bytes for each in self.held.values()) > _KEPT_BYTES:
