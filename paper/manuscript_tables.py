@@ -30,8 +30,8 @@ _SECTION_TITLES = {  # where the name of a section in the theory is not its titl
     "tool": "Tools", "forward": "Forward KL", "reverse": "Reverse KL", "convergence": "Reverse KL: drift and convergence",
     "replay": "Replay and leashes", "starvation": "Replay and starvation under reverse KL", "sdft": "SDFT", "ttt": "TTT-Discover",
     "oapl": "OAPL", "map": "One map for all methods", "fast slow": "Fast and slow channels", "noise": "Finite batches",
-    "modes": "Several modes, any covariances", "group normalised": "Group-normalised advantages",
-    "group batches": "Groups: contexts, caps and waits", "sequences": "Answers of several decisions",
+    "modes": "Several modes, any covariances", "group normalised": "Group-normalised advantages", "adam": "Adam's clock",
+    "group batches": "Groups: contexts, caps and waits", "sequences": "Answers of several decisions", "clipping": "Clipped gradients",
 }  # fmt: skip
 
 
