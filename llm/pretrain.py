@@ -163,13 +163,16 @@ def _update(
         loss = F.cross_entropy(picked.float(), wanted, reduction="sum") / written
         loss.backward()
         total += loss.detach()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    value = (total + 0.0 * norm).item()  # nan as well where only the gradient is not finite
+    if not math.isfinite(value):
+        return value
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * _schedule(step, config.steps)
         optimizer.step()
         optimizer.zero_grad()
-    return total.item()
+    return value
 
 
 def _batches(config: PretrainConfig, first: int, ahead: bool) -> Iterator[list[Batch]]:
@@ -275,9 +278,9 @@ def pretrain(
     for batches in _batches(config, step, place.type != "cpu"):
         loss = _update(model, optimizers, config, step, batches)
         step += 1
-        if not math.isfinite(loss):  # the checkpoint is older than this update
+        if not math.isfinite(loss):  # this update has not been made
             raise InputError(
-                f"the loss of step {step} (seed {config.seed}) is {loss}: lower learning rates, in another --out"
+                f"loss or gradient of step {step} (seed {config.seed}) is not finite: lower learning rates, in another --out"
             )
         if step % every == 0 or step == config.steps:
             skills = _sit(exams, model)

@@ -9,7 +9,6 @@ r"""Probes: the columns of a run for a language model, on fixed problems, exact 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -102,7 +101,6 @@ class Probe:
     task: Task
     config: ProbeConfig
     seed: int = 0
-    seconds: float = 0.0
     _exam: Exam | None = field(init=False, default=None)
     _base_exam: Mapping[str, float] = field(init=False, default_factory=dict)
     _problems: list[Problem] = field(init=False, default_factory=list)
@@ -125,7 +123,6 @@ class Probe:
     @torch.no_grad()
     def measure(self, policy: Policy, population: Population) -> dict[str, Any]:
         """One row of measurements; columns as in the module's docstring, ``*_se`` their standard errors."""
-        started = time.perf_counter()
         training = policy.model.training
         policy.model.eval()
         row: dict[str, Any] = {}
@@ -140,7 +137,6 @@ class Probe:
         if contexts != ("",):
             self._distances(policy, contexts, row, "")
         policy.model.train(training)
-        self.seconds += time.perf_counter() - started
         return row
 
     @torch.no_grad()

@@ -128,8 +128,8 @@ PRESETS: dict[str, TrainConfig] = {
         mixture=MixtureDistillation(problems=24),
         probe=ProbeConfig(every=10, problems=32, exam=16),
     ),
-    # so that on 2 cores the probes take less than a tenth of a run whose groups stay alive
-    "small": TrainConfig(probe=ProbeConfig(every=100, problems=40, exam=12, early=4)),
+    # so that on 2 cores all that is measured takes less than a tenth of a run whose groups stay alive
+    "small": TrainConfig(probe=ProbeConfig(every=100, problems=32, exam=8, early=8)),
     "paper": TrainConfig(
         steps=400,
         slow=PolicyGradient(problems=64),
@@ -143,9 +143,16 @@ PRESETS: dict[str, TrainConfig] = {
 }
 
 
+_TOO_SLOW = {"forward", "inner"}
+"""rules that the shipped model does not learn in the 60 steps of the relearning probe: they would say nothing"""
+
+
 def relearn_task(tasks: tuple[str, ...]) -> RuleTask | None:
-    """The task of the relearning probe: the first single rule of the last task's family that no task uses, if there is one."""
+    """The task of the relearning probe: the first single rule of the last task's family that no task uses, if there is one.
+
+    Rules that take longer than the probe lasts, from the base already, are left out.
+    """
     last = parse_task(tasks[-1])
-    used = {word for name in tasks for word in parse_task(name).rules}
+    used = {word for name in tasks for word in parse_task(name).rules} | _TOO_SLOW
     free = [word for word in FAMILIES[last.family].rules if word not in used]
     return RuleTask(last.family, (free[0],), size=last.size) if free else None

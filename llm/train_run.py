@@ -9,11 +9,12 @@ continued run equal those of an uninterrupted one.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +52,45 @@ def check_runs(config: TrainConfig, out: Path, seeds: int) -> None:
 
 
 Notes = Callable[[int, str], None]
+_UNSAVED_SECONDS = 30.0  # between measurements too, a run that is killed loses no more than that
+
+
+@dataclass
+class _Clock:
+    """Seconds of a run, and those of them spent on measuring, on top of what ``before`` an interruption was spent."""
+
+    before: Mapping[str, float]
+    measuring: float = 0.0
+    start: float = field(default_factory=time.perf_counter)
+    last_save: float = field(default_factory=time.perf_counter)
+
+    @contextlib.contextmanager
+    def probing(self) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.measuring += time.perf_counter() - started
+
+    def elapsed(self) -> float:
+        return time.perf_counter() - self.start
+
+    def spent(self) -> dict[str, float]:
+        return {
+            "seconds": self.before["seconds"] + self.elapsed(),
+            "probe_seconds": self.before["probe_seconds"] + self.measuring,
+        }
+
+    def since_saved(self) -> float:
+        return time.perf_counter() - self.last_save
+
+    def saved(self) -> None:
+        self.last_save = time.perf_counter()
 
 
 def run_training(config: TrainConfig, out: Path, progress: Notes | None = None) -> list[dict[str, Any]]:
     """Run, continue or only load the run in directory ``out``; returns its rows.
 
     ``progress(step, note)`` is called after every slow step. Raises InputError before any work if ``out`` holds another
-    run, and `slow.Diverged` when a loss is not finite: the last checkpoint stays.
+    run, and `slow.Diverged` when a loss is not finite: the last checkpoint, if there is one, stays.
     """
     tasks = [parse_task(name) for name in config.tasks]
     policy = Policy.load(config.model, config.device)
@@ -81,15 +114,15 @@ def run_training(config: TrainConfig, out: Path, progress: Notes | None = None) 
         if (out / "summary.json").exists():
             return record.rows
     rows, rounds, spent = record.rows, record.rounds, record.spent
-    probes = [Probe(base, task, config.probe, config.seed) for task in tasks]
-    relearn = relearn_task(config.tasks) if policy.template == "world" else None
-    started = time.perf_counter()
-    if not rows:
-        rows.append(plain({"step": 0, "samples": 0, "task": 0, **_measure(probes, policy, state)}))
-        if relearn is not None:
-            rows[0]["relearn"] = relearn_steps(policy, relearn)
-    total = config.steps * len(tasks)
-    before = dict(spent)
+    clock = _Clock(dict(spent))
+    with clock.probing():
+        probes = [Probe(base, task, config.probe, config.seed) for task in tasks]
+        relearn = relearn_task(config.tasks) if policy.template == "world" else None
+        if not rows:
+            rows.append(plain({"step": 0, "samples": 0, "task": 0, **_measure(probes, policy, state)}))
+            if relearn is not None:
+                rows[0]["relearn"] = relearn_steps(policy, relearn)
+    total, drawn = config.steps * len(tasks), state.samples
     if state.step < total:
         run = fast_slow(tasks, slow, fast, state, steps_per_task=config.steps, slow_steps_per_round=every, rng=rng)
         for state in run:
@@ -99,18 +132,19 @@ def run_training(config: TrainConfig, out: Path, progress: Notes | None = None) 
             if (state.step_in_task - 1) % every == 0 and state.fast.metrics:
                 row |= state.fast.metrics
                 rounds.append({"step": state.step - 1, "task": state.task, **dataclasses.asdict(state.context)})
-            if measured:
-                row |= _measure(probes, policy, state)
-            if last and relearn is not None:
-                row["relearn"] = relearn_steps(policy, relearn)
+            with clock.probing():
+                if measured:
+                    row |= _measure(probes, policy, state)
+                if last and relearn is not None:
+                    row["relearn"] = relearn_steps(policy, relearn)
             rows.append(plain(row))
-            if measured or last:
-                spent["seconds"] = before["seconds"] + time.perf_counter() - started
-                spent["probe_seconds"] = before["probe_seconds"] + sum(probe.seconds for probe in probes)
+            if measured or last or clock.since_saved() > _UNSAVED_SECONDS:
+                spent |= clock.spent()
                 save_run(checkpoint, state, record, rng)
                 _write_record(out, record)
+                clock.saved()
             if progress is not None:
-                progress(state.step, _note(rows))
+                progress(state.step, _note(rows, (state.samples - drawn) / clock.elapsed()))
     policy.model.save_pretrained(out / "model")
     policy.tokenizer.save_pretrained(out / "model")
     write_json(out / "summary.json", _summary(config, record, state))
@@ -177,11 +211,13 @@ def _measure(probes: list[Probe], policy: Policy, state: State) -> dict[str, Any
     return row
 
 
-def _note(rows: list[dict[str, Any]]) -> str:
+def _note(rows: list[dict[str, Any]], rate: float) -> str:
     last = next(row for row in reversed(rows) if "reward" in row)
     trained = rows[-1].get("train_reward")
     parts = [] if trained is None else [f"train reward {trained:.2f}"]
     parts += [f"test reward {last['reward']:.2f}", f"KL to base {last['kl_to_base']:.2f} nats"]
+    if rate > 0.0:
+        parts.append(f"{rate:.0f} rollouts/s")
     return ", ".join(parts)
 
 
@@ -193,6 +229,6 @@ def _summary(config: TrainConfig, record: RunRecord, state: State) -> dict[str, 
         "prompts": list(state.context.prompts),
         "seconds": seconds,
         "probe_share": record.spent["probe_seconds"] / seconds if seconds else None,
-        "rollouts_per_second": state.samples / seconds if seconds else None,
+        "rollouts_per_second": state.samples / seconds if seconds and state.samples else None,
         "tasks": list(config.tasks),
     }

@@ -401,12 +401,22 @@ def test_a_loss_that_is_not_finite_stops_it(tmp_path: Path, monkeypatch: pytest.
     out = tmp_path / "model"
     with monkeypatch.context() as patch:
         patch.setattr(module, "_update", lambda *args: math.nan if args[3] == 4 else real(*args))
-        with pytest.raises(InputError, match=r"loss of step 5 .* nan") as caught:
+        with pytest.raises(InputError, match=r"loss or gradient of step 5 .* not finite") as caught:
             pretrain(TINY, out, every=2)
     assert "\n" not in str(caught.value)
     assert (out / "checkpoint.safetensors").exists()
     assert [row["step"] for row in read_rows(out / "metrics.jsonl")] == [2, 4]
     pretrain(TINY, out, every=2)
+
+
+def test_a_gradient_that_is_not_finite_is_not_stepped_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loss is finite, its gradient is not: the weights stay as they were."""
+    model = new_model(TINY, build_tokenizer())
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    clip = torch.nn.utils.clip_grad_norm_
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *args: clip(*args) * math.inf)
+    assert not math.isfinite(module._update(model, module._optimizers(model, TINY), TINY, 0))
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
 
 
 # --- the command -----------------------------------------------------------------------------------------------------

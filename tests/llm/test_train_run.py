@@ -288,6 +288,36 @@ def test_stopped_in_the_middle_of_a_round(
     assert_same_run(out, whole(method))
 
 
+def test_what_is_long_unsaved_is_saved_between_measurements(
+    model: str, whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Step 3 is not measured; stopped there, the run goes on from there."""
+    monkeypatch.setattr(module, "_UNSAVED_SECONDS", 0.0)
+    out = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        run_training(tiny("fst", model), out, stop_at(3))
+    assert [row["step"] for row in read_rows(out / "metrics.jsonl")] == [0, 1, 2, 3]
+    assert "reward" not in read_rows(out / "metrics.jsonl")[-1]
+    seen: list[int] = []
+    run_training(tiny("fst", model), out, lambda step, _: seen.append(step))
+    assert seen == [4, 5]
+    assert_same_run(out, whole("fst"))
+
+
+def test_all_that_is_measured_counts_as_probes(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The relearning probe at both ends too."""
+
+    def slow_probe(*_: Any) -> int:
+        time.sleep(0.4)
+        return 3
+
+    monkeypatch.setattr(module, "relearn_steps", slow_probe)
+    run_training(tiny("sft", model, steps=1), tmp_path / "run")
+    summary = read_json(tmp_path / "run" / "summary.json")
+    assert summary["probe_share"] * summary["seconds"] >= 0.8
+    assert summary["rollouts_per_second"] is None, "demonstrations only"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_a_process_killed_at_a_random_moment(method: str, model: str, tmp_path: Path) -> None:
@@ -646,6 +676,8 @@ def test_the_task_of_the_relearning_probe_is_new_to_the_run() -> None:
     assert relearn_task(("strings:reverse+next",)).name == "strings:rotate"
     assert relearn_task(("strings:next", "digits:negate/share")).name == "digits:plus"
     assert relearn_task(("star_graph:cross", "star_graph:up", "star_graph:forward")).name == "star_graph:roll"
+    assert relearn_task(("star_graph:cross",)).name == "star_graph:up", "forward takes longer than the probe lasts"
+    assert relearn_task(("star_graph:cross+up+roll+down",)) is None
 
 
 def test_a_run_that_uses_every_rule_of_its_family(model: str, tmp_path: Path) -> None:
