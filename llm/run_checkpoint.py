@@ -25,16 +25,17 @@ from fstsim.llm.types import Population
 
 State = FastSlowState[Weights, Population]
 
+_SPENT = ("seconds", "probe_seconds", "relearn_seconds")
 _COUNTERS = ("step", "task", "step_in_task", "slow_samples", "fast_samples")
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """``rows`` of metrics, the population after each of the fast ``rounds``, and seconds ``spent``: in all, and on probes."""
+    """``rows`` of metrics, the population after each of the fast ``rounds``, and seconds ``spent``: in all, on probes, on relearning."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     rounds: list[dict[str, Any]] = field(default_factory=list)
-    spent: dict[str, float] = field(default_factory=lambda: {"seconds": 0.0, "probe_seconds": 0.0})
+    spent: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_SPENT, 0.0))
 
 
 def save_run(path: Path, state: State, record: RunRecord, rng: np.random.Generator) -> None:
@@ -74,7 +75,7 @@ def load_run(path: Path, fresh: State, rng: np.random.Generator) -> tuple[State,
         raise InputError(f"{path} has an optimizer of another model: {error}") from error
     rng.bit_generator.state = meta["generator"]
     state = replace(fresh, weights=weights, context=Population.from_dict(meta["population"]), **meta["counters"])
-    return state, RunRecord(meta["rows"], meta["rounds"], meta["spent"])
+    return state, RunRecord(meta["rows"], meta["rounds"], dict.fromkeys(_SPENT, 0.0) | meta["spent"])
 
 
 def _shadow(name: str) -> str:

@@ -13,8 +13,8 @@ import contextlib
 import copy
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,35 +55,28 @@ Notes = Callable[[int, str], None]
 _UNSAVED_SECONDS = 30.0  # between measurements too, a run that is killed loses no more than that
 
 
-@dataclass
 class _Clock:
-    """Seconds of a run, and those of them spent on measuring, on top of what ``before`` an interruption was spent."""
+    """Seconds of a run by what they were ``spent`` on, on top of those before an interruption."""
 
-    before: Mapping[str, float]
-    measuring: float = 0.0
-    start: float = field(default_factory=time.perf_counter)
-    last_save: float = field(default_factory=time.perf_counter)
+    def __init__(self, spent: dict[str, float]) -> None:
+        self.spent, self.before = spent, spent["seconds"]
+        self.start = self.saved = time.perf_counter()
 
     @contextlib.contextmanager
-    def probing(self) -> Iterator[None]:
+    def on(self, what: str) -> Iterator[None]:
+        """What is done here counts as ``what`` too."""
         started = time.perf_counter()
         yield
-        self.measuring += time.perf_counter() - started
+        self.spent[what] += time.perf_counter() - started
 
     def elapsed(self) -> float:
+        """Since the run was started or continued."""
         return time.perf_counter() - self.start
 
-    def spent(self) -> dict[str, float]:
-        return {
-            "seconds": self.before["seconds"] + self.elapsed(),
-            "probe_seconds": self.before["probe_seconds"] + self.measuring,
-        }
-
-    def since_saved(self) -> float:
-        return time.perf_counter() - self.last_save
-
-    def saved(self) -> None:
-        self.last_save = time.perf_counter()
+    def stop(self) -> None:
+        """Bring ``seconds`` up to date, for a checkpoint that is written now."""
+        self.spent["seconds"] = self.before + self.elapsed()
+        self.saved = time.perf_counter()
 
 
 def run_training(config: TrainConfig, out: Path, progress: Notes | None = None) -> list[dict[str, Any]]:
@@ -113,15 +106,16 @@ def run_training(config: TrainConfig, out: Path, progress: Notes | None = None) 
         _write_record(out, record)  # killed between the checkpoint and its rows
         if (out / "summary.json").exists():
             return record.rows
-    rows, rounds, spent = record.rows, record.rounds, record.spent
-    clock = _Clock(dict(spent))
-    with clock.probing():
+    rows, rounds = record.rows, record.rounds
+    clock = _Clock(record.spent)
+    relearn = relearn_task(config.tasks) if policy.template == "world" else None
+    with clock.on("probe_seconds"):
         probes = [Probe(base, task, config.probe, config.seed) for task in tasks]
-        relearn = relearn_task(config.tasks) if policy.template == "world" else None
         if not rows:
             rows.append(plain({"step": 0, "samples": 0, "task": 0, **_measure(probes, policy, state)}))
-            if relearn is not None:
-                rows[0]["relearn"] = relearn_steps(policy, relearn)
+    if relearn is not None and len(rows) == 1:
+        with clock.on("relearn_seconds"):
+            rows[0]["relearn"] = relearn_steps(policy, relearn)
     total, drawn = config.steps * len(tasks), state.samples
     if state.step < total:
         run = fast_slow(tasks, slow, fast, state, steps_per_task=config.steps, slow_steps_per_round=every, rng=rng)
@@ -132,17 +126,17 @@ def run_training(config: TrainConfig, out: Path, progress: Notes | None = None) 
             if (state.step_in_task - 1) % every == 0 and state.fast.metrics:
                 row |= state.fast.metrics
                 rounds.append({"step": state.step - 1, "task": state.task, **dataclasses.asdict(state.context)})
-            with clock.probing():
-                if measured:
+            if measured:
+                with clock.on("probe_seconds"):
                     row |= _measure(probes, policy, state)
-                if last and relearn is not None:
+            if last and relearn is not None:
+                with clock.on("relearn_seconds"):
                     row["relearn"] = relearn_steps(policy, relearn)
             rows.append(plain(row))
-            if measured or last or clock.since_saved() > _UNSAVED_SECONDS:
-                spent |= clock.spent()
+            if measured or last or time.perf_counter() - clock.saved > _UNSAVED_SECONDS:
+                clock.stop()
                 save_run(checkpoint, state, record, rng)
                 _write_record(out, record)
-                clock.saved()
             if progress is not None:
                 progress(state.step, _note(rows, (state.samples - drawn) / clock.elapsed()))
     policy.model.save_pretrained(out / "model")
@@ -229,6 +223,7 @@ def _summary(config: TrainConfig, record: RunRecord, state: State) -> dict[str, 
         "prompts": list(state.context.prompts),
         "seconds": seconds,
         "probe_share": record.spent["probe_seconds"] / seconds if seconds else None,
+        "relearn_share": record.spent["relearn_seconds"] / seconds if seconds else None,
         "rollouts_per_second": state.samples / seconds if seconds and state.samples else None,
         "tasks": list(config.tasks),
     }

@@ -28,6 +28,8 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
 
 import fstsim.llm.run_checkpoint as run_checkpoint
 import fstsim.llm.sdft as sdft_module
@@ -142,13 +144,14 @@ def assert_same_run(one: Path, other: Path) -> None:
     for name, tensor in tensors.items():
         assert torch.equal(tensor, wanted[name]), name
     for held in (meta, wanted_meta):
-        assert held.pop("spent").keys() == {"seconds", "probe_seconds"}
+        assert held.pop("spent").keys() == {"seconds", "probe_seconds", "relearn_seconds"}
     assert json.dumps(meta) == json.dumps(wanted_meta)
     for out in (one, other):
         summary = read_json(out / "summary.json")
-        timed = {name: summary.pop(name) for name in ("seconds", "probe_share", "rollouts_per_second")}
+        shares = ("probe_share", "relearn_share")
+        timed = {name: summary.pop(name) for name in ("seconds", "rollouts_per_second", *shares)}
         assert timed["seconds"] > 0.0
-        assert 0.0 < timed["probe_share"] < 1.0
+        assert all(0.0 < timed[name] < 1.0 for name in shares)
         meta[str(out)] = summary
     assert meta[str(one)] == meta[str(other)]
 
@@ -304,8 +307,8 @@ def test_what_is_long_unsaved_is_saved_between_measurements(
     assert_same_run(out, whole("fst"))
 
 
-def test_all_that_is_measured_counts_as_probes(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The relearning probe at both ends too."""
+def test_what_relearning_costs_is_counted(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At both ends, apart from the other probes."""
 
     def slow_probe(*_: Any) -> int:
         time.sleep(0.4)
@@ -314,7 +317,8 @@ def test_all_that_is_measured_counts_as_probes(model: str, tmp_path: Path, monke
     monkeypatch.setattr(module, "relearn_steps", slow_probe)
     run_training(tiny("sft", model, steps=1), tmp_path / "run")
     summary = read_json(tmp_path / "run" / "summary.json")
-    assert summary["probe_share"] * summary["seconds"] >= 0.8
+    assert summary["relearn_share"] * summary["seconds"] >= 0.8
+    assert 0.0 < summary["probe_share"] < 1.0 - summary["relearn_share"]
     assert summary["rollouts_per_second"] is None, "demonstrations only"
 
 
@@ -784,6 +788,41 @@ def test_a_context_that_does_not_fit_is_found_before_anything_is_written(model: 
     run_training(tiny("rl", model, context=long, steps=1), tmp_path / "fits")
     with pytest.raises(InputError, match="do not fit the model's 80 positions"):
         run_training(tiny("rl", model, context=long, tasks=("strings:next", "star_graph:up")), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_answers_that_do_not_fit_are_found_before_anything_is_written(
+    model: str, make_policy: MakePolicy, tmp_path: Path
+) -> None:
+    """In every vocabulary: 12 letters and the end token for the world's; with the space before them for a plain model's."""
+    raw = Tokenizer(models.BPE())
+    raw.pre_tokenizer, raw.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    raw.train_from_iterator([], trainers.BpeTrainer(initial_alphabet=alphabet, special_tokens=["<end>"]))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<end>")
+    plain = make_policy(vocab_size=len(tokenizer), max_position_embeddings=256).model
+    plain.generation_config.eos_token_id = tokenizer.eos_token_id
+    plain.save_pretrained(tmp_path / "plain")
+    tokenizer.save_pretrained(tmp_path / "plain")
+    for name, tokens in [(model, 13), (str(tmp_path / "plain"), 14)]:
+        config = replace(tiny("rl", name, steps=1), tasks=("strings@12:reverse",))
+        for room in (tokens - 1, tokens):
+            limited = replace(config, slow=replace(config.slow, max_new_tokens=room))
+            if room == tokens:
+                run_training(limited, tmp_path / f"fits-{tokens}")
+                continue
+            with pytest.raises(InputError, match=f"strings@12:reverse have .*{tokens} tokens.* at least {tokens}, got"):
+                run_training(limited, tmp_path / "run")
+            assert not (tmp_path / "run").exists()
+
+
+def test_words_that_the_shipped_vocabulary_lacks_are_found_before_anything_is_written(
+    model: str, tmp_path: Path
+) -> None:
+    """They would all be the one unknown token; the message names them, and only them."""
+    with pytest.raises(InputError, match="has no 'backwards', 'Next': ") as caught:
+        run_training(tiny("rl", model, context="next backwards rotate Next"), tmp_path / "run")
+    assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
 
 
