@@ -5,6 +5,7 @@ Only safetensors are read, and no code from a model's repository is run.
 
 from __future__ import annotations
 
+import re
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from fstsim.errors import InputError
 
 SHIPPED = "base"
 """Name of the base model that comes with the package."""
+_HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 
 
@@ -41,7 +43,7 @@ def load_model(name: str, device: str, dtype: str) -> tuple[PreTrainedModel, Pre
     where = str(shipped_path()) if name == SHIPPED else name
     if Path(where).exists() and not list(Path(where).glob("*.safetensors")):
         raise InputError(f"model {where} has no weights: a *.safetensors file is missing")
-    if not Path(where).exists() and name.count("/") != 1:
+    if not Path(where).exists() and not _HUB_NAME.fullmatch(name):
         raise InputError(f"there is no model at {name!r}: give a path, {SHIPPED}, or a hub name owner/model")
     if Path(where).exists() and not any((Path(where) / file).exists() for file in _TOKENIZERS):
         raise InputError(f"model {where} has no tokenizer: one of {', '.join(_TOKENIZERS)} is missing")

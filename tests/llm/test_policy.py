@@ -532,3 +532,8 @@ def test_the_shipped_model() -> None:
     for temperature in (0.5, 1.0, 2.0):
         r = policy.sample(prompts, 4, seeded(1), max_new_tokens=6, temperature=temperature)
         check_against_one_by_one(policy, prompts, r)
+@pytest.mark.parametrize("name", ["./nosuch", "/nosuch", "../x", "~/x", "nosuch/", "a/.b"])
+def test_a_path_that_is_not_there_is_no_name_of_the_hub(name: str) -> None:
+    refused(name, f"there is no model at {name!r}")
+
+
