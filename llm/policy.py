@@ -26,7 +26,7 @@ from fstsim.llm.loading import SHIPPED, load_model
 from fstsim.llm.rollouts import Request, Rollouts, owners, token_logprobs
 from fstsim.llm.sampling import sample_rows, sample_tree
 from fstsim.llm.scoring import score_groups, score_rows, score_tree
-from fstsim.llm.shared_prompts import can_share
+from fstsim.llm.shared_prompts import can_share, keeps_cache
 from fstsim.llm.static_decode import Decoders, takes_slots
 from fstsim.llm.tokenizer import vocabulary
 from fstsim.llm.tree import takes_trees
@@ -63,7 +63,10 @@ class Policy:
 
     @classmethod
     def of(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Policy:
-        """From a model and its tokenizer; InputError if their vocabularies differ or there is no end token."""
+        """From a model and its tokenizer.
+
+        Raises InputError if their vocabularies differ, there is no end token, or the model keeps no key/value cache.
+        """
         if len(tokenizer) > model.config.vocab_size:
             raise InputError(
                 f"the tokenizer has {len(tokenizer)} tokens, the model {model.config.vocab_size}: not made for each other"
@@ -74,6 +77,10 @@ class Policy:
             raise InputError("neither the model nor the tokenizer has an end token")
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
+        if not keeps_cache(model):
+            raise InputError(
+                f"{type(model).__name__} cannot be used: what is needed is a decoder with a key/value cache"
+            )
         if tokenizer.chat_template:
             template = "chat"
         else:

@@ -13,8 +13,17 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import (
+    BertConfig,
+    BertLMHeadModel,
+    MambaConfig,
+    MambaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from fstsim.errors import InputError
 from fstsim.llm.loading import check_device, shipped_path
@@ -141,6 +150,47 @@ def test_layers_with_a_window_are_scored_without_sharing(make_policy: MakePolicy
     assert not policy.share_prompts
     prompts = prompts_of(policy)
     check_against_one_by_one(policy, prompts, policy.sample(prompts, 2, seeded(1), max_new_tokens=6))
+
+
+def windowed(make_model: MakeModel, window: int) -> Policy:
+    """A Mistral: every layer has a window, and no ``layer_types`` say so."""
+    like = make_model().config
+    names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "head_dim")
+    sizes = {name: getattr(like, name) for name in (*names, "num_key_value_heads", "initializer_range")}
+    ids = {"pad_token_id": like.pad_token_id, "bos_token_id": like.bos_token_id, "eos_token_id": like.eos_token_id}
+    config = MistralConfig(**sizes, **ids, sliding_window=window, max_position_embeddings=64)
+    return Policy.of(MistralForCausalLM(config).eval(), build_tokenizer())
+
+
+@pytest.mark.parametrize("window", [4, 16])
+def test_a_window_in_every_layer_is_scored_without_sharing(make_model: MakeModel, window: int) -> None:
+    """Prompts shorter and longer than the window: the same numbers as each row by itself."""
+    policy = windowed(make_model, window)
+    assert not policy.share_prompts
+    assert not policy.tree
+    prompts = [*prompts_of(policy), policy.encode("next rotate " * 10, Problem("strings", "ABCDE", ""))]
+    assert min(map(len, prompts)) < 16 < max(map(len, prompts))
+    check_against_one_by_one(policy, prompts, policy.sample(prompts, [3, 1, 4, 2, 3], seeded(1), max_new_tokens=6))
+
+
+def test_a_window_that_is_not_in_force_does_not_prevent_sharing(make_policy: MakePolicy) -> None:
+    """Configs of Qwen carry the length of a window that no layer uses."""
+    policy = make_policy(use_sliding_window=False, sliding_window=4)
+    assert policy.share_prompts
+    prompts = prompts_of(policy)
+    check_against_one_by_one(policy, prompts, policy.sample(prompts, 2, seeded(1), max_new_tokens=6))
+
+
+def test_a_model_without_a_cache_of_keys_and_values() -> None:
+    """A state in place of a cache, and an encoder: one line that says what is needed."""
+    config = MambaConfig(vocab_size=64, hidden_size=16, state_size=4, num_hidden_layers=1, eos_token_id=2)
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    for model in (MambaForCausalLM(config), BertLMHeadModel(BertConfig(vocab_size=64, **sizes))):
+        model.train()
+        with pytest.raises(InputError, match=r"decoder with a key/value cache") as caught:
+            Policy.of(model, build_tokenizer())
+        assert "\n" not in str(caught.value)
+        assert model.training
 
 
 def test_logits_are_distributions_over_the_vocabulary(make_policy: MakePolicy) -> None:
