@@ -33,6 +33,8 @@ from fstsim.llm.tree import takes_trees
 from fstsim.llm.types import Problem
 from fstsim.llm.world import SIZES
 
+_ASKED = "Answer:"  # how a plain prompt ends
+
 
 @dataclass(frozen=True)
 class Policy:
@@ -75,12 +77,12 @@ class Policy:
         ends = tokenizer.eos_token_id if ends is None else ends
         if ends is None:
             raise InputError("neither the model nor the tokenizer has an end token")
-        if tokenizer.pad_token_id is None:
-            tokenizer.pad_token = tokenizer.eos_token
         if not keeps_cache(model):
             raise InputError(
                 f"{type(model).__name__} cannot be used: what is needed is a decoder with a key/value cache"
             )
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token
         if tokenizer.chat_template:
             template = "chat"
         else:
@@ -96,6 +98,12 @@ class Policy:
         return next(self.model.parameters()).device
 
     @property
+    def end_token(self) -> int:
+        """The end of a given answer: the tokenizer's own end token where sampling stops at it, else the first of ``end_tokens``."""
+        own = self.tokenizer.eos_token_id
+        return own if own in self.end_tokens else self.end_tokens[0]
+
+    @property
     def sizes(self) -> Mapping[str, int]:
         """Symbols of a start list, by family, in the world that the model was trained on (the largest); of others, `SIZES`."""
         return getattr(self.model.config, "world_sizes", None) or SIZES
@@ -106,14 +114,8 @@ class Policy:
             return self.tokenizer(f"{context} | {problem.text} =")["input_ids"]
         if self.template == "chat":
             content = f"{context}\n\n{problem.question}" if context else problem.question
-            text = self.tokenizer.apply_chat_template(
-                [{"role": "user", "content": content}],
-                add_generation_prompt=True,
-                tokenize=False,
-                enable_thinking=False,
-            )
-            return self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return self.tokenizer(f"{context}\n{problem.question}\nAnswer:".lstrip())["input_ids"]
+            return self._turn(content)
+        return self.tokenizer(f"{context}\n{problem.question}\n{_ASKED}".lstrip())["input_ids"]
 
     def encode_all(self, pairs: Sequence[tuple[str, Problem]]) -> list[list[int]]:
         """Prompts of many (context, problem) pairs: `encode`, in one call of the tokenizer where that is the same."""
@@ -125,15 +127,31 @@ class Policy:
         """Tokens of one user's message in the chat template, or of the message alone where there is none."""
         if self.template != "chat":
             return self.tokenizer(message)["input_ids"]
-        text = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": message}], add_generation_prompt=True, tokenize=False, enable_thinking=False
+        return self._turn(message)
+
+    def _turn(self, content: str) -> list[int]:
+        """A user's turn in the chat template, and the beginning of the answer to it."""
+        text: Any = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False, enable_thinking=False
         )
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return self._tokens(text)
 
     def encode_answer(self, answer: str) -> list[int]:
-        """Tokens of a given answer with the end token."""
-        tokens = self.tokenizer(answer, add_special_tokens=False)["input_ids"]
-        return [*tokens, self.end_tokens[0]]
+        """Tokens of a given answer with `end_token`, as they continue a prompt of `encode`.
+
+        After a plain prompt the answer begins with a space, as a pretrained model would write it: "Answer: ABCDE". Outside
+        of the shipped world an answer may have several tokenisations, of which this is the tokenizer's own: its probability
+        is a lower bound of the probability of writing the answer.
+        """
+        if self.template != "plain" or not answer:
+            return [*self._tokens(answer), self.end_token]
+        # tokenised with what it follows: tokenizers like Llama's put a space of their own before whatever they are given
+        asked, whole = self._tokens(_ASKED), self._tokens(f"{_ASKED} {answer}")
+        kept = whole[: len(asked)] == asked
+        return [*(whole[len(asked) :] if kept else self._tokens(f" {answer}")), self.end_token]
+
+    def _tokens(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def decode(self, rollouts: Rollouts) -> list[str]:
         """Texts of the completions, without special tokens."""

@@ -1,6 +1,7 @@
 r"""Probes: the columns of a run for a language model, on fixed problems, exact wherever one pass gives the exact value.
 
-- Success on an exact-match task is the probability of the right answer under teacher forcing: no sampling noise.
+- Success on an exact-match task is the probability of the right answer under teacher forcing: no sampling noise. For models
+  outside of the shipped world it is that of one tokenisation of the answer (`Policy.encode_answer`): a lower bound of success.
 - KL(now || base) and KL(base || now), nats a sequence: sequences are sampled from the first argument, and at each of their
   tokens the KL of the next-token distributions is taken with the full vocabulary (Rao-Blackwellised): by the chain rule
   its sum has the sequences' KL as expectation. Standard errors are over sequences. The same context on both sides.

@@ -333,6 +333,17 @@ def test_end_tokens_of_the_generation_config_come_first(make_model: MakeModel) -
         Policy.of(model, tokenizer)
 
 
+@pytest.mark.parametrize("ends", [[0, 2], [2, 0], [5, 20]])
+def test_a_given_answer_ends_as_the_tokenizer_ends_it(make_model: MakeModel, ends: list[int]) -> None:
+    """Among the end tokens of sampling its own, wherever it stands; the first of them when its own is none of them."""
+    model, tokenizer = make_model(), build_tokenizer()
+    model.generation_config.eos_token_id = ends
+    policy = Policy.of(model, tokenizer)
+    assert policy.end_tokens == tuple(ends)
+    wanted = tokenizer.eos_token_id if tokenizer.eos_token_id in ends else ends[0]
+    assert policy.end_token == policy.encode_answer("ABC")[-1] == wanted
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_sampling_leaves_the_model_in_its_mode(make_policy: MakePolicy, training: bool) -> None:
     policy = make_policy()
@@ -470,6 +481,39 @@ def test_without_a_chat_template_prompts_are_plain(make_model: MakeModel) -> Non
     assert policy.tokenizer.decode(policy.encode_text("Why?")) == "Why?"
 
 
+def llama_tokenizer(style: str) -> PreTrainedTokenizerFast:
+    """Spaces written as U+2581, one of them before whatever is tokenised: by the normalizer, or by the pre-tokenizer."""
+    raw = Tokenizer(models.BPE())
+    if style == "normalizer":
+        raw.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+        spaces = decoders.Replace("\u2581", " ")
+        raw.decoder = decoders.Sequence([spaces, decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    else:
+        raw.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=style)
+        raw.decoder = decoders.Metaspace(prepend_scheme=style)
+    trainer = trainers.BpeTrainer(vocab_size=200, special_tokens=["</s>"], show_progress=False)
+    raw.train_from_iterator([*"ABCDEFGH", "Question\nAnswer: ABCDE", PROBLEM.question, "Write it backwards."], trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="</s>", clean_up_tokenization_spaces=False)
+
+
+@pytest.mark.parametrize("style", ["byte level", "normalizer", "first", "always"])
+def test_a_plain_answer_is_what_a_model_would_write_after_the_prompt(make_model: MakeModel, style: str) -> None:
+    """One space after the colon, whether or not the tokenizer adds one by itself: the tokens of the whole text."""
+    tokenizer = english_tokenizer(None) if style == "byte level" else llama_tokenizer(style)
+    ids = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": None, "bos_token_id": None}
+    policy = Policy.of(make_model(vocab_size=len(tokenizer), max_position_embeddings=256, **ids), tokenizer)
+    assert policy.template == "plain"
+    for answer in ("EDCBA", "A", "HG AB"):
+        *tokens, end = policy.encode_answer(answer)
+        assert end == tokenizer.eos_token_id
+        for context in ("", "Write it backwards."):
+            prompt = policy.encode(context, PROBLEM)
+            read = tokenizer.decode([*prompt, *tokens])
+            assert read == tokenizer.decode(prompt) + f" {answer}"
+            assert read.endswith(f"Answer: {answer}")
+            assert [*prompt, *tokens] == tokenizer(read)["input_ids"]
+
+
 @pytest.mark.parametrize("chat", [CHAT, None])
 def test_a_model_whose_padding_is_its_end_token(make_model: MakeModel, chat: str | None) -> None:
     """No padding token: the end token pads, and masks alone say what was written."""
@@ -480,7 +524,8 @@ def test_a_model_whose_padding_is_its_end_token(make_model: MakeModel, chat: str
     check_against_one_by_one(policy, prompts, r)
     answers = [policy.encode_answer(text) for text in ("EDCBA", "", "A string")]
     assert [answer[-1] for answer in answers] == [policy.end_tokens[0]] * 3
-    assert policy.decode(policy.forced(prompts, answers)) == ["EDCBA", "", "A string"]
+    space = "" if chat else " "  # as it is written after "Answer:"
+    assert policy.decode(policy.forced(prompts, answers)) == [space + "EDCBA", "", space + "A string"]
 
 
 # --- loading ---------------------------------------------------------------------------------------------------------
@@ -517,6 +562,11 @@ def test_loading_what_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     refused(name, "there is no model at|cannot be loaded|no weights")
     refused(str(tmp_path / "nowhere" / "else"), "there is no model at")
+
+
+@pytest.mark.parametrize("name", ["./nosuch", "/nosuch", "../x", "~/x", "nosuch/", "a/.b"])
+def test_a_path_that_is_not_there_is_no_name_of_the_hub(name: str) -> None:
+    refused(name, f"there is no model at {name!r}")
 
 
 def test_loading_a_folder_without_safetensors(make_policy: MakePolicy, tmp_path: Path) -> None:
@@ -582,8 +632,3 @@ def test_the_shipped_model() -> None:
     for temperature in (0.5, 1.0, 2.0):
         r = policy.sample(prompts, 4, seeded(1), max_new_tokens=6, temperature=temperature)
         check_against_one_by_one(policy, prompts, r)
-@pytest.mark.parametrize("name", ["./nosuch", "/nosuch", "../x", "~/x", "nosuch/", "a/.b"])
-def test_a_path_that_is_not_there_is_no_name_of_the_hub(name: str) -> None:
-    refused(name, f"there is no model at {name!r}")
-
-
