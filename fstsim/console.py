@@ -327,9 +327,16 @@ def prompts_table(rounds: Sequence[Mapping[str, Any]], title: str) -> Table:
 
 
 def tasks_table(rows: Sequence[Mapping[str, Any]], model: str) -> Table:
-    """Success of a model on each task before training, without and with the rules in context."""
+    """Success of a model on each task before training, without and with the rules in context; of ``/share`` the mean share."""
     table = _table("task")
-    table.title, table.title_justify = f"{model}: success probability on test problems", "left"
+    sampled = max((row["sampled"] for row in rows), default=0)
+    what = "expected reward" if sampled else "success probability"
+    table.title, table.title_justify = f"{model}: {what} on test problems", "left"
+    if sampled:
+        table.caption = (
+            f"/share: mean share of right symbols in {sampled} sampled completions a problem; "
+            "other tasks: probability of the right answer, exactly"
+        )
     for name in ("no context", "rules in context", "dead groups of 8"):
         table.add_column(name, justify="right")
     for row in rows:
