@@ -146,11 +146,20 @@ def run_training(config: TrainConfig, out: Path, progress: Notes | None = None) 
 
 
 def _check_room(config: TrainConfig, policy: Policy, tasks: list[RuleTask]) -> None:
-    """InputError if answers or the context of some task do not fit: found before anything is written."""
+    """InputError if the shipped world has no such words as the context, or answers or the context of some task do not fit.
+
+    Found before anything is written.
+    """
+    if policy.template == "world":
+        tokens, unknown = policy.tokenizer, policy.tokenizer.unk_token_id
+        strange = [w for w in config.context.split() if unknown in tokens(w, add_special_tokens=False)["input_ids"]]
+        if strange:
+            raise InputError(f"--context has words that {config.model} does not know: {', '.join(map(repr, strange))}")
     for task in tasks:
         problem = task.problems("test")[0]
-        longest = len(policy.encode_answer(task.answer(problem)))
-        if policy.template == "world" and longest > config.slow.max_new_tokens:
+        # in other vocabularies than the world's, some answers have more tokens than others
+        longest = max(len(policy.encode_answer(task.answer(p))) for p in task.problems("test"))
+        if longest > config.slow.max_new_tokens:
             raise InputError(
                 f"answers of {task.name} have {longest} tokens, the end token included: --max-new-tokens must be at least "
                 f"{longest}, got {config.slow.max_new_tokens}"
