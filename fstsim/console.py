@@ -335,7 +335,7 @@ def tasks_table(rows: Sequence[Mapping[str, Any]], model: str) -> Table:
     if sampled:
         table.caption = (
             f"/share: mean share of right symbols in {sampled} sampled completions a problem; "
-            "other tasks: probability of the right answer, exactly"
+            "other tasks: probability of the right answer, without sampling"
         )
     for name in ("no context", "rules in context", "dead groups of 8"):
         table.add_column(name, justify="right")
