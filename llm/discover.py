@@ -23,7 +23,7 @@ from fstsim.llm.method_losses import (
     entropic_temperatures,
     others_mean_removed,
 )
-from fstsim.llm.rollouts import token_logprobs
+from fstsim.llm.rollouts import check_batch, token_logprobs
 from fstsim.llm.scored_groups import ScoredGroups, sample_groups
 from fstsim.llm.slow import Diverged, Weights, chunks
 from fstsim.llm.types import Population, Task
@@ -55,6 +55,7 @@ class TTTDiscover:
             raise InputError("problems and max_new_tokens must be at least 1")
         if self.rollouts < 2:
             raise InputError(f"rollouts must be at least 2 (a group needs a baseline), got {self.rollouts}")
+        check_batch(self.problems, self.rollouts)
         if self.inverse_temperature is not None and not 0.0 < self.inverse_temperature < math.inf:
             raise InputError(f"inverse_temperature must be positive and finite, got {self.inverse_temperature}")
         if self.inverse_temperature is None and not 0.0 < self.budget < math.log(self.rollouts):
@@ -64,7 +65,7 @@ class TTTDiscover:
         if self.normaliser not in get_args(Normaliser):
             raise InputError(f"normaliser must be leave-one-out or group, got {self.normaliser!r}")
         if not (0.0 <= self.leash_reward < math.inf and 0.0 <= self.leash_loss < math.inf):
-            raise InputError(f"leashes must be nonnegative, got {self.leash_reward} and {self.leash_loss}")
+            raise InputError(f"leashes must be nonnegative and finite, got {self.leash_reward} and {self.leash_loss}")
 
     def step(
         self, weights: Weights, context: Population, task: Task, rng: np.random.Generator

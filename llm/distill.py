@@ -17,7 +17,7 @@ import torch
 from fstsim.errors import InputError
 from fstsim.fast_slow import StepInfo
 from fstsim.llm.method_losses import Direction, check_direction, distillation_loss
-from fstsim.llm.rollouts import Rollouts
+from fstsim.llm.rollouts import Rollouts, check_batch
 from fstsim.llm.slow import Diverged, Weights, draw, generator_from
 from fstsim.llm.types import Population, Problem, Task
 
@@ -76,6 +76,7 @@ class Distillation:
     def __post_init__(self) -> None:
         if self.problems < 1 or self.max_new_tokens < 1:
             raise InputError("problems and max_new_tokens must be at least 1")
+        check_batch(self.problems)
         check_direction(self.direction)
 
     def step(

@@ -20,7 +20,7 @@ from fstsim.fast_slow import StepInfo
 from fstsim.llm.distill import learn_from_teacher
 from fstsim.llm.method_losses import Direction, check_direction, mixture_logprobs, point_logprobs
 from fstsim.llm.policy import Policy
-from fstsim.llm.rollouts import Rollouts
+from fstsim.llm.rollouts import Rollouts, check_batch
 from fstsim.llm.slow import Weights
 from fstsim.llm.types import Demonstrated, Population, Problem
 
@@ -43,6 +43,7 @@ class MixtureDistillation:
     def __post_init__(self) -> None:
         if self.problems < 1 or self.max_new_tokens < 1:
             raise InputError("problems and max_new_tokens must be at least 1")
+        check_batch(self.problems)
         if not 0.0 <= self.alpha <= 1.0:
             raise InputError(f"alpha must lie in [0, 1], got {self.alpha}")
         if not 0.0 < self.smoothing < 1.0:

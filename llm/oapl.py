@@ -17,7 +17,7 @@ import torch
 from fstsim.errors import InputError
 from fstsim.fast_slow import StepInfo
 from fstsim.llm.method_losses import anchored_rewards, oapl_loss, soft_value
-from fstsim.llm.rollouts import token_logprobs
+from fstsim.llm.rollouts import check_batch, token_logprobs
 from fstsim.llm.scored_groups import ScoredGroups, sample_groups
 from fstsim.llm.shadow import ShadowedWeights
 from fstsim.llm.slow import Diverged, chunks
@@ -46,6 +46,7 @@ class OAPL:
             raise InputError("problems, max_new_tokens and period must be at least 1")
         if self.rollouts < 2:
             raise InputError(f"rollouts must be at least 2 (a group needs a value), got {self.rollouts}")
+        check_batch(self.problems, self.rollouts)
         if not 0.0 < self.tau < math.inf:
             raise InputError(f"tau must be positive and finite, got {self.tau}")
         if not 0.0 <= self.anchor <= 1.0:

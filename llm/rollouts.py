@@ -7,6 +7,17 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from fstsim.errors import InputError
+
+_MOST_AT_ONCE = 1_000_000
+
+
+def check_batch(problems: int, rollouts: int | None = None) -> None:
+    """InputError unless a step's ``problems``, with ``rollouts`` completions of each, are few enough to be meant: a million."""
+    asked, what = (problems, "problems") if rollouts is None else (problems * rollouts, "problems x rollouts")
+    if asked > _MOST_AT_ONCE:
+        raise InputError(f"{what} must be at most {_MOST_AT_ONCE:,} a step, got {asked:,}")
+
 
 @dataclass(frozen=True)
 class Rollouts:

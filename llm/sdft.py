@@ -28,7 +28,7 @@ from fstsim.llm.distill import learn_from_teacher
 from fstsim.llm.families import FAMILIES, UNNAMED
 from fstsim.llm.method_losses import Direction, anchored_logprobs, check_direction
 from fstsim.llm.policy import Policy
-from fstsim.llm.rollouts import Rollouts
+from fstsim.llm.rollouts import Rollouts, check_batch
 from fstsim.llm.shadow import ShadowedWeights
 from fstsim.llm.slow import draw
 from fstsim.llm.types import Population, Problem
@@ -89,6 +89,7 @@ class SDFT:
     def __post_init__(self) -> None:
         if self.problems < 1 or self.max_new_tokens < 1:
             raise InputError("problems and max_new_tokens must be at least 1")
+        check_batch(self.problems)
         if self.demonstration not in get_args(Demonstration):
             raise InputError(f"demonstration must be rule or examples, got {self.demonstration!r}")
         if not 0.0 <= self.ema_rate <= 1.0:

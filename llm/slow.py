@@ -29,7 +29,7 @@ from fstsim.llm.losses import (
 )
 from fstsim.llm.policy import Policy
 from fstsim.llm.reuse import Reusable, join
-from fstsim.llm.rollouts import Rollouts, token_logprobs
+from fstsim.llm.rollouts import Rollouts, check_batch, token_logprobs
 from fstsim.llm.types import Demonstrated, Population, Problem, Task
 
 _TOKENS_AT_ONCE = 65_536  # prompt and completion tokens of one forward and backward pass
@@ -104,12 +104,13 @@ class PolicyGradient:
             raise InputError("problems, updates and max_new_tokens must be at least 1")
         if self.rollouts < 2:
             raise InputError(f"rollouts must be at least 2 (a group needs a baseline), got {self.rollouts}")
+        check_batch(self.problems, self.rollouts)
         if self.advantage not in get_args(Advantage):
             raise InputError(f"advantage must be one of {', '.join(get_args(Advantage))}; got {self.advantage!r}")
         if not self.ratio_cap > 1.0:
             raise InputError(f"ratio_cap must be above 1, got {self.ratio_cap}")
-        if not (self.leash_reward >= 0.0 and self.leash_loss >= 0.0):
-            raise InputError(f"leashes must be nonnegative, got {self.leash_reward} and {self.leash_loss}")
+        if not (0.0 <= self.leash_reward < math.inf and 0.0 <= self.leash_loss < math.inf):
+            raise InputError(f"leashes must be nonnegative and finite, got {self.leash_reward} and {self.leash_loss}")
         if not 0.0 < self.temperature < math.inf:
             raise InputError(f"temperature must be positive, got {self.temperature}")
 
@@ -256,6 +257,7 @@ class SupervisedFineTuning:
     def __post_init__(self) -> None:
         if self.problems < 1:
             raise InputError(f"problems must be at least 1, got {self.problems}")
+        check_batch(self.problems)
         if not 0.0 <= self.replay <= 1.0:
             raise InputError(f"replay must lie in [0, 1], got {self.replay}")
 
