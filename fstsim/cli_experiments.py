@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import tyro
 
@@ -14,6 +14,10 @@ from fstsim.cli_models import quiet
 from fstsim.console import Progress, complain, show, verdict_table
 from fstsim.errors import InputError
 from fstsim.records import prepare_directory
+
+_Chapters = Annotated[
+    tuple[str, ...], tyro.conf.arg(metavar="CHAPTER [CHAPTER ...]", help_behavior_hint="(default: all)")
+]
 
 
 @dataclass(frozen=True)
@@ -44,11 +48,15 @@ class Experiment:
         """Run what is not finished; then figures and tables."""
         if self.seeds < 1:
             raise InputError(f"seeds must be at least 1, got {self.seeds}")
-        prepare_directory(self.out)
         from fstsim.llm import experiments as lab
+        from fstsim.llm.loading import check_device
 
         quiet()
+        check_device(self.device)
         names = tuple(lab.EXPERIMENTS) if self.name == "all" else (self.name,)
+        if self.show:
+            lab.check_shown(names, self.out)
+            prepare_directory(self.out)
         for name in () if self.show else names:
             chosen = lab.best_settings(self.out)
             planned = lab.on_device(lab.EXPERIMENTS[name](self.preset, chosen), self.device)
@@ -108,15 +116,14 @@ class Validate:
     """runs at a time, one thread each; -1 uses every core"""
     device: str = "cpu"
     """torch device"""
-    only: tuple[str, ...] = ()
-    """chapters whose runs are made (dead-groups, replay, forgetting, ...); none: all"""
+    only: _Chapters = ()
+    """chapters whose runs are made (dead-groups, replay, forgetting, ...); an unknown one lists those that exist"""
     stopped: ClassVar[str] = CONTINUE
 
     def run(self) -> int:
         """Run what is not finished, then judge."""
         if self.seeds < 1:
             raise InputError(f"seeds must be at least 1, got {self.seeds}")
-        prepare_directory(self.out)
         from fstsim.llm.validate import validate
 
         quiet()

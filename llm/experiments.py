@@ -27,7 +27,7 @@ from fstsim.llm.slow import Diverged, PolicyGradient
 from fstsim.llm.train_config import TrainConfig
 from fstsim.llm.train_run import run_training
 from fstsim.llm.world import parse_task
-from fstsim.records import check_directory, read_json, read_rows, write_json
+from fstsim.records import check_directory, prepare_directory, read_json, read_rows, write_json
 
 Scale = Literal["smoke", "small", "paper"]
 
@@ -245,20 +245,38 @@ def on_device(planned: Sequence[Planned], device: str) -> list[Planned]:
     return [replace(p, config=replace(p.config, device=device)) for p in planned]
 
 
+def check_shown(names: Sequence[str], out: Path) -> None:
+    """InputError unless ``out`` holds a finished run of one of the experiments ``names``."""
+    if not out.is_dir():
+        raise InputError(f"no directory at {out}")
+    runs = {planned.name for name in names for planned in EXPERIMENTS[name]("small")}  # has the runs of every scale
+    if not any(path.parent.parent.name in runs for path in out.glob("runs/*/seed-*/summary.json")):
+        raise InputError(f"{out} holds no finished run of experiment {' or '.join(names)}")
+
+
 def run_all(planned: Sequence[Planned], seeds: int, out: Path, jobs: int = -1) -> Iterator[tuple[str, str]]:
     """All runs, several at a time and one thread each; yields ``(what, failure)`` as they end, failure empty when done.
 
     On two cores two runs side by side take half the time of one run on both: the models are small. Raises InputError, before
-    any run, if a directory holds another run or a run that one of these starts from is not finished.
+    anything is written, if a directory holds something else or a run that one of these starts from is not finished.
     """
+    check_runs(planned, seeds, out, jobs)
+    prepare_directory(out)
+    work = Parallel(n_jobs=jobs, backend="loky", return_as="generator_unordered")
+    yield from work(delayed(_run_one)(p, seed, out) for p in planned for seed in range(seeds))
+
+
+def check_runs(planned: Sequence[Planned], seeds: int, out: Path, jobs: int) -> None:
+    """InputError unless `run_all` can begin; ``out`` may hold runs, predictions and pictures, and nothing else."""
     if jobs == 0:
         raise InputError("jobs must be at least 1, or -1 for every core; got 0")
+    ours = ("runs", "predictions.json", "validation.json", "base_masses.json")
+    if out.is_dir() and any(p.name not in ours and p.suffix not in (".png", ".tmp") for p in out.iterdir()):
+        raise InputError(f"{out} is not empty and holds no runs: choose a new or an empty --out")
     for p in planned:
         for seed in range(seeds):
             place = out / "runs" / p.name / f"seed-{seed}"
             check_directory(place, asdict(seed_config(p, seed, out)), "training run", asdict(TrainConfig()))
-    work = Parallel(n_jobs=jobs, backend="loky", return_as="generator_unordered")
-    yield from work(delayed(_run_one)(p, seed, out) for p in planned for seed in range(seeds))
 
 
 def _run_one(planned: Planned, seed: int, out: Path) -> tuple[str, str]:

@@ -18,10 +18,10 @@ from fstsim.llm.claims_equilibria import dead_groups, replay, tilts
 from fstsim.llm.claims_methods import discover, mixtures, oapl, sdft, sdft_levels, sdft_rates
 from fstsim.llm.claims_sequences import alternating, stalls
 from fstsim.llm.claims_times import escapes, forgetting, relearning
-from fstsim.llm.experiments import Planned, Scale, run_all
+from fstsim.llm.experiments import Planned, Scale, check_runs, run_all
 from fstsim.llm.policy import Policy
 from fstsim.llm.predictions import Judged, Prediction, judge
-from fstsim.records import plain, read_json, write_json
+from fstsim.records import plain, prepare_directory, read_json, write_json
 
 CHAPTERS: Mapping[str, Callable[[Scale, Policy], Chapter]] = {
     "dead-groups": dead_groups,
@@ -67,18 +67,20 @@ def validate(
     """Predict, write, run, judge: one event when the predictions are written, one a run, and last the verdicts.
 
     ``only`` names chapters whose runs are made; predictions are written, and finished claims judged, for all. A run that
-    diverges is an event that ``failed``, and what needs it is not judged. Raises InputError, before anything runs, for an unknown chapter or an ``out`` that belongs to another model or scale.
+    diverges is an event that ``failed``, and what needs it is not judged. Raises InputError, before anything is written, for
+    an unknown chapter, a model of another world or an ``out`` that belongs to something else.
     """
     for name in only:
         if name not in CHAPTERS:
             raise InputError(f"chapter {name!r} is unknown; allowed: {', '.join(CHAPTERS)}")
-    if jobs == 0:
-        raise InputError("jobs must be at least 1, or -1 for every core; got 0")
+    check_runs((), seeds, out, jobs)
+    found = _predicted(scale, model, out)
     base = Policy.load(model, device)
+    if base.template != "world":
+        raise InputError(f"model {model!r} is not of this world: predictions are for models that fstsim pretrain made")
     base.model.eval()
     chapters = all_chapters(scale, base)
     claims = [claim for chapter in chapters.values() for claim in chapter.claims]
-    written = _write_down(claims, scale, model, out)
     planned = {
         run.name: replace(run, config=replace(run.config, model=model, device=device))
         for name, chapter in chapters.items()
@@ -86,8 +88,12 @@ def validate(
         for run in chapter.runs
     }
     runs = len(planned) * seeds
+    waves = _waves(list(planned.values()))
+    check_runs(waves[0] if waves else (), seeds, out, jobs)
+    prepare_directory(out)
+    written = _write_down(found, claims, scale, model, out)
     yield Event("predictions written", runs)
-    for wave in _waves(list(planned.values())):
+    for wave in waves:
         for what, failure in run_all(wave, seeds, out, jobs):
             yield Event(f"{what}: {failure}" if failure else what, runs, failed=bool(failure))
     records = Records(out, seeds, base)
@@ -114,18 +120,23 @@ def _waves(planned: Sequence[Planned]) -> list[list[Planned]]:
     return [wave for wave in waves if wave]
 
 
-def _write_down(claims: Sequence[Claim], scale: Scale, model: str, out: Path) -> dict[str, Prediction]:
-    """The predictions as they stand in ``predictions.json``, by name; written if they are not, added to where it is early enough."""
+def _predicted(scale: Scale, model: str, out: Path) -> list[Prediction]:
+    """The predictions as they stand in ``predictions.json``, none where it is not; InputError if they are of another model or scale."""
     place = out / "predictions.json"
-    found: list[Prediction] = []
-    if place.exists():
-        record = read_json(place)
-        for name, value in (("model", model), ("scale", scale)):
-            if record[name] != value:
-                raise InputError(
-                    f"{out} holds a validation of {name} {record[name]}, not {value}: choose another --out"
-                )
-        found = [_read(row) for row in record["predictions"]]
+    if not place.exists():
+        return []
+    record = read_json(place)
+    for name, value in (("model", model), ("scale", scale)):
+        if record[name] != value:
+            raise InputError(f"{out} holds a validation of {name} {record[name]}, not {value}: choose another --out")
+    return [_read(row) for row in record["predictions"]]
+
+
+def _write_down(
+    found: Sequence[Prediction], claims: Sequence[Claim], scale: Scale, model: str, out: Path
+) -> dict[str, Prediction]:
+    """``found`` and what may still be added to it, by name; written if something is, or nothing was."""
+    place = out / "predictions.json"
     names = {prediction.name for prediction in found}
     begun = {path.name for path in (out / "runs").iterdir()} if (out / "runs").is_dir() else set()
     new = [c.prediction for c in claims if c.prediction.name not in names and not begun & set(c.needs)]

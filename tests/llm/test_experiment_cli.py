@@ -184,12 +184,17 @@ def test_records_from_before_contexts_were_kept(tmp_path: Path) -> None:
     assert figures.draw_continual(tmp_path, tmp_path / "picture.png") == tmp_path / "picture.png"
 
 
-def test_nothing_is_shown_as_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """No records: empty tables, no picture, no error; tables of one screen."""
-    for name in lab.EXPERIMENTS:
-        assert main(["experiment", name, "--show", "--out", "empty"]) == 0, capfd.readouterr().err
-    assert "picture" not in capfd.readouterr().out
-    assert list((tmp_path / "empty").iterdir()) == []
+def test_of_all_experiments_those_are_shown_that_have_runs(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Runs of one: its picture, empty tables of the others; where one is asked for that has none, that is said."""
+    rng = np.random.default_rng(2)
+    for planned in lab.zero_runs("small"):
+        record(tmp_path, replace(planned, config=replace(planned.config, steps=2)), 1, rng)
+    assert main(["experiment", "all", "--show", "--out", "."]) == 0, capfd.readouterr().err
+    assert capfd.readouterr().out.count("picture") == 1
+    assert {p.name for p in tmp_path.iterdir()} == {"runs", "zero.png"}
+    for name in set(lab.EXPERIMENTS) - {"zero"}:
+        assert main(["experiment", name, "--show", "--out", "."]) == 2
+        assert f"holds no finished run of experiment {name}" in capfd.readouterr().err
 
 
 def test_reuse_is_compared_with_runs_of_core() -> None:
@@ -214,6 +219,15 @@ MISTAKES = {
     "experiment core --out file": "file is not a directory",
     "experiment core --out /proc/here": "cannot write in /proc/here",
     "experiment core --jobs 0 --out empty": "jobs must be at least 1",
+    "experiment core --jobs 0 --out new": "jobs must be at least 1",
+    "experiment core --jobs 1 --device abacus --out new": "device 'abacus' cannot be used here",
+    "experiment plasticity --jobs 1 --out new": "starts from strings-easy-rl, which is not finished in new/runs",
+    "experiment core --jobs 1 --out papers": "papers is not empty and holds no runs",
+    "experiment core --show --out new": "no directory at new",
+    "experiment core --show --out file": "no directory at file",
+    "experiment core --show --out empty": "empty holds no finished run of experiment core",
+    "experiment core --show --out papers": "papers holds no finished run of experiment core",
+    "experiment all --show --out empty": "empty holds no finished run of experiment core or",
     "experiment plasticity --jobs 1 --out empty": "starts from strings-easy-rl, which is not finished in empty/runs: run what",
     "experiment distill --jobs 1 --out empty": "starts from strings-hard-fst, which is not finished in empty/runs: run what",
     "experiment core --jobs 1 --out other": "holds a run with lr 0.5",
@@ -226,6 +240,8 @@ def test_one_line_code_2_nothing_written(mistake: str, tmp_path: Path, capfd: py
     """Found before the first run starts, whichever of the runs it is about."""
     (tmp_path / "file").write_text("mine")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "papers").mkdir()
+    (tmp_path / "papers" / "thesis.tex").write_text("mine as well")
     (tmp_path / "full" / "runs" / "continual-rl" / "seed-1").mkdir(parents=True)
     (tmp_path / "full" / "runs" / "continual-rl" / "seed-1" / "thesis.tex").write_text("mine too")
     (config,) = [p.config for p in lab.core_runs("smoke") if p.name == "strings-hard-gepa"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,11 @@ VERDICTS = {"confirmed", "falsified", "undecided"}
 def tiny(make_model: MakeModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("models") / "tiny"
     make_model(num_hidden_layers=1, max_position_embeddings=80, initializer_range=0.05).save_pretrained(place)
-    build_tokenizer().save_pretrained(place)
+    tokenizer = build_tokenizer()
+    tokenizer.save_pretrained(place)
+    shutil.copytree(place, place.with_name("chat"))  # the same model, spoken to in another way
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    tokenizer.save_pretrained(place.with_name("chat"))
     return place
 
 
@@ -40,6 +45,7 @@ def tiny(make_model: MakeModel, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def _here(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A working directory with the model; the relearning probe takes one step: it is tested on its own."""
     (tmp_path / "tiny").symlink_to(tiny)
+    (tmp_path / "chat").symlink_to(tiny.with_name("chat"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(train_run, "relearn_steps", functools.partial(relearn_steps, most=1, batch=2))
 
@@ -62,6 +68,12 @@ MISTAKES = {
     "validate --out empty --model nowhere": "nowhere",
     "validate --out empty --model tiny --only chess": "chapter 'chess' is unknown; allowed: dead-groups, replay",
     "validate --no-such-flag": "--no-such-flag",
+    "validate --out new --only foo": "chapter 'foo' is unknown",
+    "validate --out new --model nowhere": "nowhere",
+    "validate --out new --model tiny --jobs 0": "jobs must be at least 1",
+    "validate --out new --model chat": "model 'chat' is not of this world",
+    "validate --out full --model tiny --only dead-groups": "full is not empty and holds no runs",
+    "validate --out begun --model tiny --only replay --seeds 1": "is not empty and holds no run",
 }
 
 
@@ -69,6 +81,9 @@ MISTAKES = {
 def test_one_line_code_2_nothing_written(mistake: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("mine")
     (tmp_path / "empty").mkdir()
+    for place in (tmp_path / "full", tmp_path / "begun" / "runs" / f"replay-{SHARES['smoke'][0]:g}" / "seed-0"):
+        place.mkdir(parents=True)
+        (place / "thesis.tex").write_text("mine too")
     before = contents(tmp_path)
     code = main(shlex.split(mistake))
     said, err = capfd.readouterr()
