@@ -22,9 +22,9 @@ CONTINUE = "stopped; everything up to the last checkpoint is kept, continue with
 _MOST_EXAMPLES = 100_000_000
 
 Directory = Annotated[Path, tyro.conf.arg(metavar="DIR")]
-_Names = Annotated[tuple[str, ...], tyro.conf.arg(metavar="[NAME ...]")]
-_Address = Annotated[str | None, tyro.conf.arg(metavar="ADDRESS")]
-_Slug = Annotated[str | None, tyro.conf.arg(metavar="SLUG")]
+_Names = Annotated[tuple[str, ...], tyro.conf.arg(metavar="[NAME ...]", help_behavior_hint="(default: all)")]
+_Address = Annotated[str | None, tyro.conf.arg(metavar="ADDRESS", help_behavior_hint="(default: a new ray cluster)")]
+_Slug = Annotated[str | None, tyro.conf.arg(metavar="SLUG", help_behavior_hint="(default: all)")]
 
 
 class Command(Protocol):
@@ -131,7 +131,7 @@ class Figures:
     """Draw the figures NAME ..., or all of them, as PNG and PDF."""
 
     names: tyro.conf.Positional[_Names] = ()
-    """figures to draw (none: all); an unknown name lists those that exist"""
+    """figures to draw; an unknown name lists those that exist"""
     out: Directory = Path("out/figures")
     """directory to write in"""
     stopped: ClassVar[str] = AGAIN
@@ -236,7 +236,7 @@ class Sweep:
     jobs: int = -1
     """workers; -1 uses every core"""
     address: _Address = None
-    """address of the dask scheduler or ray cluster"""
+    """address of the dask scheduler, which dask needs, or of the ray cluster"""
     stopped: ClassVar[str] = CONTINUE
 
     def run(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import tyro
 
@@ -13,7 +13,16 @@ from fstsim.cli import AGAIN, CONTINUE, Directory
 from fstsim.console import Progress, show, tasks_table
 from fstsim.errors import InputError
 
-Names = Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK [TASK ...]")]
+_T = TypeVar("_T")
+OfPreset = Annotated[_T | None, tyro.conf.arg(help_behavior_hint="(default: the preset's)")]
+"""A flag that takes the place of a setting of the preset where it is given."""
+_Tasks = Annotated[
+    tuple[str, ...],
+    tyro.conf.arg(
+        metavar="TASK [TASK ...]",
+        help_behavior_hint="(default: the whole table, at the sizes the model was trained on)",
+    ),
+]
 
 
 def quiet() -> None:
@@ -37,12 +46,12 @@ class Pretrain:
     """smoke: seconds, to see it run; small: the shipped model, 15 minutes on 2 cores; medium: for a GPU"""
     out: Directory = Path("out/base")
     """directory of the model"""
-    steps: int | None = None
-    """updates (default: the preset's)"""
+    steps: OfPreset[int] = None
+    """updates"""
     seed: int = 0
     """seed of weights and data"""
-    precision: Literal["float32", "bfloat16"] | None = None
-    """of activations (default: bfloat16)"""
+    precision: OfPreset[Literal["float32", "bfloat16"]] = None
+    """of activations; every preset has bfloat16"""
     device: str = "cpu"
     """torch device, for example cuda"""
     stopped: ClassVar[str] = CONTINUE
@@ -67,9 +76,8 @@ class Tasks:
 
     model: str = "base"
     """the shipped base model, or any causal LM by path or hub name"""
-    task: Names = ()
-    """only these: family:rule+rule, or family@size:rule+rule for problems of another size (default: the whole table, at the
-    sizes the model was trained on)"""
+    task: _Tasks = ()
+    """only these: family:rule+rule, or family@size:rule+rule for problems of another size"""
     problems: int = 128
     """test problems of each task"""
     device: str = "cpu"

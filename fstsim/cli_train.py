@@ -10,10 +10,13 @@ from typing import Annotated, Any, ClassVar, Literal
 import tyro
 
 from fstsim.cli import AGAIN, CONTINUE, Directory
-from fstsim.cli_models import Names, given, quiet
+from fstsim.cli_models import OfPreset, given, quiet
 from fstsim.console import Progress, complain, prompts_table, show, training_table
 from fstsim.errors import InputError
 from fstsim.records import read_json, read_rows
+
+_Tasks = Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK [TASK ...]")]
+_Adapted = Annotated[float | None, tyro.conf.arg(help_behavior_hint="(default: adapted to the budget)")]
 
 # flags that speak of some methods only, and what each method is spoken of by
 _SPEAK_OF = {
@@ -57,8 +60,10 @@ _LEARNERS = {
 class Train:
     """Post-train a model on tasks, one run directory a seed, or continue what was stopped; ends with a picture and a table."""
 
-    task: Names = ("strings:reverse",)
-    """family:rule+rule, or family:rule+rule/share; several are trained one after the other"""
+    task: _Tasks = ("strings:reverse",)
+    """family:rule+rule, of family strings, digits or star_graph, with rules from the table that fstsim tasks prints; a family
+    alone is its default task; family@size has problems of another size; /share at the end rewards every right symbol, not
+    right answers alone; several tasks are trained one after the other"""
     method: Literal["rl", "sft", "fst", "gepa", "sdft", "ttt", "oapl", "mixture"] = "rl"
     """rl: policy gradient (CISPO) on verified rewards; sft: forward KL on demonstrations; gepa: contexts evolved by
     reflection, weights frozen; fst: both; sdft: distillation from its own average that sees a demonstration; ttt: entropic
@@ -78,58 +83,58 @@ class Train:
     """of activations while learning; bfloat16 is meant for GPUs. Weights, optimizer, probes and the saved model are float32"""
     context: str = ""
     """context that every problem is shown in: the seed of the population with fst and gepa, frozen with all others"""
-    steps: int | None = None
-    """slow steps on each task (default: the preset's)"""
-    lr: float | None = None
+    steps: OfPreset[int] = None
+    """slow steps on each task"""
+    lr: OfPreset[float] = None
     """learning rate of AdamW"""
-    problems: int | None = None
+    problems: OfPreset[int] = None
     """problems a step"""
-    rollouts: int | None = None
+    rollouts: OfPreset[int] = None
     """completions of a problem (rl, ttt, oapl)"""
-    loss: Literal["cispo", "reinforce"] | None = None
+    loss: OfPreset[Literal["cispo", "reinforce"]] = None
     """loss of rl"""
-    advantage: Literal["normalised", "centred", "leave-one-out"] | None = None
+    advantage: OfPreset[Literal["normalised", "centred", "leave-one-out"]] = None
     """baseline and scale of a group's advantages (rl)"""
-    updates: int | None = None
+    updates: OfPreset[int] = None
     """optimizer steps on each batch (rl)"""
-    ratio_cap: float | None = None
+    ratio_cap: OfPreset[float] = None
     """cap of the importance ratio, above 1 (rl)"""
-    leash_reward: float | None = None
+    leash_reward: OfPreset[float] = None
     """KL leash in the reward, nats of reward a nat of k1; with normalised advantages a group of equal rewards follows it
     at size one whatever its strength (rl, ttt)"""
-    leash_loss: float | None = None
+    leash_loss: OfPreset[float] = None
     """exact KL leash as a loss, a nat a sequence (rl, ttt)"""
-    replay: float | None = None
+    replay: OfPreset[float] = None
     """share of demonstrations of the old behaviour (sft)"""
-    direction: Literal["reverse", "forward"] | None = None
+    direction: OfPreset[Literal["reverse", "forward"]] = None
     """reverse: KL(student || teacher); forward: KL(teacher || student) (sdft, mixture)"""
-    demonstration: Literal["rule", "examples"] | None = None
+    demonstration: OfPreset[Literal["rule", "examples"]] = None
     """what the teacher sees: the rules in words, or rules that the base reads off four worked examples (sdft)"""
-    ema_rate: float | None = None
+    ema_rate: OfPreset[float] = None
     """share of the way to the student that the teacher goes each step, 0 to 1 (sdft)"""
-    anchor: float | None = None
+    anchor: OfPreset[float] = None
     """share in log space of the averaged teacher (sdft) or of the lagged policy (oapl); the rest is the base"""
-    anchor_sees: Literal["nothing", "demonstration"] | None = None
+    anchor_sees: OfPreset[Literal["nothing", "demonstration"]] = None
     """what the base in the anchor sees (sdft)"""
-    inverse_temperature: float | None = None
-    """one inverse temperature for every group (default: adapted to the budget; ttt)"""
-    budget: float | None = None
+    inverse_temperature: _Adapted = None
+    """one inverse temperature for every group (ttt)"""
+    budget: OfPreset[float] = None
     """KL of a group's tilted weights to uniform, nats (ttt)"""
-    normaliser: Literal["leave-one-out", "group"] | None = None
+    normaliser: OfPreset[Literal["leave-one-out", "group"]] = None
     """mean that a rollout's weight is divided by (ttt)"""
-    tau: float | None = None
+    tau: OfPreset[float] = None
     """temperature, reward a nat (oapl)"""
-    period: int | None = None
+    period: OfPreset[int] = None
     """steps between refreshes of the lagged policy (oapl)"""
-    alpha: float | None = None
+    alpha: OfPreset[float] = None
     """share of the old behaviour in the teacher (mixture)"""
-    smoothing: float | None = None
+    smoothing: OfPreset[float] = None
     """share of the base in the teacher (mixture)"""
-    contexts: int | None = None
+    contexts: OfPreset[int] = None
     """contexts in the population (fst, gepa)"""
-    slow_steps_per_round: int | None = None
+    slow_steps_per_round: OfPreset[int] = None
     """slow steps between fast rounds (fst)"""
-    fast_budget: int | None = None
+    fast_budget: OfPreset[int] = None
     """rollouts of a fast round (fst, gepa)"""
     reflector: Literal["self", "openai", "local"] = "self"
     """who writes new contexts: the policy, an OpenAI-compatible endpoint (its key in FSTSIM_API_KEY), a local chat model"""
@@ -137,9 +142,9 @@ class Train:
     """address of the endpoint, for example http://localhost:8000/v1"""
     reflector_model: str = ""
     """name of the endpoint's model, or path of the local one"""
-    max_new_tokens: int | None = None
+    max_new_tokens: OfPreset[int] = None
     """longest completion, tokens"""
-    probe_every: int | None = None
+    probe_every: OfPreset[int] = None
     """steps between measurements"""
     stopped: ClassVar[str] = CONTINUE
 
@@ -193,7 +198,7 @@ class Train:
         """Train them; 1 if a loss was not finite."""
         if self.seeds < 1:
             raise InputError(f"seeds must be at least 1, got {self.seeds}")
-        from fstsim.llm.reflection import ReflectorDown
+        from fstsim.llm.reflection import ReflectorDown, ReflectorTooSmall
         from fstsim.llm.slow import Diverged
         from fstsim.llm.train_run import check_runs, run_training
 
@@ -209,6 +214,8 @@ class Train:
                     rows = run_training(replace(config, seed=seed), self.out / f"seed-{seed}", at)
                 except (Diverged, ReflectorDown) as error:
                     hint = "lower --lr" if isinstance(error, Diverged) else "the same command continues"
+                    if isinstance(error, ReflectorTooSmall):
+                        hint = "train anew with another --reflector-model"
                     complain(f"error: {error}; the last checkpoint is kept in {self.out / f'seed-{seed}'}: {hint}")
                     return 1
                 progress.at((seed + 1) * total)

@@ -32,6 +32,10 @@ class ReflectorDown(RuntimeError):
     """A reflector cannot answer: the message says who, what was tried and what it said."""
 
 
+class ReflectorTooSmall(ReflectorDown):
+    """A reflector's model has too few positions for what it is to read: the same call would fail again."""
+
+
 class Reflector(Protocol):
     """Writes a new context from failures. ``propose`` returns the context and how many rollouts of the policy it cost."""
 
@@ -144,9 +148,10 @@ class ChatEndpoint:
 
 @dataclass(frozen=True)
 class LocalChat:
-    """A local Hugging Face chat model, asked with GEPA's own prompt."""
+    """A local Hugging Face chat model, asked with GEPA's own prompt; ``name`` is what it was loaded by."""
 
     model: Policy
+    name: str
     max_new_tokens: int = 256
     temperature: float = 1.0
 
@@ -157,10 +162,16 @@ class LocalChat:
         records: Sequence[Record],
         rng: np.random.Generator,
     ) -> tuple[str, int]:
-        """One sample of the chat model."""
+        """One sample of the chat model; ReflectorTooSmall if the prompt and its answer do not fit the model's positions."""
+        limit = getattr(self.model.model.config, "max_position_embeddings", None)
 
         def ask(prompt: str) -> str:
             tokens = self.model.encode_text(prompt)
+            if limit is not None and len(tokens) + self.max_new_tokens > limit:
+                raise ReflectorTooSmall(
+                    f"the reflector {self.name} has {limit} positions, not the {len(tokens)} that it is to read and the "
+                    f"{self.max_new_tokens} that it may write"
+                )
             generator = torch.Generator(self.model.device).manual_seed(int(rng.integers(2**62)))
             out = self.model.sample(
                 [tokens], 1, generator, max_new_tokens=self.max_new_tokens, temperature=self.temperature
@@ -211,5 +222,5 @@ class ReflectorConfig:
             key = os.environ.get("FSTSIM_API_KEY", "")
             return ChatEndpoint(self.base_url, self.model, key, self.timeout, self.retries, self.budget)
         if self.kind == "local":
-            return LocalChat(Policy.load(self.model))
+            return LocalChat(Policy.load(self.model), self.model)
         return SelfReflection()

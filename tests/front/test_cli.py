@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -82,6 +83,32 @@ def test_help(command: list[str], flags: list[str], capsys: pytest.CaptureFixtur
     said = capsys.readouterr()
     assert all(flag in said.out for flag in flags)
     assert said.err == ""
+
+
+COMMANDS = [
+    "reproduce",
+    "figures",
+    "check",
+    "simulate",
+    "sweep",
+    "explore",
+    "pretrain",
+    "train",
+    "prompts",
+    "experiment",
+    "tasks",
+    "validate",
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_says_what_holds_without_a_flag(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """And not that it is None, nothing, or two things."""
+    assert main([command, "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "(default: None)" not in said
+    assert "(default: )" not in said
+    assert not re.search(r"\(default: [^()]*\) \(default:", said)
 
 
 def test_check_json_is_json_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:

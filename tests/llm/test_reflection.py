@@ -583,7 +583,7 @@ def save(policy: Policy, path: Path) -> str:
 def test_a_local_chat_model_writes_the_context(make_model: MakeModel, make_policy: MakePolicy, asked: Asked) -> None:
     """GEPA's prompt as one user turn; the answer is what the model wrote; the policy is neither asked nor charged."""
     policy = make_policy()
-    chat = LocalChat(chat_policy(make_model), max_new_tokens=12)
+    chat = LocalChat(chat_policy(make_model), "chat", max_new_tokens=12)
     context, cost = propose(chat, policy)
     assert cost == 0
     (prompt,) = asked.prompts
@@ -596,6 +596,21 @@ def test_a_local_chat_model_writes_the_context(make_model: MakeModel, make_polic
     assert propose(chat, policy) == (context, 0)
     other = chat.propose(policy, "Be brief.", RECORDS, np.random.default_rng(1))
     assert other != (context, 0)
+
+
+@pytest.mark.usefixtures("_few_problems")
+def test_a_prompt_that_does_not_fit_a_local_chat_model_is_its_fault(
+    make_model: MakeModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Said of the reflector's model, by name and with its positions; no flag of the policy would help."""
+    model = save(chat_policy(make_model, positions=512), tmp_path / "model")
+    chat = save(chat_policy(make_model, positions=512), tmp_path / "chat")
+    local = ["--reflector", "local", "--reflector-model", chat, "--steps", "1", "--fast-budget", "34"]
+    assert main([*flags(model, tmp_path / "run", *CHAT_FLAGS, *local)]) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert f"the reflector {chat} has 512 positions, not the " in said
+    assert "another --reflector-model" in said
+    assert "max-new-tokens" not in said
 
 
 def flags(model: str, out: Path, *more: str) -> list[str]:
