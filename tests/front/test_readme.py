@@ -49,6 +49,15 @@ def make_targets() -> set[str]:
     return set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
 
 
+def test_what_the_commands_write_is_ignored() -> None:
+    """Pictures of recorded runs are drawn beside them, in the checkout; records themselves are tracked."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a checkout")
+    command = ["git", "check-ignore", "paper/data/experiments/core.png", "paper/data/experiments/runs/x/config.json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["paper/data/experiments/core.png"]
+
+
 def run_fstsim(words: list[str], folder: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "fstsim", *words], cwd=folder, capture_output=True, text=True, timeout=300, check=False
