@@ -277,7 +277,10 @@ _TRAINED = {
 def training_table(
     runs: Sequence[Sequence[Mapping[str, Any]]], summaries: Sequence[Mapping[str, Any]], title: str
 ) -> Table:
-    """First and last measurement of every column, mean over seeds with its standard error; then cost."""
+    """First and last measurement of every column, mean over seeds with its standard error; then cost.
+
+    The last one is of the last step at which every seed has the column: the fast channel's come once a round.
+    """
     table = _table("column")
     table.title, table.title_justify = title, "left"
     for name in ("start", "end"):
@@ -291,14 +294,16 @@ def training_table(
         error = f" ± {stdev(there) / math.sqrt(len(there)):.1g}" if len(there) > 1 else ""
         return _number(sum(there) / len(there)) + error
 
+    def end(name: str) -> list[float | None]:
+        steps = (at for at in zip(*map(reversed, runs), strict=True) if all(name in row for row in at))
+        return [row[name] for row in next(steps, ())]
+
     table.add_row(
         "samples", "0", cell([float(rows[-1]["samples"]) for rows in runs]), "rollouts of both channels, a seed"
     )
     for name, meaning in _TRAINED.items():
         if any(name in row for row in runs[0]):
-            table.add_row(
-                name, cell([rows[0].get(name) for rows in runs]), cell([rows[-1].get(name) for rows in runs]), meaning
-            )
+            table.add_row(name, cell([rows[0].get(name) for rows in runs]), cell(end(name)), meaning)
     seconds = cell([s["seconds"] for s in summaries])
     rates = [s["rollouts_per_second"] for s in summaries]
     shares = [None if s["probe_share"] is None else 100.0 * s["probe_share"] for s in summaries]

@@ -19,17 +19,19 @@ import numpy as np
 import pytest
 import torch
 import tyro
+from matplotlib.axes import Axes
 from transformers import PreTrainedModel
 
 import fstsim.llm.train_run as train_run
 from fstsim.__main__ import main
 from fstsim.cli_train import Train
 from fstsim.console import prompts_table, show, training_table
+from fstsim.llm.families import FAMILIES
 from fstsim.llm.policy import Policy
 from fstsim.llm.probes import ProbeConfig, relearn_steps
 from fstsim.llm.tokenizer import build_tokenizer
 from fstsim.llm.train_config import PRESETS, TrainConfig
-from fstsim.paper.train_picture import columns, save_train_picture
+from fstsim.paper.train_picture import columns, draw_training, save_train_picture, segments
 from fstsim.records import read_json, read_rows, write_rows
 
 MakeModel = Callable[..., PreTrainedModel]
@@ -134,6 +136,15 @@ MISTAKES = {
     "train --ratio-cap nan": "ratio_cap must be above 1",
     "train --leash-reward -1": "leashes must be nonnegative",
     "train --leash-loss nan": "leashes must be nonnegative",
+    "train --leash-loss inf": "leashes must be nonnegative and finite",
+    "train --leash-reward inf": "leashes must be nonnegative and finite",
+    "train --rollouts 100000000": "problems x rollouts must be at most 1,000,000 a step, got 2,400,000,000",
+    "train --problems 1000000 --rollouts 2": "problems x rollouts must be at most 1,000,000 a step, got 2,000,000",
+    "train --method ttt --rollouts 100000000": "problems x rollouts must be at most 1,000,000 a step",
+    "train --method oapl --rollouts 100000000": "problems x rollouts must be at most 1,000,000 a step",
+    "train --method sft --problems 1000001": "problems must be at most 1,000,000 a step, got 1,000,001",
+    "train --method sdft --problems 1000001": "problems must be at most 1,000,000 a step",
+    "train --method mixture --problems 1000001": "problems must be at most 1,000,000 a step",
     "train --max-new-tokens 0": "max_new_tokens",
     "train --probe-every 0": "probe settings must be at least 1",
     "train --advantage best": "leave-one-out",
@@ -497,6 +508,64 @@ def test_the_picture_of_any_run(kind: str, seeds: int, tmp_path: Path) -> None:
         assert save_train_picture(config, runs, tmp_path / "again.png").read_bytes() == data
 
 
+def test_steps_are_parted_after_the_last_one_on_each_task() -> None:
+    steps = np.array([0.0, 1.0, 4.0, 6.0, 7.0, 12.0, 13.0])
+    assert [steps[part].tolist() for part in segments(steps, (6, 12))] == [[0, 1, 4, 6], [7, 12], [13]]
+    assert [steps[part].tolist() for part in segments(steps, ())] == [steps.tolist()]
+    assert [steps[part].tolist() for part in segments(steps[:3], (6, 12))] == [[0, 1, 4]]
+    assert segments(np.empty(0), (6,)) == []
+
+
+def curves(ax: Axes, color: str) -> list[list[float]]:
+    """Steps of every line of a colour, vertical marks left out."""
+    lines = [line for line in ax.lines if line.get_color() == color and line.get_marker() != "None"]
+    return [np.asarray(line.get_xdata()).tolist() for line in lines]
+
+
+def marks(ax: Axes) -> list[float]:
+    """Where the vertical marks are."""
+    return [float(np.asarray(line.get_xdata())[0]) for line in ax.lines if line.get_marker() == "None"]
+
+
+def test_no_line_runs_from_one_task_into_the_next() -> None:
+    """Problems and contexts change there: a line across would be a recovery that is none. The exam stays the same."""
+    runs = made_up(2, steps=8)
+    figure = draw_training(TrainConfig(tasks=("strings", "digits"), steps=4), runs)
+    for ax in figure.axes[:3]:
+        assert curves(ax, "#000000") == [[0, 2, 4], [6, 8]]
+    assert curves(figure.axes[3], "#000000")[0] == [0, 2, 4, 6, 8]
+    assert [marks(ax) for ax in figure.axes] == [[4.5]] * 4
+    (alone,) = {tuple(marks(ax)) for ax in draw_training(TrainConfig(tasks=("strings",), steps=8), runs).axes}
+    assert alone == ()
+
+
+def test_a_model_of_another_world_has_no_panel_of_old_skills() -> None:
+    runs = made_up(1)
+    for row in runs[0]:
+        for name in [name for name in row if name.startswith("accuracy")]:
+            del row[name]
+    titles = [ax.get_title() for ax in draw_training(TrainConfig(steps=6), runs).axes]
+    assert len(titles) == 3
+    assert not any("old skills" in title for title in titles)
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-12, 3e-5, 0.02, 0.09, 0.5, 5.0, 300.0])
+def test_the_distance_has_an_axis_that_can_be_read(size: float) -> None:
+    """At least three labelled ticks in sight, whatever the distance is."""
+    runs = made_up(1)
+    for row in runs[0]:
+        row |= {name: size * row[name] for name in ("kl_to_base", "kl_from_base") if name in row}
+    runs[0][-1] |= {"kl_to_base": size, "kl_from_base": 0.8 * size}
+    figure = draw_training(TrainConfig(steps=6), runs)
+    figure.canvas.draw()
+    ax = figure.axes[2]
+    low, high = ax.get_ylim()
+    assert low <= 0.0 <= size < high
+    seen = [t.get_text() for t in ax.get_yticklabels() if low <= t.get_position()[1] <= high and t.get_text()]
+    assert len(set(seen)) >= 3
+    assert ax.yaxis.get_offset_text().get_text() == ""
+
+
 def cells(text: str, name: str) -> list[str]:
     """The cells of the row of a table that begins with ``name``."""
     (line,) = [line for line in text.splitlines() if line.split()[:1] == [name]]
@@ -529,10 +598,24 @@ def test_the_table_of_runs_whose_last_row_is_not_a_number(capsys: pytest.Capture
     runs = made_up(2)
     runs[0][-1]["reward"] = math.nan
     runs[1][-1]["kl_to_base"] = None
-    del runs[0][-1]["entropy"]
     show(training_table(runs, summaries(runs), "title"))
     said = capsys.readouterr().out
-    assert cells(said, "reward")[2] == cells(said, "kl_to_base")[2] == cells(said, "entropy")[2] == "-"
+    assert cells(said, "reward")[2] == cells(said, "kl_to_base")[2] == "-"
+
+
+def test_the_table_ends_a_column_where_every_seed_has_it_last(capsys: pytest.CaptureFixture[str]) -> None:
+    """Fast rounds are seldom in the last step; a mean over seeds is of one step."""
+    runs = made_up(2)
+    for k, rows in enumerate(runs):
+        for step in (1, 3, 5):
+            rows[step] |= {"fast_best": 0.1 * step, "fast_rollouts": 10.0 * step + k}
+    del runs[0][5]["fast_best"]
+    runs[0][1]["capped_share"] = 0.5
+    show(training_table(runs, summaries(runs), "title"))
+    said = capsys.readouterr().out
+    assert cells(said, "fast_rollouts")[1:3] == ["-", "50.5 ± 0.5"]
+    assert cells(said, "fast_best")[1:3] == ["-", "0.300 ± 0"]
+    assert cells(said, "capped_share")[2] == "-"
 
 
 ROUNDS = [
@@ -589,3 +672,10 @@ def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     }[command]
     assert all(flag in said.out for flag in wanted)
     assert said.err == ""
+
+
+def test_help_says_how_a_task_is_written(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    about = said[said.index("--task TASK") : said.index("--method {")]
+    assert all(part in about for part in (*FAMILIES, "family:rule+rule", "family@size", "/share", "fstsim tasks"))
