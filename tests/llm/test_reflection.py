@@ -716,10 +716,10 @@ def test_training_stops_when_the_budget_of_calls_is_used_up(
         tasks=("star_graph",),
         model=model,
         steps=6,
-        slow=PolicyGradient(max_new_tokens=4),
-        fast=PromptEvolution(contexts=1, budget=20, validation=4, shown=4, max_new_tokens=4),
+        slow=PolicyGradient(max_new_tokens=5),
+        fast=PromptEvolution(contexts=1, budget=20, validation=4, shown=4, max_new_tokens=5),
         reflector=ReflectorConfig("openai", server.url, "x", budget=3),
-        probe=ProbeConfig(every=1, problems=2, max_new_tokens=4),
+        probe=ProbeConfig(every=1, problems=2, max_new_tokens=5),
     )
     with pytest.raises(ReflectorDown, match="budget of 3 calls is used up"):
         run_training(config, tmp_path / "run")
