@@ -213,10 +213,14 @@ class Train:
                 try:
                     rows = run_training(replace(config, seed=seed), self.out / f"seed-{seed}", at)
                 except (Diverged, ReflectorDown) as error:
-                    hint = "lower --lr" if isinstance(error, Diverged) else "the same command continues"
-                    if isinstance(error, ReflectorTooSmall):
+                    run = self.out / f"seed-{seed}"
+                    hint = "the same command continues"
+                    if isinstance(error, Diverged):
+                        hint = "train anew with a lower --lr in another --out"
+                    elif isinstance(error, ReflectorTooSmall):
                         hint = "train anew with another --reflector-model"
-                    complain(f"error: {error}; the last checkpoint is kept in {self.out / f'seed-{seed}'}: {hint}")
+                    kept = f"the last checkpoint is kept in {run}" if (run / "checkpoint.safetensors").exists() else ""
+                    complain(f"error: {error}; {kept or 'there is no checkpoint yet'}: {hint}")
                     return 1
                 progress.at((seed + 1) * total)
                 runs.append(rows)

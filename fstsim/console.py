@@ -305,9 +305,15 @@ def training_table(
         if any(name in row for row in runs[0]):
             table.add_row(name, cell([rows[0].get(name) for rows in runs]), cell(end(name)), meaning)
     seconds = cell([s["seconds"] for s in summaries])
+    probes, relearn = (
+        cell([None if s.get(name) is None else 100.0 * s[name] for s in summaries])
+        for name in ("probe_share", "relearn_share")
+    )
+    spent = f"a seed; probes {probes} %, relearn {relearn} %"
     rates = [s["rollouts_per_second"] for s in summaries]
-    shares = [None if s["probe_share"] is None else 100.0 * s["probe_share"] for s in summaries]
-    table.add_row("seconds", "", seconds, f"a seed; probes {cell(shares)} %, {cell(rates)} rollouts/s, probes included")
+    if None not in rates:
+        spent += f"; {cell(rates)} rollouts/s, all included"
+    table.add_row("seconds", "", seconds, spent)
     return table
 
 

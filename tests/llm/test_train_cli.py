@@ -29,6 +29,7 @@ from fstsim.console import prompts_table, show, training_table
 from fstsim.llm.families import FAMILIES
 from fstsim.llm.policy import Policy
 from fstsim.llm.probes import ProbeConfig, relearn_steps
+from fstsim.llm.slow import Diverged, Weights
 from fstsim.llm.tokenizer import build_tokenizer
 from fstsim.llm.train_config import PRESETS, TrainConfig
 from fstsim.paper.train_picture import columns, draw_training, save_train_picture, segments
@@ -438,6 +439,43 @@ def test_flags_reach_the_learner(method: str, flags: str, wanted: dict[str, Any]
         assert getattr(config, other) == getattr(preset, other)
 
 
+@pytest.mark.usefixtures("place")
+def test_what_is_said_of_a_run_that_diverges(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether a checkpoint is kept, and what can be done: another learning rate is another run."""
+    real, made = Weights.apply, 0
+
+    def fails_third(self: Weights, what: str) -> float:
+        nonlocal made
+        made += 1
+        if made >= 3:
+            raise Diverged(f"gradient is not finite on {what}")
+        return real(self, what)
+
+    monkeypatch.setattr(train_run, "relearn_steps", lambda *_: 1)
+    command = [
+        "train",
+        "--model",
+        "models/tiny",
+        "--method",
+        "sft",
+        "--task",
+        "strings:next",
+        "--preset",
+        "smoke",
+        "--steps",
+        "4",
+    ]
+    monkeypatch.setattr(Weights, "apply", fails_third)
+    assert main([*command, "--out", "kept"]) == 1
+    said = capsys.readouterr().err
+    assert "the last checkpoint is kept in kept/seed-0: train anew with a lower --lr in another --out" in said
+    made = 10
+    assert main([*command, "--out", "none"]) == 1
+    assert "there is no checkpoint yet: train anew" in capsys.readouterr().err
+
+
 # --- picture and tables ----------------------------------------------------------------------------------------------
 
 
@@ -464,6 +502,7 @@ def made_up(seeds: int, steps: int = 6) -> list[list[dict[str, Any]]]:
 def summaries(runs: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
     return [
         {"first": rows[0], "last": rows[-1], "seconds": 10.0 + k, "probe_share": 0.25, "rollouts_per_second": 100.0}
+        | {"relearn_share": 0.125}
         for k, rows in enumerate(runs)
     ]
 
