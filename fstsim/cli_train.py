@@ -219,8 +219,9 @@ class Train:
                         hint = "train anew with a lower --lr in another --out"
                     elif isinstance(error, ReflectorTooSmall):
                         hint = "train anew with another --reflector-model"
-                    kept = f"the last checkpoint is kept in {run}" if (run / "checkpoint.safetensors").exists() else ""
-                    complain(f"error: {error}; {kept or 'there is no checkpoint yet'}: {hint}")
+                    kept = (run / "checkpoint.safetensors").exists()
+                    where = f"the last checkpoint is kept in {run}" if kept else f"{run} holds no checkpoint yet"
+                    complain(f"error: {error}; {where}: {hint}")
                     return 1
                 progress.at((seed + 1) * total)
                 runs.append(rows)

@@ -14,9 +14,10 @@ from fstsim.errors import InputError
 from fstsim.llm.claims import Claim, Records, first_crossing, settled, steps_to
 from fstsim.llm.claims_distance import binned_slope, old_answers, old_prompts, quadratic_r2
 from fstsim.llm.claims_times import calibration_step
+from fstsim.llm.experiments import Scale
 from fstsim.llm.policy import Policy
 from fstsim.llm.predictions import Prediction
-from fstsim.llm.validate import CHAPTERS, _write_down, all_chapters, validate
+from fstsim.llm.validate import CHAPTERS, _predicted, _write_down, all_chapters, validate
 from fstsim.llm.world import parse_task
 from fstsim.records import read_json
 from fstsim.theory import ALL_STATEMENTS
@@ -112,16 +113,16 @@ def claim(name: str, value: float, needs: tuple[str, ...]) -> Claim:
     return Claim(Prediction(name, "s", "q", value, value, value, 1.0), needs, lambda _: [value] * 3)
 
 
+def write_down(claims: list[Claim], out: Path, scale: Scale = "smoke") -> dict[str, Prediction]:
+    """What `validate` does with the predictions of ``claims`` before it runs anything."""
+    return _write_down(_predicted(scale, "base", out), claims, scale, "base", out)
+
+
 def test_what_was_written_stands_and_latecomers_are_refused(tmp_path: Path) -> None:
-    first = _write_down([claim("a", 0.5, ("one",))], "smoke", "base", tmp_path)
+    first = write_down([claim("a", 0.5, ("one",))], tmp_path)
     assert first["a"].value == 0.5
     put(tmp_path, "one", 0, [])
-    later = _write_down(
-        [claim("a", 0.9, ("one",)), claim("late", 0.1, ("one",)), claim("new", 0.2, ("two",))],
-        "smoke",
-        "base",
-        tmp_path,
-    )
+    later = write_down([claim("a", 0.9, ("one",)), claim("late", 0.1, ("one",)), claim("new", 0.2, ("two",))], tmp_path)
     assert later["a"].value == 0.5
     assert "late" not in later
     assert later["new"].value == 0.2
@@ -131,18 +132,18 @@ def test_what_was_written_stands_and_latecomers_are_refused(tmp_path: Path) -> N
 def test_a_calibrated_prediction_is_written_without_a_value(tmp_path: Path) -> None:
     nan = float("nan")
     late = Claim(Prediction("c", "s", "q", nan, nan, nan, 1.0, "a clock"), ("one",), lambda _: [1.0], lambda _: None)  # type: ignore[arg-type,return-value]
-    _write_down([late], "smoke", "base", tmp_path)
+    write_down([late], tmp_path)
     row = read_json(tmp_path / "predictions.json")["predictions"][0]
     assert row["value"] is None
     assert row["calibration"] == "a clock"
-    assert np.isnan(_write_down([late], "smoke", "base", tmp_path)["c"].value)
+    assert np.isnan(write_down([late], tmp_path)["c"].value)
 
 
 def test_bad_input(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="chapter 'nothing' is unknown; allowed: dead-groups, replay"):
         next(validate("smoke", "base", 3, tmp_path, only=("nothing",)))
     assert not list(tmp_path.iterdir())
-    _write_down([], "small", "base", tmp_path)
+    write_down([], tmp_path, "small")
     with pytest.raises(InputError, match="holds a validation of scale small, not smoke"):
         next(validate("smoke", "base", 3, tmp_path))
     assert "dead-groups" in CHAPTERS

@@ -473,7 +473,7 @@ def test_what_is_said_of_a_run_that_diverges(
     assert "the last checkpoint is kept in kept/seed-0: train anew with a lower --lr in another --out" in said
     made = 10
     assert main([*command, "--out", "none"]) == 1
-    assert "there is no checkpoint yet: train anew" in capsys.readouterr().err
+    assert "none/seed-0 holds no checkpoint yet: train anew" in capsys.readouterr().err
 
 
 # --- picture and tables ----------------------------------------------------------------------------------------------
