@@ -174,9 +174,8 @@ def _check_room(config: TrainConfig, policy: Policy, tasks: list[RuleTask]) -> N
 
 def _weights(config: TrainConfig, policy: Policy, base: Policy, *, shadowed: bool) -> Weights:
     """What the learners change: the models of ``policy`` and ``base`` themselves, run in the precision of ``config``."""
-    fused = (
-        policy.device.type != "cpu"
-    )  # one kernel for all weights; on the CPU recorded runs continue bit for bit without
+    # one kernel for all weights; not on the CPU, where recorded runs go on bit for bit without it
+    fused = policy.device.type != "cpu"
     optimizer = torch.optim.AdamW(policy.model.parameters(), lr=config.lr, weight_decay=0.0, fused=fused)
     weights = Weights(policy, base, optimizer, config.clip)
     if shadowed:

@@ -52,39 +52,6 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"fstsim {__version__}\n"
 
 
-@pytest.mark.parametrize(
-    ("command", "flags"),
-    [
-        (
-            [],
-            [
-                "reproduce",
-                "figures",
-                "check",
-                "simulate",
-                "sweep",
-                "explore",
-                "pretrain",
-                "train",
-                "prompts",
-                "experiment",
-                "tasks",
-                "validate",
-            ],
-        ),
-        (["reproduce"], ["--out", "--examples", "--seed"]),
-        (["figures"], ["NAME", "--out"]),
-        (["check"], ["--examples", "--statement SLUG", "--json", "--seed"]),
-        (["simulate"], ["--out", "--objective", "--geometry", "--replicates", "Mahalanobis distance"]),
-    ],
-)
-def test_help(command: list[str], flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*command, "--help"]) == 0
-    said = capsys.readouterr()
-    assert all(flag in said.out for flag in flags)
-    assert said.err == ""
-
-
 COMMANDS = [
     "reproduce",
     "figures",
@@ -99,6 +66,23 @@ COMMANDS = [
     "tasks",
     "validate",
 ]
+
+
+@pytest.mark.parametrize(
+    ("command", "flags"),
+    [
+        ([], COMMANDS),
+        (["reproduce"], ["--out", "--examples", "--seed"]),
+        (["figures"], ["NAME", "--out"]),
+        (["check"], ["--examples", "--statement SLUG", "--json", "--seed"]),
+        (["simulate"], ["--out", "--objective", "--geometry", "--replicates", "Mahalanobis distance"]),
+    ],
+)
+def test_help(command: list[str], flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command, "--help"]) == 0
+    said = capsys.readouterr()
+    assert all(flag in said.out for flag in flags)
+    assert said.err == ""
 
 
 @pytest.mark.parametrize("command", COMMANDS)
