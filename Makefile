@@ -41,10 +41,10 @@ nightly: $(VENV)/.installed-test ## run all tests, slow ones too, with 2000 rand
 	FSTSIM_HYPOTHESIS_PROFILE=nightly $(PYTEST) -n $(JOBS) -m "slow or not slow"
 
 nightly-check: $(VENV)/.installed ## a million random instances of every statement, into paper/data/checks.json
-	$(BIN)/python -m fstsim.paper.record_check
+	$(BIN)/python -m fstsim.paper.records.record_check
 
 readme: $(VENV)/.installed ## rewrite the README's tables of statements and verdicts from paper/data
-	$(BIN)/python -m fstsim.paper.statement_table
+	$(BIN)/python -m fstsim.paper.records.statement_table
 
 bench: $(VENV)/.installed-test ## time the hot paths on one core (reported, never asserted)
 	$(PYTEST) --benchmark-only --benchmark-columns=min,median,iqr,ops,rounds tests/benchmarks/bench_*.py

@@ -17,9 +17,9 @@ from typing import Annotated
 import tyro
 
 import fstsim
-from fstsim import cli, cli_experiments, cli_models, cli_train, console
-from fstsim.console import complain
 from fstsim.errors import InputError
+from fstsim.front import cli, cli_experiments, cli_models, cli_train, console
+from fstsim.front.console import complain
 
 _ABOUT = "Exact two-mode mixtures that predict forgetting, drift and fast-slow training."
 

@@ -1,12 +1,16 @@
 """The theory: every statement with derivation, exact value, bounds and random instances; and its numeric API.
 
-Functions take and return float64 arrays and broadcast. Names and argument orders are the public contract.
-Read in this order: `statement`, `overlap`, `forward_kl`, `reverse_kl`, `drift`, `geometry`, `replay`, `starvation`, `sdft`, `ttt`,
-`oapl`, `maps`, `fast_slow`, `plasticity`, `noise`, `modes`, `group_normalised`, `adam`, `sequences`,
-`clipping`; each topic's statements are in ``*_statements`` beside it, named in paper order in `SECTIONS`.
+Functions take and return float64 arrays and broadcast. Names and argument orders are the public contract. A formula that
+returns numbers is in a topic (``theory/TOPIC.py``), a claim about it in `fstsim.theory.statements`, which is loaded when one
+of its names is asked for: importing the numbers alone loads neither sympy nor the statements.
+Read in this order: `overlap`, `forward_kl`, `reverse_kl`, `drift`, `geometry`, `replay`, `starvation`, `sdft`, `ttt`,
+`oapl`, `maps`, `fast_slow`, `plasticity`, `noise`, `modes`, `group_normalised`, `adam`, `sequences`, `clipping`.
 """
 
-from fstsim.errors import InputError
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from fstsim.logistic_normal import (
     expected_softplus,
     log_expected_softplus,
@@ -23,43 +27,6 @@ from fstsim.overlap import (
     weight_fisher_information,
 )
 from fstsim.replay_objectives import replay_importance_weights
-from fstsim.theory import (
-    adam_statements,
-    clipping_statements,
-    convergence_statements,
-    fast_slow_asymptote_statements,
-    fast_slow_statements,
-    fast_slow_time_statements,
-    forward_drift_statements,
-    forward_joint_statements,
-    forward_mass_statements,
-    group_batches_statements,
-    group_contexts_statements,
-    group_normalised_statements,
-    importance_replay_statements,
-    leash_statements,
-    map_statements,
-    modes_statements,
-    noise_statements,
-    oapl_statements,
-    plasticity_sequence_statements,
-    plasticity_softmax_statements,
-    plasticity_statements,
-    replay_drift_statements,
-    replay_statements,
-    replay_variance_statements,
-    reverse_statements,
-    sdft_anchored_statements,
-    sdft_drift_statements,
-    sdft_mixing_statements,
-    sdft_response_statements,
-    sdft_statements,
-    sequences_statements,
-    stall_statements,
-    starvation_statements,
-    tool_statements,
-    ttt_statements,
-)
 from fstsim.theory.adam import (
     adam_flow_shift,
     adam_late_rate,
@@ -70,7 +37,6 @@ from fstsim.theory.adam import (
     adam_steady_step,
     adam_step_bound,
 )
-from fstsim.theory.check import CheckResult, check_statement, examples_of
 from fstsim.theory.clipping import clipped_replay_bias_bound, clipped_replay_mass
 from fstsim.theory.drift import convergence_certificate, reverse_drift_certificate
 from fstsim.theory.fast_slow import (
@@ -229,7 +195,6 @@ from fstsim.theory.starvation import (
     starvation_probability,
     zero_signal_probability,
 )
-from fstsim.theory.statement import Derivation, Statement
 from fstsim.theory.ttt import (
     EntropicOptimum,
     entropic_bracket,
@@ -244,54 +209,31 @@ from fstsim.theory.ttt import (
     responsibility_drift_bound,
 )
 
-# in paper order, a module a line: the section and its statements
-SECTIONS: tuple[tuple[str, tuple[Statement, ...]], ...] = (
-    ("tool", tool_statements.STATEMENTS),
-    ("forward", forward_mass_statements.STATEMENTS),
-    ("forward", forward_joint_statements.STATEMENTS),
-    ("forward", forward_drift_statements.STATEMENTS),
-    ("tool", (tool_statements.MISASSIGNMENT,)),
-    ("reverse", reverse_statements.STATEMENTS),
-    ("convergence", convergence_statements.STATEMENTS),
-    ("replay", replay_statements.STATEMENTS),
-    ("replay", replay_drift_statements.STATEMENTS),
-    ("replay", leash_statements.STATEMENTS),
-    ("starvation", starvation_statements.STATEMENTS),
-    ("starvation", importance_replay_statements.STATEMENTS),
-    ("starvation", replay_variance_statements.STATEMENTS),
-    ("sdft", sdft_statements.STATEMENTS),
-    ("sdft", sdft_anchored_statements.STATEMENTS),
-    ("sdft", sdft_mixing_statements.STATEMENTS),
-    ("sdft", sdft_drift_statements.STATEMENTS),
-    ("sdft", sdft_response_statements.STATEMENTS),
-    ("ttt", ttt_statements.STATEMENTS),
-    ("oapl", oapl_statements.STATEMENTS),
-    ("map", map_statements.STATEMENTS),
-    ("fast slow", fast_slow_statements.STATEMENTS),
-    ("fast slow", fast_slow_time_statements.STATEMENTS),
-    ("fast slow", fast_slow_asymptote_statements.STATEMENTS),
-    ("plasticity", plasticity_statements.STATEMENTS),
-    ("plasticity", plasticity_sequence_statements.STATEMENTS),
-    ("plasticity", plasticity_softmax_statements.STATEMENTS),
-    ("plasticity", stall_statements.STATEMENTS),
-    ("noise", noise_statements.STATEMENTS),
-    ("modes", modes_statements.STATEMENTS),
-    ("group normalised", group_normalised_statements.STATEMENTS),
-    ("group batches", group_contexts_statements.STATEMENTS),
-    ("group batches", group_batches_statements.STATEMENTS),
-    ("adam", adam_statements.STATEMENTS),
-    ("sequences", sequences_statements.STATEMENTS),
-    ("clipping", clipping_statements.STATEMENTS),
-)
-ALL_STATEMENTS: tuple[Statement, ...] = tuple(statement for _, section in SECTIONS for statement in section)
+if TYPE_CHECKING:
+    from fstsim.theory.statements import ALL_STATEMENTS, SECTIONS, find_statements
+    from fstsim.theory.statements.check import CheckResult, check_statement, examples_of
+    from fstsim.theory.statements.statement import Derivation, Statement
+
+_LATER = {
+    "ALL_STATEMENTS": "",
+    "SECTIONS": "",
+    "find_statements": "",
+    "CheckResult": ".check",
+    "check_statement": ".check",
+    "examples_of": ".check",
+    "Derivation": ".statement",
+    "Statement": ".statement",
+}
+"""Names of `fstsim.theory.statements`, by the module of it that has them."""
 
 
-def find_statements(slug: str) -> tuple[Statement, ...]:
-    """The statements called ``slug`` (one); InputError lists the slugs that exist."""
-    found = tuple(s for s in ALL_STATEMENTS if s.slug == slug)
-    if not found:
-        raise InputError(f"statement {slug!r} is unknown; allowed: {', '.join(s.slug for s in ALL_STATEMENTS)}")
-    return found
+def __getattr__(name: str) -> Any:
+    """The statements and what checks them, loaded when first asked for."""
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"fstsim.theory.statements{_LATER[name]}"), name)
 
 
 __all__ = [

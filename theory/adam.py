@@ -34,7 +34,7 @@ from scipy.special import log_expit, logsumexp
 
 from fstsim.errors import InputError
 from fstsim.theory.clocks import solve_increasing
-from fstsim.theory.inputs import finite, positive
+from fstsim.theory.numerics.inputs import finite, positive
 
 Array = NDArray[np.float64]
 

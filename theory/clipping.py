@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binom
 
 from fstsim.errors import InputError
-from fstsim.theory.inputs import mass, positive
+from fstsim.theory.numerics.inputs import mass, positive
 
 Array = NDArray[np.float64]
 

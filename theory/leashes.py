@@ -15,8 +15,8 @@ from fstsim.divergences import expected_log_density
 from fstsim.errors import InputError
 from fstsim.overlap import overlap_gap, validate_separation
 from fstsim.replay_objectives import Direction
-from fstsim.theory.collinear import gaussian_nodes
-from fstsim.theory.inputs import finite, positive
+from fstsim.theory.numerics.collinear import gaussian_nodes
+from fstsim.theory.numerics.inputs import finite, positive
 
 Array = NDArray[np.float64]
 

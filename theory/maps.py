@@ -22,7 +22,7 @@ from scipy.special import log_expit, logit, ndtr
 
 from fstsim.errors import InputError
 from fstsim.overlap import validate_separation
-from fstsim.theory.inputs import finite, mass, nonnegative, share
+from fstsim.theory.numerics.inputs import finite, mass, nonnegative, share
 
 Array = NDArray[np.float64]
 Fate = Literal["interior", "neutral", "lost", "saturated", "repelling", "period-two"]

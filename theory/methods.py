@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from fstsim.errors import InputError
-from fstsim.theory.inputs import finite, positive, share
 from fstsim.theory.leashes import kl_leash_log_odds
 from fstsim.theory.maps import FieldMap, LogOddsMap, Map, ProbabilityMap
+from fstsim.theory.numerics.inputs import finite, positive, share
 from fstsim.theory.ttt import entropic_shift, entropic_tilt_log_odds
 
 Array = NDArray[np.float64]

@@ -20,7 +20,7 @@ from fstsim.optimizers import SGD
 from fstsim.overlap import harmonic_overlap, overlap_gap, validate_separation
 from fstsim.replay_objectives import ReverseKLReplay, validate_replay_fraction
 from fstsim.simulate import simulate
-from fstsim.theory.collinear import Moments, gaussian_nodes, on_the_line, score_moments
+from fstsim.theory.numerics.collinear import Moments, gaussian_nodes, on_the_line, score_moments
 from fstsim.two_mode import TwoModeState
 
 Array = NDArray[np.float64]

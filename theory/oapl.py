@@ -13,7 +13,7 @@ from scipy.special import expit, log_expit, logit
 
 from fstsim.errors import InputError
 from fstsim.overlap import harmonic_overlap, validate_separation
-from fstsim.theory.inputs import finite, mass, positive, share
+from fstsim.theory.numerics.inputs import finite, mass, positive, share
 from fstsim.theory.ttt import responsibility_drift_bound
 from fstsim.tilts import MAX_GAIN, log_entropic_mean, tilt_grid
 

@@ -16,8 +16,8 @@ from scipy.special import expit, logit, wrightomega
 from fstsim.errors import InputError
 from fstsim.logistic_normal import logistic_normal_slope
 from fstsim.overlap import overlap_gap, validate_separation
-from fstsim.theory.inputs import finite, mass, positive
-from fstsim.theory.inputs import share as fraction
+from fstsim.theory.numerics.inputs import finite, mass, positive
+from fstsim.theory.numerics.inputs import share as fraction
 from fstsim.theory.overlap import second_moment_constant
 
 Array = NDArray[np.float64]

@@ -16,7 +16,7 @@ from scipy.special import expit, logit
 from fstsim.errors import InputError
 from fstsim.overlap import bhattacharyya_coefficient
 from fstsim.theory.clocks import learning_clock_between
-from fstsim.theory.inputs import finite, mass, nonnegative, positive, share
+from fstsim.theory.numerics.inputs import finite, mass, nonnegative, positive, share
 
 Array = NDArray[np.float64]
 

@@ -26,7 +26,7 @@ from scipy.special import logit
 from fstsim.errors import InputError
 from fstsim.theory.adam import BETAS, adam_shift_path
 from fstsim.theory.forward_kl import mass_forgetting_separated
-from fstsim.theory.inputs import finite, nonnegative, positive
+from fstsim.theory.numerics.inputs import finite, nonnegative, positive
 
 Array = NDArray[np.float64]
 SequenceLaw = Literal["logit", "fisher", "adam"]

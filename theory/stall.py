@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fstsim.theory.group_normalised import dead_group_probability
-from fstsim.theory.inputs import positive
+from fstsim.theory.numerics.inputs import positive
 
 Array = NDArray[np.float64]
 

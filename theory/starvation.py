@@ -16,7 +16,7 @@ from scipy.special import expit, logit
 from fstsim.errors import InputError
 from fstsim.overlap import validate_separation
 from fstsim.replay_objectives import replay_importance_weights, validate_replay_fraction
-from fstsim.theory.collinear import policy_average, right_components, score_moments
+from fstsim.theory.numerics.collinear import policy_average, right_components, score_moments
 from fstsim.theory.reverse_kl import reverse_kl_weight_time
 
 __all__ = [

@@ -16,7 +16,7 @@ from scipy.special import expit, logit
 
 from fstsim.errors import InputError
 from fstsim.overlap import bhattacharyya_coefficient, harmonic_overlap, validate_separation
-from fstsim.theory.inputs import finite, mass, nonnegative, positive
+from fstsim.theory.numerics.inputs import finite, mass, nonnegative, positive
 from fstsim.theory.overlap import second_moment_constant
 from fstsim.tilts import MAX_GAIN, TiltGrid, tilt_grid
 

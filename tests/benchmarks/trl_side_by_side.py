@@ -38,10 +38,10 @@ from tqdm import tqdm
 
 from fstsim.errors import InputError
 from fstsim.fast_slow import StepInfo
-from fstsim.llm.policy import Policy
-from fstsim.llm.slow import PolicyGradient, Weights
+from fstsim.llm.learners.slow import PolicyGradient, Weights
+from fstsim.llm.policy.policy import Policy
+from fstsim.llm.tasks.rules import RuleTask, parse_task
 from fstsim.llm.types import Population, Problem
-from fstsim.llm.world import RuleTask, parse_task
 from fstsim.records import environment, plain, write_json
 
 

@@ -14,8 +14,8 @@ import joblib
 import numpy as np
 import pytest
 
-import fstsim.cli
-import fstsim.paper.figures
+import fstsim.front.cli
+import fstsim.paper.figures.catalogue
 import fstsim.theory
 from fstsim import Trajectory, __version__
 from fstsim.__main__ import main
@@ -195,9 +195,9 @@ def test_sweep_and_explore(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 @pytest.mark.parametrize("violated", [False, True])
 def test_reproduce(violated: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     statements = (*find_statements("misassignment"), *find_statements("logistic-normal"))
-    figures = {"misassignment-bounds": fstsim.paper.figures.FIGURES["misassignment-bounds"]}
+    figures = {"misassignment-bounds": fstsim.paper.figures.catalogue.FIGURES["misassignment-bounds"]}
     monkeypatch.setattr(fstsim.theory, "ALL_STATEMENTS", tuple(map(wrong, statements)) if violated else statements)
-    monkeypatch.setattr(fstsim.paper.figures, "FIGURES", figures)
+    monkeypatch.setattr(fstsim.paper.figures.catalogue, "FIGURES", figures)
     with joblib.parallel_config(backend="threading"):  # where the statements replaced above are seen
         assert main(["reproduce", "--out", "all", "--examples", "20", "--skip-models"]) == int(violated)
     out = Path("all")
@@ -220,7 +220,7 @@ def test_ctrl_c_is_one_line(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(fstsim.cli, "run_simulation", interrupted)
+    monkeypatch.setattr(fstsim.front.cli, "run_simulation", interrupted)
     monkeypatch.setattr(fstsim.theory, "check_statement", interrupted)
     assert main([command, "--out", "my run"] if command == "simulate" else [command]) == 130
     last = capsys.readouterr().err.splitlines()[-1]

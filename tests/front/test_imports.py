@@ -20,25 +20,23 @@ ALLOWED = {
     "paper": {"fstsim", "theory", "llm", "paper"},
 }
 FRONT_DOOR = "fstsim.__main__"
-COMMANDS = {
-    "fstsim.cli",
-    "fstsim.cli_models",
-    "fstsim.cli_train",
-    "fstsim.cli_experiments",
-}  # what is behind the front door: the same rules
 
 
 def modules() -> dict[str, tuple[str, Path]]:
     """Import name -> (folder, file)."""
     found = {}
     for folder, package in PACKAGES.items():
-        for path in sorted((ROOT / folder).glob("*.py")):
-            name = package if path.stem == "__init__" else f"{package}.{path.stem}"
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            parts = path.relative_to(ROOT / folder).with_suffix("").parts
+            name = ".".join((package, *(part for part in parts if part != "__init__")))
             found[name] = (folder, path)
     return found
 
 
 MODULES = modules()
+COMMANDS = {
+    name for name in MODULES if name.startswith("fstsim.front.") and name != "fstsim.front.console"
+}  # what is behind the front door: the same rules
 
 
 def imported(path: Path) -> set[str]:

@@ -10,9 +10,9 @@ from scipy.special import expit, logit
 
 from fstsim import InputError
 from fstsim.theory.clocks import learning_clock
-from fstsim.theory.map_statements import _basin_odds, _integrated_odds
 from fstsim.theory.maps import FieldMap, LogOddsMap, ProbabilityMap, basin_odds_bounds, product_log_odds, retains
 from fstsim.theory.methods import METHOD_TABLE, method_map
+from fstsim.theory.statements.maps import _basin_odds, _integrated_odds
 
 # one set of hyper-parameters a row: all with a reward gap or tilt against the old mode
 HYPER: dict[str, dict[str, float]] = {

@@ -13,6 +13,7 @@ from scipy.stats import norm
 
 from fstsim import InputError
 from fstsim.overlap import bhattacharyya_coefficient
+from fstsim.theory.statements.ttt import utility_slope
 from fstsim.theory.ttt import (
     entropic_bracket,
     entropic_drift_bound,
@@ -24,7 +25,6 @@ from fstsim.theory.ttt import (
     entropic_tilt_log_odds,
     entropic_unleashed_time,
 )
-from fstsim.theory.ttt_statements import utility_slope
 from fstsim.tilts import log_entropic_mean, tilt_grid
 
 bases = st.floats(-4.0, 4.0)

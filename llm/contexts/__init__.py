@@ -1,0 +1,1 @@
+"""The fast channel: contexts that evolve by reflection."""

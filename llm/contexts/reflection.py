@@ -1,0 +1,226 @@
+r"""Who writes new contexts: the policy itself, a chat endpoint, or a local chat model. One protocol, three real reflectors.
+
+A reflector sees what the fast channel may see: the current context, and records of what was asked, what was written and
+what the environment said about it. It never sees the hidden rules.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+
+from fstsim.errors import InputError
+from fstsim.llm.policy.policy import Policy
+from fstsim.llm.pretraining.corpus import EXAMPLES
+from fstsim.llm.tasks.families import FAMILIES
+
+Record = Mapping[str, str]
+
+_FEEDBACK = re.compile(r"start: (?P<start>\S+) wrote: (?P<wrote>\S*) right: (?P<right>\S+)")
+_WORDS = frozenset(word for family in FAMILIES.values() for word in family.rules)
+_LONGEST = 8  # rules in a context that the policy writes
+
+
+class ReflectorDown(RuntimeError):
+    """A reflector cannot answer: the message says who, what was tried and what it said."""
+
+
+class ReflectorTooSmall(ReflectorDown):
+    """A reflector's model has too few positions for what it is to read: the same call would fail again."""
+
+
+class Reflector(Protocol):
+    """Writes a new context from failures. ``propose`` returns the context and how many rollouts of the policy it cost."""
+
+    def propose(
+        self, policy: Policy, context: str, records: Sequence[Record], rng: np.random.Generator
+    ) -> tuple[str, int]:
+        """A new context. May raise ReflectorDown; must not change the policy; all randomness from ``rng``."""
+        ...
+
+
+@dataclass(frozen=True)
+class SelfReflection:
+    """The policy writes the rules itself, in the notation it was trained on.
+
+    *Direct*: four problems with their right answers, the rules are written anew. *Residual*: what the present context
+    produced against what was right, the missing rules are written and appended. Which of the two is a fair coin.
+    """
+
+    temperature: float = 1.0
+
+    def propose(
+        self, policy: Policy, context: str, records: Sequence[Record], rng: np.random.Generator
+    ) -> tuple[str, int]:
+        """One sample of the policy; the old context where the records do not have the form that it reads."""
+        residual = bool(context) and rng.random() < 0.5
+        pairs = []
+        for record in records:
+            said = _FEEDBACK.search(record["Feedback"])
+            if said is not None and (not residual or len(said["wrote"]) == len(said["right"])):
+                pairs.append((said["wrote"] if residual else said["start"], said["right"]))
+        if len(pairs) < EXAMPLES:
+            return context, 0
+        chosen = [pairs[i] for i in rng.choice(len(pairs), size=EXAMPLES, replace=False)]
+        shown = " ; ".join(f"{' '.join(a)} > {' '.join(b)}" for a, b in chosen) + " ?"
+        generator = torch.Generator(policy.device).manual_seed(int(rng.integers(2**62)))
+        prompt = policy.tokenizer(shown)["input_ids"]
+        written = policy.sample([prompt], 1, generator, max_new_tokens=_LONGEST, temperature=self.temperature)
+        rules = [word for word in policy.decode(written)[0].split() if word in _WORDS]
+        words = [*context.split(), *rules] if residual else rules
+        return " ".join(words[:_LONGEST]), 1
+
+
+@dataclass
+class ChatEndpoint:
+    """A chat model behind an OpenAI-compatible endpoint (``base_url``/chat/completions), asked with GEPA's own prompt.
+
+    ``budget`` bounds the calls of a run. A call that fails is tried ``retries`` times more, with growing pauses; then
+    ReflectorDown. ``api_key`` is sent as a bearer token if it is not empty, and is never written anywhere.
+    """
+
+    base_url: str
+    model: str
+    api_key: str = field(default="", repr=False)
+    timeout: float = 60.0
+    retries: int = 2
+    budget: int = 200
+    calls: int = 0
+    pause: float = 1.0
+
+    def __post_init__(self) -> None:
+        self.api_key = self.api_key.strip()  # keys read from files end in a newline
+        if not re.match(r"https?://[^\s/]", self.base_url) or re.search(r"\s", self.base_url):
+            raise InputError(f"base-url must start with http:// or https://, got {self.base_url!r}")
+        if not self.model:
+            raise InputError("a chat endpoint needs --reflector-model")
+        if not self.timeout > 0.0 or self.retries < 0 or self.budget < 1:
+            raise InputError("timeout must be positive, retries at least 0, budget at least 1")
+
+    def propose(
+        self,
+        policy: Policy,  # noqa: ARG002 -- another model writes
+        context: str,
+        records: Sequence[Record],
+        rng: np.random.Generator,  # noqa: ARG002 -- the endpoint has its own randomness
+    ) -> tuple[str, int]:
+        """One call of the endpoint, or more where it fails."""
+        return write_instruction(self.ask, context, records), 0
+
+    def ask(self, prompt: str) -> str:
+        """Answer of the chat model to one message."""
+        import httpx
+
+        url = f"{self.base_url.rstrip('/')}/chat/completions"
+        headers = {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
+        body = {"model": self.model, "messages": [{"role": "user", "content": prompt}]}
+        said = ""
+        for attempt in range(self.retries + 1):
+            if self.calls >= self.budget:
+                raise ReflectorDown(f"the reflector's budget of {self.budget} calls is used up")
+            if attempt:
+                time.sleep(self.pause * 2.0 ** (attempt - 1))
+            self.calls += 1
+            try:
+                reply = httpx.post(url, json=body, headers=headers, timeout=self.timeout, trust_env=False)
+                if reply.status_code == 200:
+                    content = reply.json()["choices"][0]["message"]["content"]
+                    if isinstance(content, str):
+                        return content
+                    said = "an answer without text"
+                    continue
+                said = f"status {reply.status_code}: {reply.text[:120]}"
+                if reply.status_code in (400, 401, 403, 404):  # trying again cannot help
+                    break
+            except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, IndexError, TypeError) as error:
+                said = f"{type(error).__name__}: {error}"
+        if self.api_key:  # servers say it back, and so do errors about headers
+            said = said.replace(self.api_key, "(key)")
+        raise ReflectorDown(f"the reflector at {url} does not answer ({' '.join(said.split())})") from None
+
+
+@dataclass(frozen=True)
+class LocalChat:
+    """A local Hugging Face chat model, asked with GEPA's own prompt; ``name`` is what it was loaded by."""
+
+    model: Policy
+    name: str
+    max_new_tokens: int = 256
+    temperature: float = 1.0
+
+    def propose(
+        self,
+        policy: Policy,  # noqa: ARG002 -- another model writes
+        context: str,
+        records: Sequence[Record],
+        rng: np.random.Generator,
+    ) -> tuple[str, int]:
+        """One sample of the chat model; ReflectorTooSmall if the prompt and its answer do not fit the model's positions."""
+        limit = getattr(self.model.model.config, "max_position_embeddings", None)
+
+        def ask(prompt: str) -> str:
+            tokens = self.model.encode_text(prompt)
+            if limit is not None and len(tokens) + self.max_new_tokens > limit:
+                raise ReflectorTooSmall(
+                    f"the reflector {self.name} has {limit} positions, not the {len(tokens)} that it is to read and the "
+                    f"{self.max_new_tokens} that it may write"
+                )
+            generator = torch.Generator(self.model.device).manual_seed(int(rng.integers(2**62)))
+            out = self.model.sample(
+                [tokens], 1, generator, max_new_tokens=self.max_new_tokens, temperature=self.temperature
+            )
+            return self.model.decode(out)[0]
+
+        return write_instruction(ask, context, records), 0
+
+
+def write_instruction(ask: Any, context: str, records: Sequence[Record]) -> str:
+    """GEPA's instruction proposal with ``ask`` (text to text) as its model."""
+    from gepa.strategies.instruction_proposal import InstructionProposalSignature as Signature
+
+    prompt = Signature.prompt_renderer(
+        {"current_instruction_doc": context, "dataset_with_feedback": list(records), "prompt_template": None}
+    )
+    return Signature.output_extractor(ask(prompt))["new_instruction"]
+
+
+@dataclass(frozen=True)
+class ReflectorConfig:
+    """Which reflector. The key of an endpoint is read from the environment variable FSTSIM_API_KEY and stored nowhere."""
+
+    kind: Literal["self", "openai", "local"] = "self"
+    """self: the policy; openai: a chat endpoint; local: a Hugging Face chat model"""
+    base_url: str = ""
+    """of the chat endpoint, for example http://localhost:8000/v1"""
+    model: str = ""
+    """name of the endpoint's model, or path of the local one"""
+    timeout: float = 60.0
+    """seconds a call may take"""
+    retries: int = 2
+    """further attempts of a failed call"""
+    budget: int = 200
+    """calls of the endpoint in a run"""
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("self", "openai", "local"):
+            raise InputError(f"reflector must be self, openai or local, got {self.kind!r}")
+        if self.kind == "openai":
+            self.build()  # says what is missing before any work
+        if self.kind == "local" and not self.model:
+            raise InputError("reflector local needs --reflector-model")
+
+    def build(self) -> Reflector:
+        """The reflector."""
+        if self.kind == "openai":
+            key = os.environ.get("FSTSIM_API_KEY", "")
+            return ChatEndpoint(self.base_url, self.model, key, self.timeout, self.retries, self.budget)
+        if self.kind == "local":
+            return LocalChat(Policy.load(self.model), self.model)
+        return SelfReflection()

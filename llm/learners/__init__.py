@@ -1,0 +1,1 @@
+"""Slow learners: a file each, and what two or more of them use."""

@@ -1,0 +1,101 @@
+r"""Distillation on the student's own samples, and FST-distill: the policy without context learns from itself with context.
+
+Every step samples completions of the student and moves its next-token distributions towards those of a teacher:
+\(\sum_t KL(\pi_\theta(\cdot|x, y_{<t}) \| \pi_T(\cdot|y_{<t}))\) with the full vocabulary (``reverse``), or the other direction
+(``forward``). `Distillation`, `fstsim.llm.learners.sdft.SDFT` and `fstsim.llm.learners.mixture.MixtureDistillation` differ in the teacher
+alone. That of `Distillation` is the frozen start in its evolved context, named as open in 2605.12484.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from fstsim.errors import InputError
+from fstsim.fast_slow import StepInfo
+from fstsim.llm.learners.method_losses import Direction, check_direction, distillation_loss
+from fstsim.llm.learners.slow import Diverged, Weights, draw, generator_from
+from fstsim.llm.policy.rollouts import Rollouts, check_batch
+from fstsim.llm.types import Population, Problem, Task
+
+Teacher = Callable[[Rollouts, Sequence[Problem], Sequence[str]], torch.Tensor]
+"""Rollouts of the student, one a problem, their problems and contexts to next-token logits ``(B, T, V)``."""
+
+
+def learn_from_teacher(
+    weights: Weights,
+    context: Population,
+    task: Task,
+    rng: np.random.Generator,
+    teacher: Teacher,
+    *,
+    problems: int,
+    direction: Direction,
+    max_new_tokens: int,
+) -> StepInfo:
+    """One step on ``problems`` problems, one completion each: sample, compare, update in place. Raises `slow.Diverged`."""
+    student = weights.policy
+    drawn = draw(task.problems("train"), problems, rng)
+    which = rng.integers(len(context.prompts), size=len(drawn))
+    contexts = [context.prompts[k] for k in which]
+    rollouts = student.sample(
+        [student.encode(c, p) for c, p in zip(contexts, drawn, strict=True)],
+        1,
+        generator_from(rng, student),
+        max_new_tokens=max_new_tokens,
+    )
+    own = student.logits(rollouts)
+    with torch.no_grad():
+        taught = teacher(rollouts, drawn, contexts)
+    loss = distillation_loss(own, taught, rollouts.mask, direction)
+    what = f"{task.name}, problems {drawn[0].text}..."
+    if not torch.isfinite(loss):
+        raise Diverged(f"loss is {float(loss.detach())} on {what}")
+    loss.backward()
+    norm = weights.apply(what)
+    length = float(rollouts.mask.sum()) / len(rollouts)
+    return StepInfo(len(rollouts), {"loss": float(loss.detach()), "grad_norm": norm, "length": length})
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """Slow learner: the start of the run, in ``teacher_context``, teaches the policy in the contexts of the population."""
+
+    problems: int = 48
+    """problems a step, one completion each"""
+    direction: Direction = "reverse"
+    """reverse: KL(student || teacher); forward: KL(teacher || student); both along the student's samples"""
+    teacher_context: str = ""
+    """context of the teacher"""
+    max_new_tokens: int = 8
+    """longest completion"""
+
+    def __post_init__(self) -> None:
+        if self.problems < 1 or self.max_new_tokens < 1:
+            raise InputError("problems and max_new_tokens must be at least 1")
+        check_batch(self.problems)
+        check_direction(self.direction)
+
+    def step(
+        self, weights: Weights, context: Population, task: Task, rng: np.random.Generator
+    ) -> tuple[Weights, StepInfo]:
+        """Sample, compare, update in place."""
+        base = weights.base
+
+        def teacher(rollouts: Rollouts, problems: Sequence[Problem], _: Sequence[str]) -> torch.Tensor:
+            return base.logits(base.with_prompts(rollouts, [base.encode(self.teacher_context, p) for p in problems]))
+
+        info = learn_from_teacher(
+            weights,
+            context,
+            task,
+            rng,
+            teacher,
+            problems=self.problems,
+            direction=self.direction,
+            max_new_tokens=self.max_new_tokens,
+        )
+        return weights, info

@@ -1,0 +1,52 @@
+"""Groups of rollouts with their rewards, as matrices: what TTT-Discover and OAPL learn from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from fstsim.llm.learners.slow import Diverged, draw, generator_from, share_out
+from fstsim.llm.policy.policy import Policy
+from fstsim.llm.policy.rollouts import Rollouts
+from fstsim.llm.types import Population, Task
+
+
+@dataclass(frozen=True)
+class ScoredGroups:
+    """``rollouts`` of P problems, G of each in a row, ``rewards (P, G)``, and ``what`` they are, for messages."""
+
+    rollouts: Rollouts
+    rewards: torch.Tensor
+    what: str
+
+
+def sample_groups(
+    policy: Policy,
+    context: Population,
+    task: Task,
+    rng: np.random.Generator,
+    *,
+    problems: int,
+    rollouts: int,
+    max_new_tokens: int,
+) -> ScoredGroups:
+    """Draw problems, sample a group of each (shared out over the contexts), score. Raises `slow.Diverged` on nan."""
+    drawn = draw(task.problems("train"), problems, rng)
+    shares = share_out(rollouts, len(context.prompts), rng)
+    used = [(prompt, share) for prompt, share in zip(context.prompts, shares, strict=True) if share]
+    sampled = policy.sample(
+        policy.encode_all([(prompt, problem) for problem in drawn for prompt, _ in used]),
+        [share for _ in drawn for _, share in used],
+        generator_from(rng, policy),
+        max_new_tokens=max_new_tokens,
+    )
+    what = f"{task.name}, problems {drawn[0].text}..."
+    if not torch.isfinite(sampled.logprobs).all():
+        raise Diverged(f"log-probabilities of the policy are not finite on {what}")
+    # a verifier has no memory: equal completions of a problem are scored once
+    keys = [(i // rollouts, text) for i, text in enumerate(policy.decode(sampled))]
+    found = {key: task.score(drawn[key[0]], key[1]).reward for key in dict.fromkeys(keys)}
+    rewards = [found[key] for key in keys]
+    return ScoredGroups(sampled, torch.tensor(rewards, device=policy.device).view(problems, rollouts), what)

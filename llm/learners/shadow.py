@@ -1,0 +1,41 @@
+"""A second copy of the weights that moves with the run: SDFT's averaged teacher, OAPL's lagged sampler.
+
+It is part of the state of a run, not of a learner: a learner stays a frozen set of settings, and a checkpoint that holds
+policy, shadow and age holds everything.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field, fields, replace
+
+import torch
+
+from fstsim.llm.learners.slow import Weights
+from fstsim.llm.policy.policy import Policy
+
+
+@dataclass(frozen=True)
+class ShadowedWeights(Weights):
+    """`Weights` with a ``shadow`` that no optimizer sees, and ``age``, the slow steps made so far."""
+
+    shadow: Policy = field(kw_only=True)
+    age: int = 0
+
+    @classmethod
+    def start(cls, weights: Weights) -> ShadowedWeights:
+        """With a shadow that is the policy as it is now."""
+        shadow = copy.deepcopy(weights.policy.model).requires_grad_(False).eval()
+        held = {entry.name: getattr(weights, entry.name) for entry in fields(weights)}
+        return cls(**held, shadow=replace(weights.policy, model=shadow))
+
+    @torch.no_grad()
+    def follow(self, rate: float) -> None:
+        r"""Move the shadow towards the policy, in place: \(\bar\theta \leftarrow \bar\theta + \rho(\theta - \bar\theta)\).
+
+        ``rate`` 0 leaves it, 1 makes it the policy, exactly.
+        """
+        if rate == 0.0:
+            return
+        for own, target in zip(self.shadow.model.parameters(), self.policy.model.parameters(), strict=True):
+            own.lerp_(target, rate)

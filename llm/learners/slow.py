@@ -1,0 +1,311 @@
+r"""The slow channel: policy gradient on groups (CISPO, REINFORCE) and supervised fine-tuning, as one-method learners.
+
+CISPO as in MiniMax-M1 and 2605.12484, except: (1) one group may hold rollouts of several contexts, with one baseline;
+(2) groups without signal are skipped, which changes no gradient; (3) the leash to the base is a choice: k1 in the
+reward, or the exact full-vocabulary KL as a loss; (4) a replay task can take a share of every batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+
+from fstsim.errors import InputError
+from fstsim.fast_slow import StepInfo
+from fstsim.llm.contexts.reuse import Reusable, join
+from fstsim.llm.learners.losses import (
+    Advantage,
+    cispo_loss,
+    group_advantages,
+    leash_loss,
+    leashed_rewards,
+    reinforce_loss,
+    sft_loss,
+    token_entropy,
+)
+from fstsim.llm.policy.policy import Policy
+from fstsim.llm.policy.rollouts import Rollouts, check_batch, token_logprobs
+from fstsim.llm.types import Demonstrated, Population, Problem, Task
+
+_TOKENS_AT_ONCE = 65_536  # prompt and completion tokens of one forward and backward pass
+
+
+class Diverged(RuntimeError):
+    """A loss or gradient is not finite; the message says of which batch. That update has not been made."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What the slow channel changes, in place: a policy and its optimizer; ``base`` is the frozen start.
+
+    ``reusable`` holds at most one batch of rollouts of the policy as it is now, left by a fast round; `apply` empties it.
+    """
+
+    policy: Policy
+    base: Policy
+    optimizer: torch.optim.Optimizer
+    clip: float = 1.0
+    reusable: list[Reusable] = field(default_factory=list)
+
+    def apply(self, what: str) -> float:
+        """One optimizer step with the gradient that is there; returns its norm. Raises Diverged if it is not finite."""
+        self.reusable.clear()
+        parameters = [p for p in self.policy.model.parameters() if p.grad is not None]
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.clip)) if parameters else 0.0
+        if not math.isfinite(norm):
+            self.optimizer.zero_grad(set_to_none=True)
+            raise Diverged(f"gradient is not finite on {what}")
+        if parameters:
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
+
+
+@dataclass(frozen=True)
+class PolicyGradient:
+    """Reinforcement learning on verified rewards.
+
+    Every step draws ``problems`` problems and ``rollouts`` completions of each, shared out over the contexts of the
+    population, and makes ``updates`` optimizer steps on them (with more than one, ratios leave 1 and ``ratio_cap`` bites).
+    ``leash_reward`` is nats of reward a nat of k1, ``leash_loss`` weighs the exact KL to the base as a loss, both a sequence.
+    """
+
+    loss: Literal["cispo", "reinforce"] = "cispo"
+    """cispo: stop-gradient of min(ratio, cap), a mean over tokens; reinforce: a mean over rollouts"""
+    problems: int = 48
+    """problems a step"""
+    rollouts: int = 8
+    """completions of a problem: one group"""
+    advantage: Advantage = "normalised"
+    """normalised by the group's standard deviation, centred only, or leave-one-out"""
+    ratio_cap: float = 5.0
+    """cap of the importance ratio, above 1"""
+    updates: int = 1
+    """optimizer steps on each batch"""
+    leash_reward: float = 0.0
+    """strength of the KL leash in the reward (k1), nats of reward a nat; with normalised advantages a group of equal rewards
+    follows the leash alone, at size one whatever its strength: take centred ones, or the leash as a loss"""
+    leash_loss: float = 0.0
+    """strength of the exact KL leash as a loss, a nat a sequence"""
+    temperature: float = 1.0
+    """of sampling"""
+    max_new_tokens: int = 8
+    """longest completion"""
+
+    def __post_init__(self) -> None:
+        if self.loss not in ("cispo", "reinforce"):
+            raise InputError(f"loss must be cispo or reinforce, got {self.loss!r}")
+        if self.problems < 1 or self.updates < 1 or self.max_new_tokens < 1:
+            raise InputError("problems, updates and max_new_tokens must be at least 1")
+        if self.rollouts < 2:
+            raise InputError(f"rollouts must be at least 2 (a group needs a baseline), got {self.rollouts}")
+        check_batch(self.problems, self.rollouts)
+        if self.advantage not in get_args(Advantage):
+            raise InputError(f"advantage must be one of {', '.join(get_args(Advantage))}; got {self.advantage!r}")
+        if not self.ratio_cap > 1.0:
+            raise InputError(f"ratio_cap must be above 1, got {self.ratio_cap}")
+        if not (0.0 <= self.leash_reward < math.inf and 0.0 <= self.leash_loss < math.inf):
+            raise InputError(f"leashes must be nonnegative and finite, got {self.leash_reward} and {self.leash_loss}")
+        if not 0.0 < self.temperature < math.inf:
+            raise InputError(f"temperature must be positive, got {self.temperature}")
+
+    def step(
+        self, weights: Weights, context: Population, task: Task, rng: np.random.Generator
+    ) -> tuple[Weights, StepInfo]:
+        """Sample, score, update in place; ``samples`` counts what was sampled here, not what a fast round had sampled."""
+        held = weights.reusable[0] if weights.reusable else None
+        weights.reusable.clear()  # its rollouts are used here or never: no checkpoint has to hold them
+        problems: list[Problem] = []
+        if held is not None:
+            held.check(task.name, self.temperature, self.max_new_tokens)
+            problems = list(held.problems[: self.problems])
+        problems += draw(task.problems("train"), self.problems - len(problems), rng)
+        rollouts, groups, reused = self.roll_out_again(weights.policy, context, problems, rng, held)
+        # each distinct completion of a problem is decoded and scored once: a verifier has no memory
+        lengths = rollouts.mask.sum(1).tolist()
+        rows = [tuple(row[:n]) for row, n in zip(rollouts.completions.tolist(), lengths, strict=True)]
+        keys = list(zip(groups.tolist(), rows, strict=True))
+        distinct = list(dict.fromkeys(keys))
+        texts = weights.policy.tokenizer.batch_decode([list(row) for _, row in distinct], skip_special_tokens=True)
+        found = {key: task.score(problems[key[0]], text).reward for key, text in zip(distinct, texts, strict=True)}
+        rewards = torch.tensor([found[key] for key in keys], device=weights.policy.device)
+        metrics = self.learn(weights, rollouts, rewards, groups, f"{task.name}, problems {problems[0].text}...")
+        if held is not None:
+            metrics["reused"] = reused
+        return weights, StepInfo(len(rollouts) - reused, metrics)
+
+    def roll_out(
+        self, policy: Policy, context: Population, problems: Sequence[Problem], rng: np.random.Generator
+    ) -> tuple[Rollouts, torch.Tensor]:
+        """Completions of all problems, and the group (problem) of each: a group's rollouts shared out over the contexts."""
+        rollouts, groups, _ = self.roll_out_again(policy, context, problems, rng, None)
+        return rollouts, groups
+
+    def roll_out_again(
+        self,
+        policy: Policy,
+        context: Population,
+        problems: Sequence[Problem],
+        rng: np.random.Generator,
+        held: Reusable | None,
+    ) -> tuple[Rollouts, torch.Tensor, int]:
+        """`roll_out`, of which the rollouts in ``held`` need not be sampled: they come first, and their number last.
+
+        ``held`` is of the first of ``problems``. Groups have the same contexts, in the same numbers, as without it.
+        """
+        shares = share_out(self.rollouts, len(context.prompts), rng)
+        used = [(c, n) for c, n in zip(context.prompts, shares, strict=True) if n]
+        rows = []
+        if held is not None:
+            rows = [k for k, (c, g) in enumerate(held.pairs) if g < len(problems) and c in dict(used)]
+        have = {held.pairs[k] for k in rows} if held is not None else set()
+        wanted = [(g, c, n - ((c, g) in have)) for g in range(len(problems)) for c, n in used]
+        wanted = [(g, c, n) for g, c, n in wanted if n]
+        groups = torch.tensor([g for g, _, n in wanted for _ in range(n)], dtype=torch.long)
+        parts = []
+        if held is not None and rows:
+            parts.append(held.rollouts.take(torch.tensor(rows, device=policy.device)))
+            groups = torch.cat((torch.tensor([held.pairs[k][1] for k in rows]), groups))
+        if wanted:
+            sampled = policy.sample(
+                policy.encode_all([(c, problems[g]) for g, c, _ in wanted]),
+                [n for *_, n in wanted],
+                generator_from(rng, policy),
+                max_new_tokens=self.max_new_tokens,
+                temperature=self.temperature,
+            )
+            parts.append(sampled)
+        return parts[0] if len(parts) == 1 else join(parts), groups.to(policy.device), len(rows)
+
+    def learn(
+        self, weights: Weights, rollouts: Rollouts, rewards: torch.Tensor, groups: torch.Tensor, what: str
+    ) -> dict[str, float]:
+        """The updates of one batch; returns what is worth a row."""
+        if not torch.isfinite(rollouts.logprobs).all():
+            raise Diverged(f"log-probabilities of the policy are not finite on {what}")
+        shaped = rewards
+        if self.leash_reward > 0.0:
+            with torch.no_grad():
+                base = weights.base.logprobs(rollouts)
+            shaped = leashed_rewards(rewards, rollouts.logprobs, base, rollouts.mask, self.leash_reward)
+        advantages, dead = group_advantages(shaped, groups, self.advantage)
+        live = torch.arange(len(rollouts), device=rewards.device)
+        if self.leash_loss == 0.0:
+            live = live[~dead[groups]]
+        tokens, sequences = float(rollouts.mask.sum()), len(rollouts)
+        metrics = {"train_reward": float(rewards.mean()), "dead_share": float(dead.float().mean())}
+        metrics["length"] = tokens / sequences
+        capped, entropy, seen, norms, value = 0.0, 0.0, 0.0, [], 0.0
+        for _ in range(self.updates):
+            # kept on the device until the pass is launched: each float() before it would wait for what is running
+            sums = torch.zeros(4, dtype=torch.float64, device=rewards.device)
+            for rows in chunks(rollouts, live):
+                part = rollouts.take(rows)
+                logits = weights.policy.logits(part)
+                logp = token_logprobs(logits, part)
+                if self.loss == "cispo":
+                    loss, share = cispo_loss(
+                        logp, part.logprobs, advantages[rows], part.mask, self.ratio_cap, tokens=tokens
+                    )
+                    sums[1] += share.double() * part.mask.sum()
+                else:
+                    loss = reinforce_loss(logp, advantages[rows], part.mask, sequences)
+                if self.leash_loss > 0.0:
+                    with torch.no_grad():
+                        base_logits = weights.base.logits(part)
+                    leash = leash_loss(logits, base_logits, part.mask) * len(rows) / sequences
+                    # the mean over tokens of CISPO is a mean over sequences divided by their mean length
+                    scale = metrics["length"] if self.loss == "cispo" else 1.0
+                    loss = loss + self.leash_loss * leash / scale
+                with torch.no_grad():
+                    sums[2] += (token_entropy(logits) * part.mask).sum()
+                    sums[3] += part.mask.sum()
+                loss.backward()
+                sums[0] += loss.detach()
+            value, capped, entropy, seen = (
+                a + b for a, b in zip((value, capped, entropy, seen), sums.tolist(), strict=True)
+            )
+            if not math.isfinite(value):
+                weights.optimizer.zero_grad(set_to_none=True)
+                raise Diverged(f"loss is {value} on {what}")
+            norms.append(weights.apply(what))
+        metrics["loss"] = value / self.updates
+        metrics["grad_norm"] = float(np.mean(norms))
+        metrics["capped_share"] = capped / (tokens * self.updates)
+        metrics["train_entropy"] = entropy / seen if seen else math.nan
+        return metrics
+
+
+@dataclass(frozen=True)
+class SupervisedFineTuning:
+    """Forward KL on demonstrations: every step shows ``problems`` problems with their right answers, in every context.
+
+    ``replay`` is the share of the batch that shows the answers of ``old``, the task to be kept, instead: it changes what
+    the population optimum is (2603.12163, replay).
+    """
+
+    problems: int = 48
+    """demonstrations a step"""
+    replay: float = 0.0
+    """share of demonstrations of the old behaviour, 0 to 1"""
+
+    def __post_init__(self) -> None:
+        if self.problems < 1:
+            raise InputError(f"problems must be at least 1, got {self.problems}")
+        check_batch(self.problems)
+        if not 0.0 <= self.replay <= 1.0:
+            raise InputError(f"replay must lie in [0, 1], got {self.replay}")
+
+    def step(
+        self, weights: Weights, context: Population, task: Demonstrated, rng: np.random.Generator
+    ) -> tuple[Weights, StepInfo]:
+        """Show, update in place."""
+        policy = weights.policy
+        problems = draw(task.problems("train"), self.problems, rng)
+        old = rng.random(self.problems) < self.replay
+        which = rng.integers(len(context.prompts), size=self.problems)
+        prompts = [policy.encode(context.prompts[k], p) for k, p in zip(which, problems, strict=True)]
+        answers = [
+            policy.encode_answer(task.old_answer(p) if is_old else task.answer(p))
+            for p, is_old in zip(problems, old, strict=True)
+        ]
+        shown = policy.forced(prompts, answers)
+        logits = policy.logits(shown)
+        loss = sft_loss(token_logprobs(logits, shown), shown.mask)
+        what = f"{task.name}, problems {problems[0].text}..."
+        if not torch.isfinite(loss):
+            raise Diverged(f"loss is {float(loss.detach())} on {what}")
+        loss.backward()
+        norm = weights.apply(what)
+        metrics = {"loss": float(loss.detach()), "grad_norm": norm, "old_share": float(old.mean())}
+        return weights, StepInfo(0, metrics)
+
+
+def draw(problems: Sequence[Problem], count: int, rng: np.random.Generator) -> list[Problem]:
+    """``count`` problems, without repetition where there are enough."""
+    return [problems[i] for i in rng.choice(len(problems), size=count, replace=count > len(problems))]
+
+
+def share_out(rollouts: int, contexts: int, rng: np.random.Generator) -> list[int]:
+    """How many of a group's rollouts each context gets: equal, and what is left over at random."""
+    shares = np.full(contexts, rollouts // contexts)
+    shares[rng.choice(contexts, size=rollouts % contexts, replace=False)] += 1
+    return shares.tolist()
+
+
+def generator_from(rng: np.random.Generator, policy: Policy) -> torch.Generator:
+    """A torch generator on the policy's device, seeded from the run's one generator."""
+    return torch.Generator(policy.device).manual_seed(int(rng.integers(2**62)))
+
+
+def chunks(rollouts: Rollouts, rows: torch.Tensor) -> list[torch.Tensor]:
+    """``rows`` in parts that fit in memory, none when there are none."""
+    if not len(rows):
+        return []
+    width = rollouts.prompts.shape[1] + rollouts.completions.shape[1]
+    return list(rows.split(max(1, _TOKENS_AT_ONCE // width)))

@@ -1,0 +1,127 @@
+"""Old skills, measured exactly and without sampling: one teacher-forced pass over fixed test problems.
+
+Greedy decoding writes the right answer exactly if every token of it is the argmax given those before, so accuracy needs
+no generation; the same pass gives the probability of the answer and its NLL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from fstsim.llm.pretraining.corpus import IGNORED, reflection_line, some_rules
+from fstsim.llm.tasks.families import FAMILIES
+from fstsim.llm.tasks.rules import SIZES, draw_problem
+
+_BLOCK = 128  # rows evaluated together
+
+
+@dataclass(frozen=True)
+class Forced:
+    """Teacher-forced answers: ``tokens, labels (B, T)`` padded on the right, labels -100 outside of the answer."""
+
+    tokens: torch.Tensor
+    labels: torch.Tensor
+
+    @classmethod
+    def of(cls, rows: Sequence[tuple[list[int], list[int]]], pad: int) -> Forced:
+        """From pairs (prompt tokens, answer tokens with the end token)."""
+        length = max(len(prompt) + len(answer) for prompt, answer in rows) - 1
+        tokens = torch.full((len(rows), length), pad)
+        labels = torch.full((len(rows), length), IGNORED)
+        for i, (prompt, answer) in enumerate(rows):
+            whole = prompt + answer
+            tokens[i, : len(whole) - 1] = torch.tensor(whole[:-1])
+            labels[i, len(prompt) - 1 : len(whole) - 1] = torch.tensor(answer)
+        return cls(tokens, labels)
+
+    @torch.no_grad()
+    def evaluate(self, model: torch.nn.Module, temperature: float = 1.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """``(log-probability of the answer, nats; greedy writes it; tokens in it)``, each ``(B,)``."""
+        device = next(model.parameters()).device
+        logps, greedy = [], []
+        for first in range(0, len(self.tokens), _BLOCK):
+            tokens = self.tokens[first : first + _BLOCK].to(device)
+            labels = self.labels[first : first + _BLOCK].to(device)
+            keep = labels >= 0
+            # right padding and a causal model: no answer token sees a pad, so no mask is needed
+            logits = model(tokens, use_cache=False).logits.float() / temperature
+            picked = torch.log_softmax(logits, -1).gather(-1, labels.clamp(min=0)[..., None])[..., 0]
+            logps.append((picked * keep).sum(-1))
+            greedy.append(((logits.argmax(-1) == labels) | ~keep).all(-1))
+        length = (self.labels >= 0).sum(-1)
+        return (
+            torch.cat(logps).double().cpu().numpy(),
+            torch.cat(greedy).cpu().numpy(),
+            length.numpy(),
+        )
+
+
+@dataclass(frozen=True)
+class Exam:
+    """Named parts, each a block of teacher-forced answers; ``kind`` accuracy, reflection or old_mass."""
+
+    parts: tuple[tuple[str, Forced], ...]
+
+    @classmethod
+    def of_world(
+        cls,
+        tokenizer: PreTrainedTokenizerBase,
+        sizes: Mapping[str, int] | None = None,
+        problems: int = 128,
+        seed: int = 5,
+        reflections: bool = True,
+        depth: int = 3,
+    ) -> Exam:
+        """Fixed problems of the test split with no rules (the identity), one, two, ... ``depth``; reflections on fresh lists.
+
+        ``sizes`` are the symbols of a start list by family, one exam for each size that is to be asked; a family that is
+        not in it is not asked.
+        """
+        parts = []
+        for index, family in enumerate(FAMILIES.values()):
+            size = (sizes or SIZES).get(family.name)
+            if size is None:
+                continue
+            rng = np.random.default_rng([seed, index])
+
+            def encode(shown: str, written: str) -> tuple[list[int], list[int]]:
+                answer = tokenizer(written, add_special_tokens=False)["input_ids"]
+                return tokenizer(shown)["input_ids"], [*answer, tokenizer.eos_token_id]
+
+            for count in range(depth + 1):
+                rows = []
+                for _ in range(problems):
+                    problem, start = draw_problem(family, rng, "test", size)
+                    rules = some_rules(family, count, rng)
+                    rows.append(encode(f"{' '.join(rules)} | {problem.text} =", " ".join(family.apply(rules, start))))
+                name = f"accuracy_{family.name}_{count}" if count else f"old_mass_{family.name}"
+                parts.append((name, Forced.of(rows, tokenizer.pad_token_id)))
+            if not reflections:  # the longest lines: half of the cost
+                continue
+            lines = [reflection_line(family, size, rng) for _ in range(problems)]
+            rows = [encode(" ".join(shown), " ".join(written)) for shown, written in lines]
+            parts.append((f"reflection_{family.name}", Forced.of(rows, tokenizer.pad_token_id)))
+        return cls(tuple(parts))
+
+    def sit(self, model: torch.nn.Module) -> dict[str, float]:
+        """Accuracy of every part; for ``old_mass`` the mean probability of the answer; and ``nll`` a token with rules."""
+        training = model.training
+        model.eval()
+        result: dict[str, float] = {}
+        nll = tokens = 0.0
+        for name, forced in self.parts:
+            logp, greedy, length = forced.evaluate(model)
+            if name.startswith("old_mass"):
+                result[name] = float(np.exp(logp).mean())
+            else:
+                result[name] = float(greedy.mean())
+            if name.startswith("accuracy"):
+                nll -= float(logp.sum())
+                tokens += float(length.sum())
+        model.train(training)
+        return {**result, "nll": nll / tokens}

@@ -1,0 +1,349 @@
+"""`fstsim pretrain`: a base model from scratch, from the world alone.
+
+The recipe: a Qwen3-type decoder, loss on what is to be written only, Muon on the matrices and AdamW on embeddings and
+norms, warm-up and linear decay. Resumable: a checkpoint holds
+weights, optimizer state and step, and the data of a step are a function of seed and step. On CUDA attention is the fused
+kernel, the data of the next step are made while the device computes, and a step synchronises once.
+
+Preset medium has not been trained to its end yet: its sizes, memory and resuming are tested on a CPU, its learning rates
+are not. Nothing in this file has been run on a GPU.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from transformers import PreTrainedModel, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+from fstsim.errors import InputError
+from fstsim.llm.pretraining.corpus import Batch, CorpusConfig, longest_line, training_batches
+from fstsim.llm.pretraining.exam import Exam
+from fstsim.llm.pretraining.tokenizer import build_tokenizer
+from fstsim.llm.runs.checkpoint import (
+    pack_optimizer,
+    put_weights,
+    read_checkpoint,
+    unpack_optimizer,
+    weights_of,
+    write_checkpoint,
+)
+from fstsim.llm.tasks.families import FAMILIES
+from fstsim.llm.tasks.rules import SIZES
+from fstsim.records import environment, plain, prepare_directory, read_json, read_rows, row_line, write_json, write_text
+
+Precision = Literal["float32", "bfloat16"]
+_WARM_UP = 50
+_DECAY = 0.6  # share of the steps over which the learning rate falls
+_FLOOR = 0.02
+POSITIONS = 512
+"""Context length of the models made here, tokens."""
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """What is trained, on what, for how long."""
+
+    steps: int = 1200
+    """updates"""
+    layers: int = 4
+    """decoder layers"""
+    width: int = 128
+    """hidden size; heads have 32 dimensions, the MLP three times the width"""
+    lr: float = 4e-3
+    """peak learning rate of Muon (matrices)"""
+    lr_rest: float = 3e-3
+    """peak learning rate of AdamW (embeddings, norms)"""
+    precision: Precision = "bfloat16"
+    """of activations; weights are float32"""
+    seed: int = 0
+    """seed of initial weights and data"""
+    corpus: CorpusConfig = field(default_factory=CorpusConfig)
+    """lines a step and sizes"""
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.layers < 1:
+            raise InputError(f"steps and layers must be at least 1, got {self.steps} and {self.layers}")
+        if self.width < 32 or self.width % 32:
+            raise InputError(f"width must be a multiple of 32, got {self.width}")
+        if not (self.lr > 0.0 and self.lr_rest > 0.0):
+            raise InputError(f"learning rates must be positive, got {self.lr} and {self.lr_rest}")
+        if self.precision not in get_args(Precision):
+            raise InputError(f"precision must be one of {', '.join(get_args(Precision))}; got {self.precision!r}")
+        if self.seed < 0:
+            raise InputError(f"seed must be at least 0, got {self.seed}")
+        if longest_line(self.corpus) > POSITIONS:
+            raise InputError(
+                f"lines of {longest_line(self.corpus)} tokens do not fit the model's {POSITIONS} positions: smaller sizes"
+            )
+
+
+PRESETS: Mapping[str, PretrainConfig] = {
+    "smoke": PretrainConfig(steps=20, layers=2, width=64, corpus=CorpusConfig(problems=8, reflections=4)),
+    "small": PretrainConfig(),
+    "medium": PretrainConfig(
+        steps=20_000,
+        layers=8,
+        width=512,
+        lr=2e-3,
+        lr_rest=1e-3,
+        corpus=CorpusConfig(
+            problems=512,
+            reflections=128,
+            sizes={"strings": (5, 8, 12), "digits": (5, 8, 12), "star_graph": (4, 5)},
+            depths=(0.3, 0.3, 0.2, 0.1, 0.1),
+        ),
+    ),
+}
+
+
+def new_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
+    """A Qwen3 causal LM with random weights, float32."""
+    torch.manual_seed(config.seed)
+    architecture = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=config.width,
+        intermediate_size=3 * config.width,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.width // 32,
+        num_key_value_heads=config.width // 32,
+        head_dim=32,
+        max_position_embeddings=POSITIONS,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    # plain attention: at these lengths several times faster on a CPU in bfloat16 than the fused kernel
+    architecture._attn_implementation = "eager"
+    return Qwen3ForCausalLM(architecture)
+
+
+def _optimizers(model: torch.nn.Module, config: PretrainConfig) -> tuple[torch.optim.Optimizer, ...]:
+    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
+    rest = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
+    return (
+        torch.optim.Muon(matrices, lr=config.lr, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(rest, lr=config.lr_rest, betas=(0.9, 0.98), weight_decay=0.0),
+    )
+
+
+def _schedule(step: int, steps: int) -> float:
+    return min(1.0, (step + 1) / _WARM_UP) * min(1.0, max(_FLOOR, (steps - step) / (_DECAY * steps)))
+
+
+def _update(
+    model: torch.nn.Module,
+    optimizers: tuple[torch.optim.Optimizer, ...],
+    config: PretrainConfig,
+    step: int,
+    batches: list[Batch] | None = None,
+) -> float:
+    """One update of all families on the step's batches; returns the mean loss of a written token, nats."""
+    device = next(model.parameters()).device
+    if batches is None:
+        batches = training_batches(config.corpus, config.seed, step, step / config.steps)
+    written = sum(int((labels >= 0).sum()) for _, labels in batches)
+    total = torch.zeros((), dtype=torch.float64, device=device)
+    for tokens, labels in batches:
+        places = (labels.flatten() >= 0).nonzero()[:, 0]  # found on the CPU: on a device it would synchronise
+        wanted = labels.flatten()[places].to(device, non_blocking=True)
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.precision == "bfloat16"):
+            logits = model(tokens.to(device, non_blocking=True), use_cache=False).logits
+        picked = logits.flatten(0, 1)[places.to(device, non_blocking=True)]
+        loss = F.cross_entropy(picked.float(), wanted, reduction="sum") / written
+        loss.backward()
+        total += loss.detach()
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    value = (total + 0.0 * norm).item()  # nan as well where only the gradient is not finite
+    if not math.isfinite(value):
+        return value
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * _schedule(step, config.steps)
+        optimizer.step()
+        optimizer.zero_grad()
+    return value
+
+
+def _batches(config: PretrainConfig, first: int, ahead: bool) -> Iterator[list[Batch]]:
+    """The batches of step ``first`` and all after it; ``ahead``: the next are made in a thread while these are used."""
+
+    def make(step: int) -> list[Batch]:
+        return training_batches(config.corpus, config.seed, step, step / config.steps)
+
+    if not ahead:
+        yield from map(make, range(first, config.steps))
+        return
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(make, first)
+        for step in range(first, config.steps):
+            now = coming.result()
+            if step + 1 < config.steps:
+                coming = pool.submit(make, step + 1)
+            yield now
+
+
+def _check_precision(config: PretrainConfig, device: torch.device) -> None:
+    if config.precision == "bfloat16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(False):
+        raise InputError(f"{device} cannot compute in bfloat16: use --precision float32")
+
+
+def recorded(config: PretrainConfig) -> dict[str, Any]:
+    """``config`` as pretrain.json holds it: a setting that came after the first models is left out where it says nothing."""
+    held = dataclasses.asdict(config)
+    if config.corpus.depths is None:
+        del held["corpus"]["depths"]
+    return held
+
+
+def _exams(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> list[tuple[Mapping[str, int], Exam]]:
+    """One exam for each size of the world, the largest first."""
+    if config.corpus.sizes is None and config.corpus.depths is None:
+        return [(SIZES, Exam.of_world(tokenizer, None))]
+    worlds = config.corpus.worlds()
+    return [(sizes, Exam.of_world(tokenizer, sizes, depth=max(config.corpus.shares))) for sizes in worlds]
+
+
+def _sit(exams: list[tuple[Mapping[str, int], Exam]], model: torch.nn.Module) -> dict[str, float]:
+    """Results of all exams: ``accuracy_strings_1`` at the largest size, ``accuracy_strings@8_1`` at another."""
+    found = exams[0][1].sit(model)
+    for sizes, exam in exams[1:]:
+        for name, value in exam.sit(model).items():
+            for family, size in sizes.items():
+                if family in name:
+                    found[name.replace(family, f"{family}@{size}")] = value
+    return found
+
+
+def pretrain(
+    config: PretrainConfig,
+    out: Path,
+    *,
+    device: str = "cpu",
+    every: int = 100,
+    progress: Callable[[int, str], None] | None = None,
+) -> dict[str, Any]:
+    """Train, or go on training, the model in directory ``out``; returns its last row of measurements.
+
+    ``out`` gets config.json (of the model), model.safetensors, tokenizer.json, README.md (the model card),
+    pretrain.json, environment.json, metrics.jsonl, and checkpoint.safetensors while it is not finished.
+    Errors: InputError if ``out`` holds another model.
+    """
+    place = torch.device(device)
+    _check_precision(config, place)
+    wanted = recorded(config)
+    if (out / "pretrain.json").exists():
+        found = read_json(out / "pretrain.json")
+        if not isinstance(found, dict) or found.keys() != wanted.keys():
+            raise InputError(f"{out / 'pretrain.json'} is not a configuration of this version: choose another --out")
+        for name, value in plain(wanted).items():
+            if found[name] != value:
+                raise InputError(f"{out} holds a model with {name} {found[name]}: choose another --out")
+        if (out / "model.safetensors").exists() and not (out / "checkpoint.safetensors").exists():
+            return read_rows(out / "metrics.jsonl")[-1]
+    elif out.is_dir() and any(out.iterdir()):
+        raise InputError(f"{out} is not empty and holds no model of ours: choose a new or an empty --out")
+    prepare_directory(out)
+    write_json(out / "pretrain.json", wanted)
+    write_json(out / "environment.json", environment(config.seed, device))
+    tokenizer = build_tokenizer()
+    model = new_model(config, tokenizer)
+    model.to(place)  # type: ignore[arg-type]  # the stub of a decorated method
+    if place.type != "cpu":
+        model.config._attn_implementation = "sdpa"
+    optimizers = _optimizers(model, config)
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
+    step, rows, seconds = 0, [], 0.0
+    if (out / "checkpoint.safetensors").exists():
+        tensors, meta = read_checkpoint(out / "checkpoint.safetensors")
+        put_weights(model, tensors, out / "checkpoint.safetensors")
+        for k, optimizer in enumerate(optimizers):
+            unpack_optimizer(optimizer, f"optimizer{k}", tensors, meta["optimizers"][k])
+        step, rows, seconds = meta["step"], meta["rows"], meta["seconds"]
+        write_text(out / "metrics.jsonl", "".join(map(row_line, rows)))  # killed between the checkpoint and its rows
+    exams = _exams(config, tokenizer)
+    started, note = time.monotonic() - seconds, ""
+    for batches in _batches(config, step, place.type != "cpu"):
+        loss = _update(model, optimizers, config, step, batches)
+        step += 1
+        if not math.isfinite(loss):  # this update has not been made
+            raise InputError(
+                f"loss or gradient of step {step} (seed {config.seed}) is not finite: lower learning rates, in another --out"
+            )
+        if step % every == 0 or step == config.steps:
+            skills = _sit(exams, model)
+            seconds = time.monotonic() - started
+            rows.append({"step": step, "loss": loss, "seconds": seconds, **skills})
+            note = f"loss {loss:.3f}, " + " ".join(
+                f"{name[:4]} {skills[f'accuracy_{name}_1']:.2f}" for name in FAMILIES
+            )
+            packed = [pack_optimizer(optimizer, f"optimizer{k}") for k, optimizer in enumerate(optimizers)]
+            tensors = dict(weights_of(model))
+            for more, _ in packed:
+                tensors |= more
+            meta = {"step": step, "rows": rows, "seconds": seconds, "optimizers": [rest for _, rest in packed]}
+            write_checkpoint(out / "checkpoint.safetensors", tensors, meta)
+            write_text(out / "metrics.jsonl", "".join(map(row_line, rows)))
+        if progress is not None:
+            progress(step, note)
+    model.config._attn_implementation = "sdpa"
+    if config.corpus.sizes is not None:
+        model.config.world_sizes = config.corpus.worlds()[0]  # what `Policy.sizes` reads
+    model.to(torch.device("cpu"))  # type: ignore[arg-type]  # as above
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    write_text(out / "README.md", model_card(config, rows[-1], read_json(out / "environment.json"), model))
+    (out / "checkpoint.safetensors").unlink()
+    return rows[-1]
+
+
+def model_card(config: PretrainConfig, row: Mapping[str, Any], made: Mapping[str, Any], model: torch.nn.Module) -> str:
+    """The model card: what it is, how it was made, what it can do."""
+    count = sum(p.numel() for p in model.parameters())
+    lines = [
+        "---",
+        "license: mit",
+        "library_name: transformers",
+        "---",
+        "# fstsim base model",
+        "",
+        (
+            f"A Qwen3-type causal LM of {count:,} parameters ({config.layers} layers, width {config.width}), trained from "
+            f"random weights by `fstsim pretrain` on the synthetic world of fstsim (no other data). It follows rules written "
+            "in its context, is a mixture of behaviours without them, and writes rules from examples. It is a laboratory "
+            "animal for measurements of forgetting and knows nothing else."
+        ),
+        "",
+        f"- steps {row['step']}, {row['seconds'] / 60:.1f} min on {made['device']} ({made['cores']} cores), activations {config.precision}",
+        f"- seed of weights and data {config.seed}; data: problems of the train split only (fstsim.llm.pretraining.corpus)",
+        (
+            f"- commit {made['commit']}, {datetime.date.today().isoformat()}, torch {made['versions'].get('torch')}, "
+            f"transformers {made['versions'].get('transformers')}"
+        ),
+        "",
+        "Greedy accuracy on problems of the test split, and mass of the right answer without context:",
+        "",
+    ]
+    deepest = max(config.corpus.shares)
+    heads = [f"{depth} rule{'s' * (depth > 1)}" for depth in range(1, deepest + 1)]
+    heads = ["family", *heads, "rules written from 4 examples", "identity without context"]
+    lines += [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for sizes in config.corpus.worlds():
+        for family, size in sizes.items():
+            name = family if f"old_mass_{family}@{size}" not in row else f"{family}@{size}"
+            columns = [*(f"accuracy_{name}_{k + 1}" for k in range(deepest)), f"reflection_{name}", f"old_mass_{name}"]
+            shown = family if config.corpus.sizes is None else f"{family}@{size}"
+            lines.append(f"| {shown} | {' | '.join(f'{row[column]:.3f}' for column in columns)} |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,205 @@
+r"""Probes: the columns of a run for a language model, on fixed problems, exact wherever one pass gives the exact value.
+
+- Success on an exact-match task is the probability of the right answer under teacher forcing: no sampling noise. For models
+  outside of the shipped world it is that of one tokenisation of the answer (`Policy.encode_answer`): a lower bound of success.
+- KL(now || base) and KL(base || now), nats a sequence: sequences are sampled from the first argument, and at each of their
+  tokens the KL of the next-token distributions is taken with the full vocabulary (Rao-Blackwellised): by the chain rule
+  its sum has the sequences' KL as expectation. Standard errors are over sequences. The same context on both sides.
+- The old behaviour's mass is the probability of its answer, exactly. Old skills are one teacher-forced pass (`exam`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from fstsim.errors import InputError
+from fstsim.llm.learners.losses import token_entropy, token_kl
+from fstsim.llm.policy.policy import Policy
+from fstsim.llm.policy.rollouts import Rollouts
+from fstsim.llm.pretraining.exam import Exam
+from fstsim.llm.types import Demonstrated, Population, Problem, Task
+
+_BLOCK = 256  # rollouts of one pass
+
+
+@dataclass(frozen=True)
+class ProbeConfig:
+    """How much is measured, and when."""
+
+    every: int = 40
+    """slow steps between measurements; below it powers of ``early``, and the last step, are measured too"""
+    problems: int = 64
+    """held-out problems for reward, old mass and KL"""
+    exam: int = 16
+    """problems in each part of the exam of old skills"""
+    max_new_tokens: int = 8
+    """longest completion"""
+    early: int = 2
+    """2: steps 1, 2, 4, ...; 4: steps 1, 4, 16, ..."""
+
+    def __post_init__(self) -> None:
+        if self.early < 2:
+            raise InputError(f"probe early must be at least 2, got {self.early}")
+        if min(self.every, self.problems, self.exam, self.max_new_tokens) < 1:
+            raise InputError("probe settings must be at least 1")
+        if self.problems < 2:
+            raise InputError(f"probe problems must be at least 2 (for a standard error), got {self.problems}")
+
+    def due(self, step: int) -> bool:
+        """Whether ``step`` of a task is measured: the beginning is resolved in powers."""
+        power = 1
+        while power < min(step, self.every):
+            power *= self.early
+        return step % self.every == 0 or (step < self.every and power == step)
+
+
+def mean_se(values: np.ndarray) -> tuple[float, float]:
+    """Mean and its standard error over independent problems."""
+    return float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values)))
+
+
+@torch.no_grad()
+def answer_logprobs(
+    policy: Policy, contexts: Sequence[str], problems: Sequence[Problem], answers: Sequence[str]
+) -> np.ndarray:
+    """Log-probability of given answers (end token included), exactly, nats: ``(contexts, problems)``."""
+    pairs = [(c, p, a) for c in contexts for p, a in zip(problems, answers, strict=True)]
+    values = []
+    for first in range(0, len(pairs), _BLOCK):
+        block = pairs[first : first + _BLOCK]
+        forced = policy.forced([policy.encode(c, p) for c, p, _ in block], [policy.encode_answer(a) for *_, a in block])
+        values.append(policy.logprobs(forced).sum(-1).double().cpu().numpy())
+    return np.concatenate(values).reshape(len(contexts), len(problems))
+
+
+def sequence_kl(p: Policy, q: Policy, rollouts: Rollouts) -> np.ndarray:
+    """Exact KL(p || q) summed over the tokens of each sequence in ``rollouts``, which ``p`` sampled; nats, ``(B,)``."""
+    return sequence_kl_and_entropy(p, q, rollouts)[0]
+
+
+@torch.no_grad()
+def sequence_kl_and_entropy(p: Policy, q: Policy, rollouts: Rollouts) -> tuple[np.ndarray, np.ndarray]:
+    """`sequence_kl`, and the entropy of ``p`` summed over the same tokens, from one pass of ``p``; nats, ``(B,)`` each."""
+    kl, entropy = [], []
+    for rows in torch.arange(len(rollouts), device=p.device).split(_BLOCK):
+        part = rollouts.take(rows)
+        own = p.logits(part)
+        kl.append((token_kl(own, q.logits(part)) * part.mask).sum(-1).double().cpu().numpy())
+        entropy.append((token_entropy(own) * part.mask).sum(-1).double().cpu().numpy())
+    return np.concatenate(kl), np.concatenate(entropy)
+
+
+@dataclass
+class Probe:
+    """Measures a policy against the ``base`` on the test problems of a task; what never changes is computed once."""
+
+    base: Policy
+    task: Task
+    config: ProbeConfig
+    seed: int = 0
+    _exam: Exam | None = field(init=False, default=None)
+    _base_exam: Mapping[str, float] = field(init=False, default_factory=dict)
+    _problems: list[Problem] = field(init=False, default_factory=list)
+    _base_rollouts: dict[tuple[str, ...], Rollouts] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._problems = list(self.task.problems("test"))[: self.config.problems]
+        if self.base.template == "world":
+            self._exam = Exam.of_world(
+                self.base.tokenizer, self.base.sizes, problems=self.config.exam, reflections=False
+            )
+            self._base_exam = self._exam.sit(self.base.model)
+
+    def _sampled(self, policy: Policy, contexts: tuple[str, ...]) -> Rollouts:
+        """One completion of each problem, the contexts in turn; always the same random numbers."""
+        prompts = [policy.encode(contexts[i % len(contexts)], p) for i, p in enumerate(self._problems)]
+        generator = torch.Generator(policy.device).manual_seed(self.seed)
+        return policy.sample(prompts, 1, generator, max_new_tokens=self.config.max_new_tokens)
+
+    @torch.no_grad()
+    def measure(self, policy: Policy, population: Population) -> dict[str, Any]:
+        """One row of measurements; columns as in the module's docstring, ``*_se`` their standard errors."""
+        training = policy.model.training
+        policy.model.eval()
+        row: dict[str, Any] = {}
+        contexts = population.prompts
+        row |= self.reward(policy, contexts[:1])  # the best context of the last round
+        if len(contexts) > 1:
+            row |= self.reward(policy, contexts, "_all_contexts")
+        if contexts != ("",):
+            row |= self.reward(policy, ("",), "_no_context")
+        self._drift(policy, row)
+        self._distances(policy, ("",), row, "_no_context" if contexts != ("",) else "")
+        if contexts != ("",):
+            self._distances(policy, contexts, row, "")
+        policy.model.train(training)
+        return row
+
+    @torch.no_grad()
+    def reward(self, policy: Policy, contexts: tuple[str, ...], tail: str = "") -> dict[str, float]:
+        """Mean reward over the contexts on held-out problems: exactly for exact-match tasks, else of one sample a problem."""
+        exact = isinstance(self.task, Demonstrated) and getattr(self.task, "reward", None) == "exact"
+        if exact:
+            answers = [self.task.answer(p) for p in self._problems]  # type: ignore[attr-defined]
+            success = np.exp(answer_logprobs(policy, contexts, self._problems, answers)).mean(0)
+        else:
+            sampled = self._sampled(policy, contexts)
+            texts = policy.decode(sampled)
+            success = np.array([self.task.score(p, t).reward for p, t in zip(self._problems, texts, strict=True)])
+        mean, error = mean_se(success)
+        return {f"reward{tail}": mean, f"reward{tail}_se": error}
+
+    def _drift(self, policy: Policy, row: dict[str, Any]) -> None:
+        """Mass of the old behaviour on ambiguous prompts (no context), and loss of the old skills with their own context."""
+        if isinstance(self.task, Demonstrated):
+            answers = [self.task.old_answer(p) for p in self._problems]
+            mass = np.exp(answer_logprobs(policy, ("",), self._problems, answers))[0]
+            row["old_mass"], row["old_mass_se"] = mean_se(mass)
+        if self._exam is not None:
+            skills = self._exam.sit(policy.model)
+            accuracies = [name for name in skills if name.startswith("accuracy")]
+            row["drift"] = float(np.mean([self._base_exam[name] - skills[name] for name in accuracies]))
+            row["drift_nll"] = skills["nll"] - self._base_exam["nll"]
+            row |= skills
+
+    def _distances(self, policy: Policy, contexts: tuple[str, ...], row: dict[str, Any], tail: str) -> None:
+        now = self._sampled(policy, contexts)
+        length = now.mask.sum(-1).double().cpu().numpy()
+        to_base, entropy = sequence_kl_and_entropy(policy, self.base, now)
+        if contexts not in self._base_rollouts:
+            self._base_rollouts[contexts] = self._sampled(self.base, contexts)
+        then = self._base_rollouts[contexts]
+        from_base = sequence_kl(self.base, policy, then)
+        row[f"kl_to_base{tail}"], row[f"kl_to_base{tail}_se"] = mean_se(to_base)
+        row[f"kl_from_base{tail}"], row[f"kl_from_base{tail}_se"] = mean_se(from_base)
+        row[f"kl_to_base{tail}_token"] = float(to_base.sum() / length.sum())
+        row[f"kl_from_base{tail}_token"] = float(from_base.sum() / float(then.mask.sum()))
+        row[f"entropy{tail}"], row[f"entropy{tail}_se"] = mean_se(entropy)
+
+
+def relearn_steps(
+    policy: Policy, task: Demonstrated, *, level: float = 0.5, most: int = 60, lr: float = 1e-3, batch: int = 32
+) -> int:
+    """Supervised steps until the right answer of the next task has probability ``level`` on held-out problems without context.
+
+    The probe trains a copy with a fresh AdamW; ``most + 1`` stands for "not within ``most`` steps".
+    """
+    import copy
+
+    from fstsim.llm.learners.slow import SupervisedFineTuning, Weights
+
+    learner = Policy.of(copy.deepcopy(policy.model), policy.tokenizer)
+    weights = Weights(learner, policy, torch.optim.AdamW(learner.model.parameters(), lr=lr, weight_decay=0.0))
+    held_out = list(task.problems("test"))[:32]
+    answers = [task.answer(p) for p in held_out]
+    rng = np.random.default_rng(0)
+    for step in range(most + 1):
+        if np.exp(answer_logprobs(learner, ("",), held_out, answers)).mean() >= level:
+            return step
+        SupervisedFineTuning(batch).step(weights, Population(), task, rng)
+    return most + 1

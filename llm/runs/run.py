@@ -1,0 +1,237 @@
+"""One training run as a run directory: it can be killed at any moment and continued to the same metrics.
+
+A directory holds ``config.json``, ``environment.json``, ``metrics.jsonl`` (a row a slow step; probe columns where they
+were measured), ``prompts.jsonl`` (the population after each fast round), ``checkpoint.safetensors``
+(weights, optimizer, shadow weights where a method has them, population, counters and generator in one file) and, at the
+end, ``model/`` (the trained model) and ``summary.json``. Times are in the summary only, so that the metrics of a
+continued run equal those of an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fstsim.errors import InputError
+from fstsim.fast_slow import FastSlowState, fast_slow
+from fstsim.llm.learners.oapl import OAPL
+from fstsim.llm.learners.sdft import SDFT
+from fstsim.llm.learners.shadow import ShadowedWeights
+from fstsim.llm.learners.slow import Weights
+from fstsim.llm.policy.policy import Policy
+from fstsim.llm.runs.config import TrainConfig, relearn_task
+from fstsim.llm.runs.probes import Probe, relearn_steps
+from fstsim.llm.runs.run_checkpoint import RunRecord, State, load_run, save_run
+from fstsim.llm.tasks.rules import RuleTask, parse_task
+from fstsim.llm.types import Population
+from fstsim.records import check_directory, claim_directory, environment, plain, row_line, write_json, write_text
+
+
+def check_runs(config: TrainConfig, out: Path, seeds: int) -> None:
+    """InputError unless every ``out/seed-k`` is free, or holds the run of ``config`` with that seed."""
+    if out.is_dir():
+        strange = [
+            p
+            for p in out.iterdir()
+            if not (p.name.startswith("seed-") or p.name == "picture.png" or p.suffix == ".tmp")
+        ]
+        if strange:
+            raise InputError(f"{out} is not empty and holds no run: choose a new or an empty --out")
+    for seed in range(seeds):
+        wanted = dataclasses.asdict(replace(config, seed=seed))
+        check_directory(out / f"seed-{seed}", wanted, "training run", dataclasses.asdict(TrainConfig()))
+
+
+Notes = Callable[[int, str], None]
+_UNSAVED_SECONDS = 30.0  # between measurements too, a run that is killed loses no more than that
+
+
+class _Clock:
+    """Seconds of a run by what they were ``spent`` on, on top of those before an interruption."""
+
+    def __init__(self, spent: dict[str, float]) -> None:
+        self.spent, self.before = spent, spent["seconds"]
+        self.start = self.saved = time.perf_counter()
+
+    @contextlib.contextmanager
+    def on(self, what: str) -> Iterator[None]:
+        """What is done here counts as ``what`` too."""
+        started = time.perf_counter()
+        yield
+        self.spent[what] += time.perf_counter() - started
+
+    def elapsed(self) -> float:
+        """Since the run was started or continued."""
+        return time.perf_counter() - self.start
+
+    def stop(self) -> None:
+        """Bring ``seconds`` up to date, for a checkpoint that is written now."""
+        self.spent["seconds"] = self.before + self.elapsed()
+        self.saved = time.perf_counter()
+
+
+def run_training(config: TrainConfig, out: Path, progress: Notes | None = None) -> list[dict[str, Any]]:
+    """Run, continue or only load the run in directory ``out``; returns its rows.
+
+    ``progress(step, note)`` is called after every slow step. Raises InputError before any work if ``out`` holds another
+    run, and `slow.Diverged` when a loss is not finite: the last checkpoint, if there is one, stays.
+    """
+    tasks = [parse_task(name) for name in config.tasks]
+    policy = Policy.load(config.model, config.device)
+    _check_room(config, policy, tasks)
+    slow, fast, every = config.learners()  # a reflector that is not there is found here
+    if isinstance(slow, SDFT):
+        for task in tasks:
+            slow.check(policy, config.context, task)
+    environs = environment(config.seed, config.device)
+    claim_directory(out, dataclasses.asdict(config), environs, "training run", dataclasses.asdict(TrainConfig()))
+    rng = np.random.default_rng(config.seed)
+    # policy and base measure, in float32; the weights hold the same models as the learners run them
+    base = Policy.of(copy.deepcopy(policy.model).requires_grad_(False), policy.tokenizer)
+    weights = _weights(config, policy, base, shadowed=isinstance(slow, SDFT | OAPL))
+    state: State = FastSlowState(weights, Population(("" if config.method == "distill" else config.context,)))
+    record = RunRecord()
+    checkpoint = out / "checkpoint.safetensors"
+    if checkpoint.exists():
+        state, record = load_run(checkpoint, state, rng)
+        _write_record(out, record)  # killed between the checkpoint and its rows
+        if (out / "summary.json").exists():
+            return record.rows
+    rows, rounds = record.rows, record.rounds
+    clock = _Clock(record.spent)
+    relearn = relearn_task(config.tasks) if policy.template == "world" else None
+    with clock.on("probe_seconds"):
+        probes = [Probe(base, task, config.probe, config.seed) for task in tasks]
+        if not rows:
+            rows.append(plain({"step": 0, "samples": 0, "task": 0, **_measure(probes, policy, state)}))
+    if relearn is not None and len(rows) == 1:
+        with clock.on("relearn_seconds"):
+            rows[0]["relearn"] = relearn_steps(policy, relearn)
+    total, drawn = config.steps * len(tasks), state.samples
+    if state.step < total:
+        run = fast_slow(tasks, slow, fast, state, steps_per_task=config.steps, slow_steps_per_round=every, rng=rng)
+        for state in run:
+            last = state.step == total
+            measured = config.probe.due(state.step_in_task) or state.step_in_task == config.steps
+            row = {"step": state.step, "samples": state.samples, "task": state.task, **state.slow.metrics}
+            if (state.step_in_task - 1) % every == 0 and state.fast.metrics:
+                row |= state.fast.metrics
+                rounds.append({"step": state.step - 1, "task": state.task, **dataclasses.asdict(state.context)})
+            if measured:
+                with clock.on("probe_seconds"):
+                    row |= _measure(probes, policy, state)
+            if last and relearn is not None:
+                with clock.on("relearn_seconds"):
+                    row["relearn"] = relearn_steps(policy, relearn)
+            rows.append(plain(row))
+            if measured or last or time.perf_counter() - clock.saved > _UNSAVED_SECONDS:
+                clock.stop()
+                save_run(checkpoint, state, record, rng)
+                _write_record(out, record)
+            if progress is not None:
+                progress(state.step, _note(rows, (state.samples - drawn) / clock.elapsed()))
+    policy.model.save_pretrained(out / "model")
+    policy.tokenizer.save_pretrained(out / "model")
+    write_json(out / "summary.json", _summary(config, record, state))
+    return rows
+
+
+def _check_room(config: TrainConfig, policy: Policy, tasks: list[RuleTask]) -> None:
+    """InputError if the shipped world has no such words as the context, or answers or the context of some task do not fit.
+
+    Found before anything is written.
+    """
+    if policy.template == "world":
+        tokens, unknown = policy.tokenizer, policy.tokenizer.unk_token_id
+        strange = [w for w in config.context.split() if unknown in tokens(w, add_special_tokens=False)["input_ids"]]
+        if strange:
+            raise InputError(f"--context has words that {config.model} does not know: {', '.join(map(repr, strange))}")
+    for task in tasks:
+        problem = task.problems("test")[0]
+        # in other vocabularies than the world's, some answers have more tokens than others
+        longest = max(len(policy.encode_answer(task.answer(p))) for p in task.problems("test"))
+        if longest > config.slow.max_new_tokens:
+            raise InputError(
+                f"answers of {task.name} have {longest} tokens, the end token included: --max-new-tokens must be at least "
+                f"{longest}, got {config.slow.max_new_tokens}"
+            )
+        policy.sample(
+            [policy.encode(config.context, problem)],
+            1,
+            torch.Generator(policy.device),
+            max_new_tokens=config.slow.max_new_tokens,
+        )
+
+
+def _weights(config: TrainConfig, policy: Policy, base: Policy, *, shadowed: bool) -> Weights:
+    """What the learners change: the models of ``policy`` and ``base`` themselves, run in the precision of ``config``."""
+    # one kernel for all weights; not on the CPU, where recorded runs go on bit for bit without it
+    fused = policy.device.type != "cpu"
+    optimizer = torch.optim.AdamW(policy.model.parameters(), lr=config.lr, weight_decay=0.0, fused=fused)
+    weights = Weights(policy, base, optimizer, config.clip)
+    if shadowed:
+        weights = ShadowedWeights.start(weights)
+    if config.precision == "float32":
+        return weights
+    halves: dict[str, Any] = {
+        entry.name: replace(held, bfloat16=True)
+        for entry in dataclasses.fields(weights)  # policy, base and, where there is one, shadow
+        if isinstance(held := getattr(weights, entry.name), Policy)
+    }
+    return replace(weights, **halves)
+
+
+def _write_record(out: Path, record: RunRecord) -> None:
+    for name, lines in (("metrics.jsonl", record.rows), ("prompts.jsonl", record.rounds)):
+        text = "".join(map(row_line, lines))
+        path = out / name
+        if lines and not (path.exists() and path.read_text(encoding="utf-8") == text):
+            write_text(path, text)
+
+
+def _measure(probes: list[Probe], policy: Policy, state: State) -> dict[str, Any]:
+    """The probe of the present task on ``policy``, and the reward on every other task of the sequence.
+
+    ``_task{k}`` in the contexts in use, ``_task{k}_own_context`` in the context kept from that task, where there is one.
+    """
+    row = probes[state.task].measure(policy, state.context)
+    archive = dict(state.context.archive)
+    for k, probe in enumerate(probes):
+        if k != state.task:
+            row |= probe.reward(policy, state.context.prompts, f"_task{k}")
+            if probe.task.name in archive:
+                row |= probe.reward(policy, (archive[probe.task.name],), f"_task{k}_own_context")
+    return row
+
+
+def _note(rows: list[dict[str, Any]], rate: float) -> str:
+    last = next(row for row in reversed(rows) if "reward" in row)
+    trained = rows[-1].get("train_reward")
+    parts = [] if trained is None else [f"train reward {trained:.2f}"]
+    parts += [f"test reward {last['reward']:.2f}", f"KL to base {last['kl_to_base']:.2f} nats"]
+    if rate > 0.0:
+        parts.append(f"{rate:.0f} rollouts/s")
+    return ", ".join(parts)
+
+
+def _summary(config: TrainConfig, record: RunRecord, state: State) -> dict[str, Any]:
+    seconds = record.spent["seconds"]
+    return {
+        "first": record.rows[0],
+        "last": record.rows[-1],
+        "prompts": list(state.context.prompts),
+        "seconds": seconds,
+        "probe_share": record.spent["probe_seconds"] / seconds if seconds else None,
+        "relearn_share": record.spent["relearn_seconds"] / seconds if seconds else None,
+        "rollouts_per_second": state.samples / seconds if seconds and state.samples else None,
+        "tasks": list(config.tasks),
+    }

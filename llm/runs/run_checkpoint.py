@@ -1,0 +1,83 @@
+"""What a training run must hold to go on exactly, in one file: its state, its random generator, and what it has recorded."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fstsim.errors import InputError
+from fstsim.fast_slow import FastSlowState
+from fstsim.llm.learners.shadow import ShadowedWeights
+from fstsim.llm.learners.slow import Weights
+from fstsim.llm.runs.checkpoint import (
+    pack_optimizer,
+    put_weights,
+    read_checkpoint,
+    unpack_optimizer,
+    weights_of,
+    write_checkpoint,
+)
+from fstsim.llm.types import Population
+
+State = FastSlowState[Weights, Population]
+
+_SPENT = ("seconds", "probe_seconds", "relearn_seconds")
+_COUNTERS = ("step", "task", "step_in_task", "slow_samples", "fast_samples")
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """``rows`` of metrics, the population after each of the fast ``rounds``, and seconds ``spent``: in all, on probes, on relearning."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    rounds: list[dict[str, Any]] = field(default_factory=list)
+    spent: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_SPENT, 0.0))
+
+
+def save_run(path: Path, state: State, record: RunRecord, rng: np.random.Generator) -> None:
+    """Write ``state``, ``record`` and the generator to ``path``, whole or not at all."""
+    tensors, rest = pack_optimizer(state.weights.optimizer, "optimizer")
+    meta: dict[str, Any] = {
+        "counters": {name: getattr(state, name) for name in _COUNTERS},
+        "generator": rng.bit_generator.state,
+        "optimizer": rest,
+        "population": dataclasses.asdict(state.context),
+        "rounds": record.rounds,
+        "rows": record.rows,
+        "spent": record.spent,
+    }
+    tensors |= weights_of(state.weights.policy.model)
+    if isinstance(state.weights, ShadowedWeights):
+        tensors |= {_shadow(name): tensor for name, tensor in weights_of(state.weights.shadow.model).items()}
+        meta["age"] = state.weights.age
+    write_checkpoint(path, tensors, meta)
+
+
+def load_run(path: Path, fresh: State, rng: np.random.Generator) -> tuple[State, RunRecord]:
+    """What `save_run` wrote to ``path``: weights and optimizer of ``fresh`` and ``rng`` are changed in place.
+
+    Raises InputError if it is no checkpoint, or one of another model.
+    """
+    tensors, meta = read_checkpoint(path)
+    weights = fresh.weights
+    put_weights(weights.policy.model, tensors, path)
+    if isinstance(weights, ShadowedWeights):
+        own = {name: tensors[_shadow(name)] for name in weights_of(weights.shadow.model) if _shadow(name) in tensors}
+        put_weights(weights.shadow.model, own, path)
+        weights = replace(weights, age=meta["age"])
+    try:
+        unpack_optimizer(weights.optimizer, "optimizer", tensors, meta["optimizer"])
+    except ValueError as error:
+        raise InputError(f"{path} has an optimizer of another model: {error}") from error
+    rng.bit_generator.state = meta["generator"]
+    state = replace(fresh, weights=weights, context=Population.from_dict(meta["population"]), **meta["counters"])
+    return state, RunRecord(meta["rows"], meta["rounds"], dict.fromkeys(_SPENT, 0.0) | meta["spent"])
+
+
+def _shadow(name: str) -> str:
+    """Name in a checkpoint of the shadow's copy of a weight."""
+    return f"shadow.{name}"

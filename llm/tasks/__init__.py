@@ -1,0 +1,1 @@
+"""Tasks: problems in three disjoint splits, and a verifier."""

@@ -1,0 +1,1 @@
+"""Predictions from the base alone, the runs that test them, and the verdicts: a chapter is a file."""

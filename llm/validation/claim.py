@@ -1,0 +1,106 @@
+"""A claim: one row of the table of verdicts, with the runs that it needs and how its number is read from their rows.
+
+A claim either has its value from the base alone, or needs one number of the runs' beginning (a clock, a rate, what the
+first stage left behind): then it says which, before the runs, and its value is computed afterwards from that number and
+nothing else. Chapters of claims are in ``claims_equilibria``, ``claims_times``, ``claims_methods``, ``claims_distance`` and
+``claims_sequences``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.special import logit
+
+from fstsim.llm.experiments.plan import Planned
+from fstsim.llm.policy.policy import Policy
+from fstsim.llm.validation.prediction import Prediction
+from fstsim.records import read_rows
+
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Records:
+    """What the runs below ``out`` left, and the base they began from."""
+
+    out: Path
+    seeds: int
+    base: Policy
+
+    def place(self, name: str, seed: int) -> Path:
+        """Directory of one run."""
+        return self.out / "runs" / name / f"seed-{seed}"
+
+    def rows(self, name: str) -> list[Rows]:
+        """Rows of a run, a list a seed."""
+        return [read_rows(self.place(name, seed) / "metrics.jsonl") for seed in range(self.seeds)]
+
+    def trained(self, name: str, seed: int) -> Policy:
+        """The model at the end of a run."""
+        policy = Policy.load(str(self.place(name, seed) / "model"))
+        policy.model.eval()
+        return policy
+
+    def finished(self, names: Sequence[str]) -> bool:
+        """Whether all seeds of these runs have come to their end."""
+        return all((self.place(n, seed) / "summary.json").exists() for n in names for seed in range(self.seeds))
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A prediction, the runs it ``needs``, and the measurement: one number a seed, nan where a seed has none.
+
+    ``calibrated`` gives value and interval of a prediction that names a ``calibration``.
+    """
+
+    prediction: Prediction
+    needs: tuple[str, ...]
+    measured: Callable[[Records], Sequence[float]]
+    calibrated: Callable[[Records], Prediction] | None = None
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """Claims and the runs that they need; a run may be needed by several chapters under the same name."""
+
+    claims: tuple[Claim, ...]
+    runs: tuple[Planned, ...] = ()
+
+
+def curve(rows: Rows, column: str) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and values of the rows in which ``column`` was measured."""
+    found = [(row["step"], row[column]) for row in rows if row.get(column) is not None]
+    return np.array([s for s, _ in found], dtype=float), np.array([v for _, v in found], dtype=float)
+
+
+def settled(name: str, column: str) -> Callable[[Records], list[float]]:
+    """Mean over the last quarter of the measurements of ``column``, a number a seed."""
+
+    def read(records: Records) -> list[float]:
+        values = [curve(rows, column)[1] for rows in records.rows(name)]
+        return [float(v[-max(1, len(v) // 4) :].mean()) for v in values]
+
+    return read
+
+
+def first_crossing(x: np.ndarray, reward: np.ndarray, level: float) -> float:
+    """Where ``reward`` first reaches ``level`` along ``x``, interpolated in log-odds; nan if it never does."""
+    above = np.flatnonzero(reward >= level)
+    if not len(above):
+        return float("nan")
+    k = int(above[0])
+    if k == 0:
+        return float(x[0])
+    before, after = logit(np.clip(reward[k - 1 : k + 1], 1e-12, 1 - 1e-12))
+    share = (logit(level) - before) / (after - before)
+    return float(x[k - 1] + share * (x[k] - x[k - 1]))
+
+
+def steps_to(rows: Rows, level: float) -> float:
+    """Slow steps until the held-out reward reaches ``level``; nan if the run ends before."""
+    return first_crossing(*curve(rows, "reward"), level)

@@ -1,0 +1,151 @@
+"""Validation: predictions written down before the runs, the runs, and the verdicts.
+
+``predictions.json`` is written before the first run and judged as it stands, whatever the code says later; a claim that is
+new since then is added only while none of its runs has begun. ``validation.json`` has a row for every claim whose runs are
+finished; rows that are falsified stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from fstsim.errors import InputError
+from fstsim.llm.experiments.plan import Planned, Scale, check_runs, run_all
+from fstsim.llm.policy.policy import Policy
+from fstsim.llm.validation.claim import Chapter, Claim, Records
+from fstsim.llm.validation.distance import fast_slow, overlap_slope, razor
+from fstsim.llm.validation.equilibria import dead_groups, replay, tilts
+from fstsim.llm.validation.methods import discover, mixtures, oapl, sdft, sdft_levels, sdft_rates
+from fstsim.llm.validation.prediction import Judged, Prediction, judge
+from fstsim.llm.validation.sequences import alternating, stalls
+from fstsim.llm.validation.times import escapes, forgetting, relearning
+from fstsim.records import plain, prepare_directory, read_json, write_json
+
+CHAPTERS: Mapping[str, Callable[[Scale, Policy], Chapter]] = {
+    "dead-groups": dead_groups,
+    "replay": replay,
+    "forgetting": forgetting,
+    "escapes": escapes,
+    "fast-slow": fast_slow,
+    "relearning": relearning,
+    "mixtures": mixtures,
+    "sdft": sdft,
+    "sdft-levels": sdft_levels,
+    "sdft-rates": sdft_rates,
+    "ttt": discover,
+    "oapl": oapl,
+    "tilts": tilts,
+    "alternating": alternating,
+    "stalls": stalls,
+    "overlap": overlap_slope,
+}
+"""In the order of their runs: what others build on comes first."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something is done: ``what``, of ``runs`` in all; the last one has the verdicts."""
+
+    what: str
+    runs: int
+    judged: tuple[Judged, ...] = ()
+    failed: bool = False
+
+
+def all_chapters(scale: Scale, base: Policy) -> dict[str, Chapter]:
+    """Every chapter, computed from the base alone; last the law that all runs together are to obey."""
+    chapters = {name: chapter(scale, base) for name, chapter in CHAPTERS.items()}
+    names = list(dict.fromkeys(run.name for chapter in chapters.values() for run in chapter.runs))
+    return {**chapters, "razor": razor(names)}
+
+
+def validate(
+    scale: Scale, model: str, seeds: int, out: Path, jobs: int = -1, only: Sequence[str] = (), device: str = "cpu"
+) -> Iterator[Event]:
+    """Predict, write, run, judge: one event when the predictions are written, one a run, and last the verdicts.
+
+    ``only`` names chapters whose runs are made; predictions are written, and finished claims judged, for all. A run that
+    diverges is an event that ``failed``, and what needs it is not judged. Raises InputError, before anything is written, for
+    an unknown chapter, a model of another world or an ``out`` that belongs to something else.
+    """
+    for name in only:
+        if name not in CHAPTERS:
+            raise InputError(f"chapter {name!r} is unknown; allowed: {', '.join(CHAPTERS)}")
+    check_runs((), seeds, out, jobs)
+    found = _predicted(scale, model, out)
+    base = Policy.load(model, device)
+    if base.template != "world":
+        raise InputError(f"model {model!r} is not of this world: predictions are for models that fstsim pretrain made")
+    base.model.eval()
+    chapters = all_chapters(scale, base)
+    claims = [claim for chapter in chapters.values() for claim in chapter.claims]
+    planned = {
+        run.name: replace(run, config=replace(run.config, model=model, device=device))
+        for name, chapter in chapters.items()
+        if not only or name in only
+        for run in chapter.runs
+    }
+    runs = len(planned) * seeds
+    waves = _waves(list(planned.values()))
+    check_runs(waves[0] if waves else (), seeds, out, jobs)
+    prepare_directory(out)
+    written = _write_down(found, claims, scale, model, out)
+    yield Event("predictions written", runs)
+    for wave in waves:
+        for what, failure in run_all(wave, seeds, out, jobs):
+            yield Event(f"{what}: {failure}" if failure else what, runs, failed=bool(failure))
+    records = Records(out, seeds, base)
+    judged = []
+    for claim in claims:
+        prediction = written.get(claim.prediction.name)
+        if prediction is None or not records.finished(claim.needs):
+            continue
+        if claim.calibrated is not None:
+            prediction = claim.calibrated(records)
+        judged.append(judge(prediction, claim.measured(records)))
+    rows = [
+        {**j.prediction.to_dict(), "measured": j.measured, "measured_low": j.low, "measured_high": j.high,
+         "seeds": j.seeds, "verdict": j.verdict}
+        for j in judged
+    ]  # fmt: skip
+    write_json(out / "validation.json", plain(rows))
+    yield Event("judged", runs, tuple(judged))
+
+
+def _waves(planned: Sequence[Planned]) -> list[list[Planned]]:
+    """Runs from the base first, then those that start from where another one ended."""
+    waves = [[run for run in planned if run.after is None], [run for run in planned if run.after is not None]]
+    return [wave for wave in waves if wave]
+
+
+def _predicted(scale: Scale, model: str, out: Path) -> list[Prediction]:
+    """The predictions as they stand in ``predictions.json``, none where it is not; InputError if they are of another model or scale."""
+    place = out / "predictions.json"
+    if not place.exists():
+        return []
+    record = read_json(place)
+    for name, value in (("model", model), ("scale", scale)):
+        if record[name] != value:
+            raise InputError(f"{out} holds a validation of {name} {record[name]}, not {value}: choose another --out")
+    return [_read(row) for row in record["predictions"]]
+
+
+def _write_down(
+    found: Sequence[Prediction], claims: Sequence[Claim], scale: Scale, model: str, out: Path
+) -> dict[str, Prediction]:
+    """``found`` and what may still be added to it, by name; written if something is, or nothing was."""
+    place = out / "predictions.json"
+    names = {prediction.name for prediction in found}
+    begun = {path.name for path in (out / "runs").iterdir()} if (out / "runs").is_dir() else set()
+    new = [c.prediction for c in claims if c.prediction.name not in names and not begun & set(c.needs)]
+    if new or not place.exists():
+        predictions = [p.to_dict() for p in [*found, *new]]
+        write_json(place, plain({"model": model, "scale": scale, "predictions": predictions}))
+    return {p.name: p for p in [*found, *new]}
+
+
+def _read(row: Mapping[str, object]) -> Prediction:
+    numbers = {k: float("nan") if row[k] is None else row[k] for k in ("value", "low", "high", "resolution")}
+    return Prediction(**{**row, **numbers})  # type: ignore[arg-type]  # JSON has no nan

@@ -1,0 +1,1 @@
+"""Toy, language model and theory on the same axes."""

@@ -1,0 +1,233 @@
+"""One-screen tables of the experiments, with 95 % intervals over seeds and the paper's numbers beside ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from rich import box
+from rich.table import Table
+
+from fstsim.llm.experiments.plan import (
+    EASY,
+    LEARNING_RATES,
+    LEASHES,
+    PAPER,
+    REUSE,
+    SECOND,
+    SEQUENCE,
+    TASKS,
+    continual_name,
+)
+from fstsim.paper.experiments.numbers import (
+    Estimate,
+    estimate,
+    first_reach,
+    fit_asymptote,
+    kl_reduction,
+    own_context,
+    read_curves,
+    read_decompositions,
+    speed_up,
+    totals,
+)
+
+LEFT_ZERO = 0.1
+"""Reward at which a run counts as having left zero."""
+
+
+def _table(title: str, *names: str) -> Table:
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        show_edge=False,
+        title=title,
+        title_justify="left",
+        caption_justify="left",
+    )
+    for k, name in enumerate(names):
+        table.add_column(name, justify="left" if k == 0 else "right", no_wrap=k == 0)
+    return table
+
+
+def core_tables(out: Path) -> list[Table]:
+    """Speed, asymptote and KL at matched reward on every task that has both runs; then the 2 x 2."""
+    speed = _table(
+        "samples of both channels to 95 % of RL's running peak (95 % intervals over seeds; inf: not reached)",
+        "task", "RL's level", "RL", "FST", "RL / FST",
+    )  # fmt: skip
+    end = _table(
+        "asymptote of the sigmoid fit, and last reward", "task", "RL A", "FST A", "RL end", "FST end", "GEPA end"
+    )
+    kl = _table(
+        "KL(now || base) at half of RL's peak, and at the end",
+        "task",
+        "reduction",
+        "RL end",
+        "FST end",
+        "FST end, no context",
+    )
+    cells = _table(
+        "2 x 2: reward with {base, trained} weights x {empty, evolved} context",
+        "task",
+        "neither",
+        "weights",
+        "context",
+        "both",
+    )
+    rng = np.random.default_rng(0)
+    for kind, tasks in (("hard", TASKS), ("easy", EASY)):
+        for family, task in tasks.items():
+            rl, fst, gepa = (read_curves(out, f"{family}-{kind}-{m}") for m in ("rl", "fst", "gepa"))
+            if rl is None or fst is None:
+                continue
+            peak = float(np.mean([r.max() for r in rl["reward"]]))
+            if peak >= 0.05:
+                s = speed_up(rl, fst)
+                speed.add_row(task, *(str(s[name]) for name in ("level", "rl", "fst", "ratio")))
+            else:
+                speed.add_row(task, "RL never leaves 0", "-", "-", "-")
+            ends = [str(estimate(c["reward"][:, -1])) if c is not None else "-" for c in (rl, fst, gepa)]
+            end.add_row(
+                task, str(fit_asymptote(rl.samples, rl["reward"], rng)), str(fit_asymptote(fst.samples, fst["reward"], rng)), *ends
+            )  # fmt: skip
+            reduction = kl_reduction(rl, fst, 0.5 * peak) if peak >= 0.05 else Estimate(np.nan, np.nan, np.nan, 0)
+            bare = (
+                fst["kl_to_base_no_context"][:, -1]
+                if "kl_to_base_no_context" in fst.columns
+                else fst["kl_to_base"][:, -1]
+            )
+            kl.add_row(
+                task, str(reduction), *(str(estimate(v)) for v in (rl["kl_to_base"][:, -1], fst["kl_to_base"][:, -1], bare))
+            )  # fmt: skip
+            seeds = read_decompositions(out, f"{family}-{kind}-fst")
+            if seeds:
+                keys = ("base_empty", "trained_empty", "base_evolved", "trained_evolved")
+                cells.add_row(task, *(str(estimate([seed[key] for seed in seeds])) for key in keys))
+    speed.caption = "paper: " + ", ".join(f"{k} {v} times fewer" for k, v in PAPER["speed"].items())
+    end.caption = "paper, percent, RL and FST: " + ", ".join(
+        f"{k} {v[1]}, {v[0]}" for k, v in PAPER["asymptote"].items()
+    )
+    kl.caption = f"paper: up to {PAPER['kl_reduction']:.0%} lower at matched reward"
+    cells.caption = "paper, HoVer-hard: " + ", ".join(f"{v / 100:.3f}" for v in PAPER["decomposition"]["HoVer-hard"])
+    return [speed, end, kl, cells]
+
+
+def continual_table(out: Path) -> Table:
+    """Reward at the end of each stage on its own task; at the very end on the earlier ones, in the contexts of the last
+    task and in the best context that was written for each; accuracy lost on old skills."""
+    table = _table(
+        "continual: reward at the end of each stage; then at the end of the run (learning rate 0.0003 unless said)",
+        "method",
+        *(f"stage {k + 1}: {t}" for k, t in enumerate(SEQUENCE)),
+        *(f"task {k + 1} at end{tail}" for k in range(len(SEQUENCE) - 1) for tail in ("", ", own context")),
+        "drift at end",
+    )
+    for method, lr in ((m, lr) for m in ("rl", "fst") for lr in LEARNING_RATES):
+        c = read_curves(out, continual_name(method, lr))
+        if c is None:
+            continue
+        last = [int(np.flatnonzero(c["task"][0] == k)[-1]) for k in range(len(SEQUENCE))]
+        table.add_row(
+            method.upper() + ("" if lr == 3e-4 else f", learning rate {lr:g}"),
+            *(str(estimate(c["reward"][:, k])) for k in last),
+            *(
+                "-" if values is None else str(estimate(values[:, -1]))
+                for k in range(len(SEQUENCE) - 1)
+                for values in (c.columns.get(f"reward_task{k}"), own_context(c, k))
+            ),
+            str(estimate(c["drift"][:, -1])),
+        )
+    return table
+
+
+def reuse_table(out: Path) -> Table:
+    """FST whose slow steps reuse rollouts of the fast rounds, beside FST as it is: samples, reward and distance."""
+    table = _table(
+        "reuse of the fast rounds' rollouts (95 % intervals over seeds; level: 95 % of the peak of FST without reuse)",
+        "task", "method", "samples to level", "without / with", "samples in all", "of fast rounds", "reused",
+        "reward at end", "KL at end",
+    )  # fmt: skip
+    for name, task in REUSE.items():
+        plain, reusing = (read_curves(out, f"{name}-fst{tail}") for tail in ("", "-reuse"))
+        if plain is None or reusing is None:
+            continue
+        speed = speed_up(plain, reusing)
+        for c, method, level, ratio in (
+            (plain, "FST", speed["rl"], "1"),
+            (reusing, "FST, reuse", speed["fst"], str(speed["ratio"])),
+        ):
+            columns = (c.samples, c["reward"], c["kl_to_base"])
+            samples, reward, kl = (str(estimate(x[:, -1])) for x in columns)
+            fast, reused = (str(estimate(totals(out, c.name, column))) for column in ("fast_rollouts", "reused"))
+            table.add_row(task, method, str(level), ratio, samples, fast, reused, reward, kl)
+    return table
+
+
+def zero_table(out: Path) -> Table:
+    """From next to no reward on a star graph: what each method reaches at each learning rate, and what weights and context carry."""
+    table = _table(
+        f"from zero: {TASKS['star_graph']} at every learning rate (95 % intervals over seeds; samples of both channels)",
+        "method, learning rate", f"samples to {LEFT_ZERO:g}", "reward at end", "weights alone", "context alone",
+        "KL at end", "drift at end",
+    )  # fmt: skip
+    for method, lr in ((m, lr) for m in ("rl", "fst") for lr in LEARNING_RATES):
+        name = f"zero-{method}-lr{lr:g}"
+        c = read_curves(out, name)
+        if c is None:
+            continue
+        cells = read_decompositions(out, name)
+        reached = [first_reach(x, y, LEFT_ZERO) for x, y in zip(c.samples, c["reward"], strict=True)]
+        table.add_row(
+            f"{method.upper()}, {lr:g}",
+            str(estimate(reached)) if np.isfinite(reached).all() else f"not all {len(reached)} seeds",
+            str(estimate(c["reward"][:, -1])),
+            *(str(estimate([s[k] for s in cells])) if cells else "-" for k in ("trained_empty", "base_evolved")),
+            str(estimate(c["kl_to_base"][:, -1])),
+            str(estimate(c["drift"][:, -1])),
+        )
+    return table
+
+
+def plasticity_table(out: Path) -> Table:
+    """Reward after fresh RL on a second task, by what the weights went through before."""
+    columns = ("task, start", "reward at the end", "mean over the run", "seeds above 1/2")
+    table = _table(f"plasticity: fresh RL on a second task, after {EASY['strings']}", *columns)
+    for mark, task in SECOND.items():
+        for start in ("base", "rl", "fst"):
+            c = read_curves(out, f"plasticity-{mark}from-{start}")
+            if c is not None:
+                end = c["reward"][:, -1]
+                solved = f"{int((end > 0.5).sum())} of {len(end)}"
+                table.add_row(f"{task}, {start}", str(estimate(end)), str(estimate(c["reward"].mean(1))), solved)
+    for name, values in PAPER["plasticity"].items():
+        table.add_row(f"paper, {name}", "{}, {}, {} %".format(*values), "from base, RL, FST", "")
+    return table
+
+
+def calibration_table(out: Path) -> Table:
+    """The declared sweep: reward averaged over the whole run, and at its end."""
+    table = _table("declared sweep (reward averaged over the run / at its end)", "learning rate, leash", "RL", "FST")
+    for lr in LEARNING_RATES:
+        for leash in LEASHES:
+            cells = []
+            for method in ("rl", "fst"):
+                c = read_curves(out, f"calibrate-{method}-lr{lr:g}-leash{leash:g}")
+                cells.append("-" if c is None else f"{c['reward'].mean():.3f} / {c['reward'][:, -1].mean():.3f}")
+            table.add_row(f"{lr:g}, {leash:g}", *cells)
+    return table
+
+
+def distill_table(out: Path) -> Table:
+    """What the policy without context keeps of what the evolved context gave, and what it costs."""
+    table = _table("FST-distill", "", "before", "after")
+    c = read_curves(out, "distill")
+    if c is not None:
+        for column, label in (
+            ("reward", "reward without context"),
+            ("drift", "accuracy lost on old skills"),
+            ("old_mass", "old behaviour without context"),
+            ("kl_to_base", "KL(now || its start), nats"),
+        ):
+            table.add_row(label, str(estimate(c[column][:, 0])), str(estimate(c[column][:, -1])))
+    return table

@@ -1,0 +1,1 @@
+"""Figures of the simulator and the theory, in paper order in `catalogue`."""

@@ -1,0 +1,1 @@
+"""The manuscript: ``python -m fstsim.paper.manuscript`` typesets it from the records."""

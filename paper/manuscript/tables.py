@@ -1,0 +1,166 @@
+"""Tables of the manuscript, from the same records as those of the command line."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from fstsim.errors import InputError
+from fstsim.paper.experiments.tables import (
+    calibration_table,
+    continual_table,
+    core_tables,
+    distill_table,
+    plasticity_table,
+    zero_table,
+)
+from fstsim.paper.manuscript.maths import typst_maths, typst_parts
+from fstsim.paper.manuscript.prose import prose, readable
+from fstsim.records import read_json
+from fstsim.theory import METHOD_TABLE, SECTIONS
+from fstsim.theory.statements.statement import STATUS_NAMES
+
+_EXPERIMENTS = "paper/data/experiments"
+_SECTION_TITLES = {  # where the name of a section in the theory is not its title
+    "tool": "Tools", "forward": "Forward KL", "reverse": "Reverse KL", "convergence": "Reverse KL: drift and convergence",
+    "replay": "Replay and leashes", "starvation": "Replay and starvation under reverse KL", "sdft": "SDFT", "ttt": "TTT-Discover",
+    "oapl": "OAPL", "map": "One map for all methods", "fast slow": "Fast and slow channels", "noise": "Finite batches",
+    "modes": "Several modes, any covariances", "group normalised": "Group-normalised advantages", "adam": "Adam's clock",
+    "group batches": "Groups: contexts, caps and waits", "sequences": "Answers of several decisions", "clipping": "Clipped gradients",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cells:
+    """A table as text: the first column names the row."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    source: str
+
+
+def _cells(table: Table) -> Cells:
+    """The text of a console table; rows that quote the paper's numbers are left to the text."""
+    columns = [[str(cell) for cell in column.cells] for column in table.columns]
+    rows = [tuple(map(readable, row)) for row in zip(*columns, strict=True) if not row[0].startswith("paper")]
+    return Cells(tuple(str(column.header) for column in table.columns), tuple(rows), _EXPERIMENTS)
+
+
+def experiment_cells(data: Path) -> dict[str, Cells]:
+    """The tables of ``fstsim experiment --show``, by name; InputError where an experiment has not been recorded."""
+    out = data / "experiments"
+    names = ("speed", "end", "kl", "cells", "continual", "zero", "plasticity", "calibration", "distill")
+    tables = [
+        *core_tables(out),
+        continual_table(out),
+        zero_table(out),
+        plasticity_table(out),
+        calibration_table(out),
+        distill_table(out),
+    ]
+    found = {name: _cells(table) for name, table in zip(names, tables, strict=True)}
+    for name, table in found.items():
+        if not table.rows:
+            raise InputError(
+                f"{out} holds no runs for the table of {name}: record them with fstsim.paper.records.record_runs"
+            )
+    return found
+
+
+def _number(value: float | None) -> str:
+    if value is None or not math.isfinite(value):
+        return "–"
+    return readable(f"{value:.3f}" if abs(value) < 1e3 else f"{value:.3g}")
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    ends = (_number(low), _number(high))
+    return "–" if "–" in ends else f"[{ends[0]}, {ends[1]}]"
+
+
+def verdict_rows(data: Path) -> list[dict[str, Any]]:
+    """One row a prediction, in the order of the record; falsified ones stay."""
+    return [
+        {
+            "quantity": prose(row["quantity"]),
+            "statement": row["statement"],
+            "calibration": row.get("calibration", ""),
+            "predicted": f"{_number(row['value'])} {_interval(row['low'], row['high'])}",
+            "measured": f"{_number(row['measured'])} {_interval(row['measured_low'], row['measured_high'])}",
+            "seeds": str(row["seeds"]),
+            "verdict": row["verdict"],
+        }
+        for row in read_json(data / "validation" / "validation.json")
+    ]
+
+
+def _ratio(x: float) -> str:
+    return readable(f"{x:.3g}" if x < 1e4 else f"{x:.0e}")
+
+
+def tightness(check: Mapping[str, Any]) -> str:
+    """Closest and median ratio of a bound to the actual value; of an approximation its least and largest deviation."""
+    if check["kind"] == "identity":
+        return "equal"
+    if check["kind"] == "approximation":
+        low, _, high = (100.0 * (x - 1.0) for x in check["upper"])
+        return f"{readable(f'{low:+.2g}')} to {readable(f'{high:+.2g}')} %"
+    parts = [
+        f"{sign} {_ratio(check[name][0])}–{_ratio(check[name][1])}"
+        for sign, name in (("↑", "upper"), ("↓", "lower"))
+        if check[name] is not None
+    ]
+    return " ".join(parts) or "sign"
+
+
+def statement_rows(data: Path) -> list[dict[str, Any]]:
+    """All statements in paper order, numbered, with their formulas as Typst and the recorded check.
+
+    Raises InputError if a formula cannot be set, or if the record lacks a statement.
+    """
+    checks = {check["slug"]: check for check in read_json(data / "checks.json")["checks"]}
+    placed = [(_SECTION_TITLES.get(name, name.capitalize()), s) for name, statements in SECTIONS for s in statements]
+    missing = [s.slug for _, s in placed if s.slug not in checks]
+    if missing:
+        raise InputError(f"{data / 'checks.json'} lacks {', '.join(missing)}: run `make nightly-check`")
+    return [
+        {
+            "number": number,
+            "slug": s.slug,
+            "section": section,
+            "title": prose(s.title),
+            "hypotheses": prose(s.hypotheses),
+            "parts": typst_parts(s.latex),
+            "status": s.status,
+            "status_name": STATUS_NAMES[s.status],
+            "violations": "–" if s.kind == "approximation" else str(checks[s.slug]["violations"]),
+            "instances": f"{checks[s.slug]['examples']:,}",
+            "tightness": tightness(checks[s.slug]),
+            "figure": s.figure,
+        }
+        for number, (section, s) in enumerate(placed, start=1)
+    ]
+
+
+def method_rows() -> list[dict[str, Any]]:
+    """The classification of methods: map, whether it has an interior fixed point, old mass, condition for retention."""
+    return [
+        {
+            "title": prose(row.title),
+            "map": typst_maths(row.map),
+            "interior": row.interior,
+            "old_mass": typst_maths(row.old_mass),
+            "retention": typst_maths(row.retention),
+        }
+        for row in METHOD_TABLE
+    ]
+
+
+def as_json(tables: Mapping[str, Cells]) -> dict[str, dict[str, Sequence[Any]]]:
+    """For ``json()`` of Typst."""
+    return {name: {"header": table.header, "rows": table.rows} for name, table in tables.items()}

@@ -1,0 +1,104 @@
+"""The last part of ``report.html``: configuration and environment of every run that its numbers come from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from fstsim.paper import DATA
+from fstsim.records import read_json
+
+
+@dataclass(frozen=True)
+class Source:
+    """A directory with ``experiments/`` and ``validation/``, or some of it, and what the report calls it."""
+
+    title: str
+    experiments: Path
+    validation: Path
+
+
+def sources(experiments: Path, validation: Path, recorded: Path = DATA) -> list[Source]:
+    """The recorded runs and the fresh ones; those that exist, each once."""
+    found = [
+        Source("Recorded runs", recorded / "experiments", recorded / "validation"),
+        Source("Runs made with this report", experiments, validation),
+    ]
+    if experiments.resolve() == found[0].experiments.resolve() or validation.resolve() == found[0].validation.resolve():
+        found = found[:1]
+    return [s for s in found if (s.experiments / "runs").is_dir() or (s.validation / "runs").is_dir()]
+
+
+def _environment_line(environment: Mapping[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in environment.get("versions", {}).items())
+    commit = (environment.get("commit") or "no commit")[:12] + (
+        "+dirty" if str(environment.get("commit")).endswith("+dirty") else ""
+    )
+    parts = (
+        f"commit {commit}",
+        f"device {environment.get('device')}",
+        f"{environment.get('cores')} cores",
+        str(environment.get("platform")),
+        f"Python {environment.get('python')}",
+        versions,
+    )
+    return " · ".join(parts)
+
+
+def _run(path: Path, seeds: list[Path], number: Mapping[str, int]) -> str:
+    config = read_json(seeds[0] / "config.json")
+    used = sorted(
+        {
+            number[_environment_line(read_json(s / "environment.json"))]
+            for s in seeds
+            if (s / "environment.json").exists()
+        }
+    )
+    seconds = sum(read_json(s / "summary.json").get("seconds", 0.0) for s in seeds if (s / "summary.json").exists())
+    names = ", ".join(str(read_json(s / "config.json").get("seed", "?")) for s in seeds)
+    what = f"{config.get('method', '?')} on {', '.join(config.get('tasks', ()))}, {config.get('steps', '?')} steps"
+    config.pop("seed", None)
+    text = escape(json.dumps(config, indent=1, sort_keys=True, ensure_ascii=False))
+    where = f"environment {', '.join(map(str, used))}; " if used else ""
+    return (
+        f"<details><summary><code>{escape(path.name)}</code> {escape(what)}</summary>"
+        f'<p class="note">Seeds {escape(names)}; {where}{seconds:.0f} s of computation in all; model {escape(str(config.get("model")))}.</p>'
+        f'<div class="frame" tabindex="0"><pre>{text}</pre></div></details>'
+    )
+
+
+def _place(path: Path) -> str:
+    """Below the repository where it lies there: no name of a machine's folder gets into the page."""
+    return str(path.relative_to(DATA.parents[1])) if path.is_relative_to(DATA.parents[1]) else path.name
+
+
+def runs_section(found: list[Source]) -> str:
+    """One collapsible block a run, below the environments that they were made in; nothing where there are no runs."""
+    parts = []
+    for source in found:
+        folders = [d / "runs" for d in (source.experiments, source.validation) if (d / "runs").is_dir()]
+        runs = {
+            path: sorted(path.glob("seed-*"))
+            for folder in folders
+            for path in sorted(folder.iterdir())
+            if path.is_dir()
+        }
+        runs = {path: seeds for path, seeds in runs.items() if seeds and (seeds[0] / "config.json").exists()}
+        lines = [
+            _environment_line(read_json(s / "environment.json"))
+            for seeds in runs.values()
+            for s in seeds
+            if (s / "environment.json").exists()
+        ]
+        number = {line: k for k, line in enumerate(dict.fromkeys(lines), start=1)}
+        listed = "".join(f"<li>{escape(line)}</li>" for line in number)
+        blocks = "\n".join(_run(path, seeds, number) for path, seeds in runs.items())
+        where = " and ".join(f"<code>{escape(_place(folder.parent))}</code>" for folder in folders)
+        parts.append(
+            f'<h3>{escape(source.title)}</h3><p>{len(runs)} runs in {where}. Environments:</p><ol class="note">{listed}</ol>\n{blocks}'
+        )
+    return "\n".join(parts)

@@ -1,0 +1,58 @@
+"""The README's summary of verdicts is that of the recorded validation, and no prediction is left out of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fstsim import InputError
+from fstsim.llm.policy.policy import Policy
+from fstsim.llm.validation.validate import all_chapters
+from fstsim.paper.bridge.numbers import Verdict, read_verdicts
+from fstsim.paper.records.verdict_summary import BEGIN, END, grouped, recorded_summary, verdict_summary, with_summary
+
+ROOT = Path(__file__).parents[3]
+ROW = Verdict("replay-0.1", "replay-forward", "q", 0.1, 0.06, 0.14, 0.11, 0.1, 0.12, 3, "confirmed")
+
+
+def test_the_readme_shows_the_recorded_verdicts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert with_summary(readme, recorded_summary()) == readme, "run `make readme`"
+
+
+def test_every_prediction_has_one_line() -> None:
+    base = Policy.load("base")
+    base.model.eval()
+    names = [c.prediction.name for chapter in all_chapters("small", base).values() for c in chapter.claims]
+    rows = [row for _, own in grouped([replace(ROW, name=name) for name in names]) for row in own]
+    assert sorted(row.name for row in rows) == sorted(names)
+    by_name = {row.name: label for label, own in grouped([replace(ROW, name=name) for name in names]) for row in own}
+    assert by_name["ttt-2-exact"] != by_name["ttt-2"]
+    assert by_name["sft-new-only-logit-rest"] != by_name["sft-new-only-logit"] != by_name["sft-new-only-adam"]
+
+
+def test_recorded_verdicts_are_counted() -> None:
+    rows = read_verdicts(ROOT / "paper" / "data" / "validation")
+    counts = Counter(row.verdict for row in rows)
+    text = verdict_summary(rows)
+    assert text.startswith(f"{len(rows)} predictions: {counts['confirmed']} confirmed, {counts['falsified']} falsified")
+    assert sum(len(own) for _, own in grouped(rows)) == len(rows)
+
+
+def test_numbers_and_verdicts_are_those_of_the_row() -> None:
+    text = verdict_summary(
+        [ROW, replace(ROW, name="replay-0.2", value=-1.234, measured=float("nan"), verdict="falsified")]
+    )
+    assert "(`replay-forward`) | 0.1, −1.23 | 0.11, – | 1 confirmed, **1 falsified** |" in text
+
+
+def test_what_has_no_place_is_refused() -> None:
+    with pytest.raises(InputError, match="prediction tea belongs to no line of the summary"):
+        verdict_summary([replace(ROW, name="tea")])
+    with pytest.raises(InputError, match="must hold the markers"):
+        with_summary(f"{BEGIN}", "")
+    assert with_summary(f"a\n{BEGIN}\nold\n{END}\nb", "new\n") == f"a\n{BEGIN}\nnew\n{END}\nb"

@@ -1,0 +1,96 @@
+"""Claims about the formulas of `fstsim.theory`: a module a section, in paper order in `SECTIONS`.
+
+`statement` says what a statement is, `check` looks for violations, `symbolic` and `instances` are what derivations and
+random instances are made of.
+"""
+
+from __future__ import annotations
+
+from fstsim.errors import InputError
+from fstsim.theory.statements import (
+    adam,
+    clipping,
+    convergence,
+    fast_slow,
+    fast_slow_asymptote,
+    fast_slow_time,
+    forward_drift,
+    forward_joint,
+    forward_mass,
+    group_batches,
+    group_contexts,
+    group_normalised,
+    leashes,
+    maps,
+    modes,
+    noise,
+    oapl,
+    plasticity,
+    plasticity_sequence,
+    plasticity_softmax,
+    replay,
+    replay_drift,
+    replay_importance,
+    replay_variance,
+    reverse_kl,
+    sdft,
+    sdft_anchored,
+    sdft_drift,
+    sdft_mixing,
+    sdft_response,
+    sequences,
+    stall,
+    starvation,
+    tools,
+    ttt,
+)
+from fstsim.theory.statements.statement import Statement
+
+# in paper order, a module a line: the section and its statements
+SECTIONS: tuple[tuple[str, tuple[Statement, ...]], ...] = (
+    ("tool", tools.STATEMENTS),
+    ("forward", forward_mass.STATEMENTS),
+    ("forward", forward_joint.STATEMENTS),
+    ("forward", forward_drift.STATEMENTS),
+    ("tool", (tools.MISASSIGNMENT,)),
+    ("reverse", reverse_kl.STATEMENTS),
+    ("convergence", convergence.STATEMENTS),
+    ("replay", replay.STATEMENTS),
+    ("replay", replay_drift.STATEMENTS),
+    ("replay", leashes.STATEMENTS),
+    ("starvation", starvation.STATEMENTS),
+    ("starvation", replay_importance.STATEMENTS),
+    ("starvation", replay_variance.STATEMENTS),
+    ("sdft", sdft.STATEMENTS),
+    ("sdft", sdft_anchored.STATEMENTS),
+    ("sdft", sdft_mixing.STATEMENTS),
+    ("sdft", sdft_drift.STATEMENTS),
+    ("sdft", sdft_response.STATEMENTS),
+    ("ttt", ttt.STATEMENTS),
+    ("oapl", oapl.STATEMENTS),
+    ("map", maps.STATEMENTS),
+    ("fast slow", fast_slow.STATEMENTS),
+    ("fast slow", fast_slow_time.STATEMENTS),
+    ("fast slow", fast_slow_asymptote.STATEMENTS),
+    ("plasticity", plasticity.STATEMENTS),
+    ("plasticity", plasticity_sequence.STATEMENTS),
+    ("plasticity", plasticity_softmax.STATEMENTS),
+    ("plasticity", stall.STATEMENTS),
+    ("noise", noise.STATEMENTS),
+    ("modes", modes.STATEMENTS),
+    ("group normalised", group_normalised.STATEMENTS),
+    ("group batches", group_contexts.STATEMENTS),
+    ("group batches", group_batches.STATEMENTS),
+    ("adam", adam.STATEMENTS),
+    ("sequences", sequences.STATEMENTS),
+    ("clipping", clipping.STATEMENTS),
+)
+ALL_STATEMENTS: tuple[Statement, ...] = tuple(statement for _, section in SECTIONS for statement in section)
+
+
+def find_statements(slug: str) -> tuple[Statement, ...]:
+    """The statements called ``slug`` (one); InputError lists the slugs that exist."""
+    found = tuple(s for s in ALL_STATEMENTS if s.slug == slug)
+    if not found:
+        raise InputError(f"statement {slug!r} is unknown; allowed: {', '.join(s.slug for s in ALL_STATEMENTS)}")
+    return found
