@@ -16,7 +16,7 @@ import pytest
 
 import fstsim.front.cli
 import fstsim.paper.figures.catalogue
-import fstsim.theory
+import fstsim.theory.statements
 from fstsim import Trajectory, __version__
 from fstsim.__main__ import main
 from fstsim.records import read_json, read_rows
@@ -123,7 +123,7 @@ def test_the_same_seed_gives_the_same_check(capsys: pytest.CaptureFixture[str]) 
 
 def test_a_violation_is_shown_and_exits_1(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     (statement,) = find_statements("misassignment")
-    monkeypatch.setattr(fstsim.theory, "ALL_STATEMENTS", (wrong(statement),))
+    monkeypatch.setattr(fstsim.theory.statements, "ALL_STATEMENTS", (wrong(statement),))
     assert main(["check", "--examples", "50"]) == 1
     out = capsys.readouterr().out
     assert "50 violations" in out
@@ -196,7 +196,9 @@ def test_sweep_and_explore(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 def test_reproduce(violated: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     statements = (*find_statements("misassignment"), *find_statements("logistic-normal"))
     figures = {"misassignment-bounds": fstsim.paper.figures.catalogue.FIGURES["misassignment-bounds"]}
-    monkeypatch.setattr(fstsim.theory, "ALL_STATEMENTS", tuple(map(wrong, statements)) if violated else statements)
+    monkeypatch.setattr(
+        fstsim.theory.statements, "ALL_STATEMENTS", tuple(map(wrong, statements)) if violated else statements
+    )
     monkeypatch.setattr(fstsim.paper.figures.catalogue, "FIGURES", figures)
     with joblib.parallel_config(backend="threading"):  # where the statements replaced above are seen
         assert main(["reproduce", "--out", "all", "--examples", "20", "--skip-models"]) == int(violated)

@@ -18,6 +18,7 @@ from scipy.stats import t as student
 
 from fstsim import InputError
 from fstsim.paper.experiments import numbers as experiment_numbers
+from fstsim.paper.manuscript import __main__ as command
 from fstsim.paper.manuscript import build as manuscript
 from fstsim.paper.manuscript.maths import typst_maths, typst_parts
 from fstsim.paper.manuscript.numbers import all_numbers
@@ -323,7 +324,7 @@ def test_missing_records_are_one_line(
     monkeypatch.setattr(
         sys, "argv", ["manuscript", "--out", str(tmp_path / "out"), "--data", str(tmp_path / "none"), "--jobs", "1"]
     )
-    assert manuscript.main() == 2
+    assert command.main() == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert not (tmp_path / "out" / "fstsim.pdf").exists()
 
@@ -340,7 +341,7 @@ def test_the_command_makes_the_manuscript(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["manuscript", "--out", str(tmp_path), "--data", str(data)])
-    assert manuscript.main() == 0
+    assert command.main() == 0
     assert "fstsim.pdf" in capsys.readouterr().out
     assert len(pypdf.PdfReader(tmp_path / "fstsim.pdf").pages) <= 30
     assert read_json(tmp_path / "numbers.json")["verdicts.count"]["source"] == "paper/data/validation/validation.json"
