@@ -12,7 +12,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any, Union
 
 import tyro
 
@@ -23,20 +23,31 @@ from fstsim.front.console import complain
 
 _ABOUT = "Exact two-mode mixtures that predict forgetting, drift and fast-slow training."
 
-_Command = (
-    Annotated[cli.Reproduce, tyro.conf.subcommand("reproduce")]
-    | Annotated[cli.Figures, tyro.conf.subcommand("figures")]
-    | Annotated[cli.Check, tyro.conf.subcommand("check")]
-    | Annotated[cli.Simulate, tyro.conf.subcommand("simulate")]
-    | Annotated[cli.Sweep, tyro.conf.subcommand("sweep")]
-    | Annotated[cli.Explore, tyro.conf.subcommand("explore")]
-    | Annotated[cli_models.Pretrain, tyro.conf.subcommand("pretrain")]
-    | Annotated[cli_train.Train, tyro.conf.subcommand("train")]
-    | Annotated[cli_train.Prompts, tyro.conf.subcommand("prompts")]
-    | Annotated[cli_experiments.Experiment, tyro.conf.subcommand("experiment")]
-    | Annotated[cli_models.Tasks, tyro.conf.subcommand("tasks")]
-    | Annotated[cli_experiments.Validate, tyro.conf.subcommand("validate")]
-)
+COMMANDS: dict[str, type[cli.Command]] = {
+    "reproduce": cli.Reproduce,
+    "figures": cli.Figures,
+    "check": cli.Check,
+    "simulate": cli.Simulate,
+    "sweep": cli.Sweep,
+    "explore": cli.Explore,
+    "pretrain": cli_models.Pretrain,
+    "train": cli_train.Train,
+    "prompts": cli_train.Prompts,
+    "experiment": cli_experiments.Experiment,
+    "tasks": cli_models.Tasks,
+    "validate": cli_experiments.Validate,
+}
+"""Every command by its name."""
+
+
+def _union(arguments: Sequence[str]) -> Any:
+    """All commands, for tyro; `train` has the flags of its learners, which takes torch, only where it is asked for."""
+    commands: dict[str, Any] = dict(COMMANDS)
+    if arguments[:1] == ["train"]:
+        from fstsim.front.train_flags import with_settings
+
+        commands["train"] = with_settings(cli_train.Train)
+    return Union[tuple(Annotated[command, tyro.conf.subcommand(name)] for name, command in commands.items())]  # noqa: UP007
 
 
 def _parse(arguments: Sequence[str]) -> cli.Command:
@@ -45,7 +56,7 @@ def _parse(arguments: Sequence[str]) -> cli.Command:
     try:
         with contextlib.redirect_stderr(said):
             command = tyro.cli(
-                _Command,
+                _union(arguments),
                 prog="fstsim",
                 description=f"{_ABOUT} Version {fstsim.__version__}, which --version prints.",
                 args=arguments,

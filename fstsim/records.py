@@ -11,7 +11,7 @@ import os
 import platform
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
@@ -51,11 +51,22 @@ def check_directory(
             found = _completed(found, plain(defaults))
         if not isinstance(found, dict) or found.keys() != wanted.keys():
             raise InputError(f"{file} is not the configuration of a {kind}: choose another --out")
-        for name, value in wanted.items():
-            if found[name] != value:
-                raise InputError(f"{path} holds a run with {name} {found[name]}, not {value}: choose another --out")
+        for name, was, value in _differences(found, wanted):
+            raise InputError(f"{path} holds a run with {name} {was}, not {value}: choose another --out")
     elif path.is_dir() and any(not inside.name.endswith(".tmp") for inside in path.iterdir()):
         raise InputError(f"{path} is not empty and holds no run: choose a new or an empty --out")
+
+
+def _differences(
+    found: Mapping[str, Any], wanted: Mapping[str, Any], group: str = ""
+) -> Iterator[tuple[str, Any, Any]]:
+    """``(name, found, wanted)`` of settings that differ, in groups of settings by the setting itself."""
+    for name, value in wanted.items():
+        was = found.get(name)
+        if isinstance(was, Mapping) and isinstance(value, Mapping) and was.keys() == value.keys():
+            yield from _differences(was, value, f"{group}{name}.")
+        elif was != value:
+            yield f"{group}{name}", was, value
 
 
 def _completed(found: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from fstsim.errors import InputError
 from fstsim.fast_slow import StepInfo
 from fstsim.llm.contexts.reflection import Reflector, SelfReflection
 from fstsim.llm.contexts.reuse import Reusable, join
-from fstsim.llm.learners.slow import Weights
+from fstsim.llm.learners.weights import Weights
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import Rollouts
 from fstsim.llm.types import Population, Problem, Task
@@ -149,7 +149,7 @@ class PolicyAdapter:
 
 @dataclass(frozen=True)
 class PromptEvolution:
-    """Fast learner: ``contexts`` prompts (K), each round within ``budget`` rollouts.
+    """Fast learner: ``contexts`` prompts (K), each round within ``rollout_budget`` rollouts.
 
     ``validation`` problems score a context, ``shown`` failures go to the reflector at a time. Problems come from the
     validation split, or from the train split if the weights are to learn on them (``reuse``): the test split is never seen.
@@ -157,7 +157,7 @@ class PromptEvolution:
 
     contexts: int = 4
     """contexts in the population (K)"""
-    budget: int = 192
+    rollout_budget: int = 192
     """rollouts a round, re-scoring included"""
     validation: int = 16
     """problems on which a context is scored"""
@@ -167,7 +167,7 @@ class PromptEvolution:
     """longest completion"""
     reuse: bool = False
     """leave the rollouts that scored the contexts kept to the next slow step (see `fstsim.llm.contexts.reuse` for what that biases)"""
-    reflector: Reflector = field(default_factory=SelfReflection)
+    reflector: Reflector = field(default_factory=SelfReflection, metadata={"flag": False})
     """who writes new contexts"""
 
     def __post_init__(self) -> None:
@@ -177,10 +177,10 @@ class PromptEvolution:
             raise InputError("validation must be at least 2 and shown at least 1")
         if self.max_new_tokens < 1:
             raise InputError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
-        if self.budget <= self.validation * self.contexts:
+        if self.rollout_budget <= self.validation * self.contexts:
             raise InputError(
                 f"the fast budget must be above contexts x validation = {self.validation * self.contexts} rollouts, which "
-                f"scoring the population takes, got {self.budget}"
+                f"scoring the population takes, got {self.rollout_budget}"
             )
 
     def step(
@@ -213,7 +213,9 @@ class PromptEvolution:
                 custom_candidate_proposer=adapter.propose,
                 reflection_minibatch_size=min(self.shown, len(train)),
                 stop_callbacks=lambda state: (
-                    adapter.failure is not None or adapter.samples >= self.budget or state.i >= self.budget
+                    adapter.failure is not None
+                    or adapter.samples >= self.rollout_budget
+                    or state.i >= self.rollout_budget
                 ),
                 skip_perfect_score=True,
                 cache_evaluation=False,

@@ -82,7 +82,7 @@ class SelfReflection:
 class ChatEndpoint:
     """A chat model behind an OpenAI-compatible endpoint (``base_url``/chat/completions), asked with GEPA's own prompt.
 
-    ``budget`` bounds the calls of a run. A call that fails is tried ``retries`` times more, with growing pauses; then
+    ``call_budget`` bounds the calls of a run. A call that fails is tried ``retries`` times more, with growing pauses; then
     ReflectorDown. ``api_key`` is sent as a bearer token if it is not empty, and is never written anywhere.
     """
 
@@ -91,7 +91,7 @@ class ChatEndpoint:
     api_key: str = field(default="", repr=False)
     timeout: float = 60.0
     retries: int = 2
-    budget: int = 200
+    call_budget: int = 200
     calls: int = 0
     pause: float = 1.0
 
@@ -101,8 +101,8 @@ class ChatEndpoint:
             raise InputError(f"base-url must start with http:// or https://, got {self.base_url!r}")
         if not self.model:
             raise InputError("a chat endpoint needs --reflector-model")
-        if not self.timeout > 0.0 or self.retries < 0 or self.budget < 1:
-            raise InputError("timeout must be positive, retries at least 0, budget at least 1")
+        if not self.timeout > 0.0 or self.retries < 0 or self.call_budget < 1:
+            raise InputError("timeout must be positive, retries at least 0, call_budget at least 1")
 
     def propose(
         self,
@@ -123,8 +123,8 @@ class ChatEndpoint:
         body = {"model": self.model, "messages": [{"role": "user", "content": prompt}]}
         said = ""
         for attempt in range(self.retries + 1):
-            if self.calls >= self.budget:
-                raise ReflectorDown(f"the reflector's budget of {self.budget} calls is used up")
+            if self.calls >= self.call_budget:
+                raise ReflectorDown(f"the reflector's budget of {self.call_budget} calls is used up")
             if attempt:
                 time.sleep(self.pause * 2.0 ** (attempt - 1))
             self.calls += 1
@@ -205,7 +205,7 @@ class ReflectorConfig:
     """seconds a call may take"""
     retries: int = 2
     """further attempts of a failed call"""
-    budget: int = 200
+    call_budget: int = 200
     """calls of the endpoint in a run"""
 
     def __post_init__(self) -> None:
@@ -220,7 +220,7 @@ class ReflectorConfig:
         """The reflector."""
         if self.kind == "openai":
             key = os.environ.get("FSTSIM_API_KEY", "")
-            return ChatEndpoint(self.base_url, self.model, key, self.timeout, self.retries, self.budget)
+            return ChatEndpoint(self.base_url, self.model, key, self.timeout, self.retries, self.call_budget)
         if self.kind == "local":
             return LocalChat(Policy.load(self.model), self.model)
         return SelfReflection()

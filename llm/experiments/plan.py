@@ -19,11 +19,11 @@ from transformers.utils import logging
 
 from fstsim.errors import InputError
 from fstsim.llm.contexts.prompt_evolution import PromptEvolution
-from fstsim.llm.learners.distill import Distillation
-from fstsim.llm.learners.slow import Diverged, PolicyGradient
+from fstsim.llm.learners.policy_gradient import PolicyGradient
+from fstsim.llm.learners.weights import Diverged
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.pretraining.exam import Exam
-from fstsim.llm.runs.config import TrainConfig
+from fstsim.llm.runs.config import METHODS, TrainConfig
 from fstsim.llm.runs.probes import ProbeConfig, answer_logprobs, mean_se
 from fstsim.llm.runs.run import run_training
 from fstsim.llm.tasks.rules import parse_task
@@ -80,14 +80,18 @@ SIZES: dict[str, Size] = {
 
 def _config(scale: Scale, method: str, tasks: tuple[str, ...], lr: float = 3e-4, leash: float = 0.0) -> TrainConfig:
     size = SIZES[scale]
+    own = (
+        {}
+        if METHODS[method].learner is not PolicyGradient
+        else {"learner": PolicyGradient(problems=size.problems, leash_reward=leash)}
+    )
     return TrainConfig(
-        method=method,  # type: ignore[arg-type]  # a Method
+        method=method,
         tasks=tasks,
         steps=-(-size.steps // 6) if method == "gepa" else size.steps,
         lr=lr,
-        slow=PolicyGradient(problems=size.problems, leash_reward=leash),
-        fast=PromptEvolution(),
         probe=replace(size.probe, every=1) if method == "gepa" else size.probe,
+        **own,
     )
 
 
@@ -160,7 +164,7 @@ def plasticity_runs(scale: Scale, chosen: Mapping[str, tuple[float, float]] | No
 def distill_runs(scale: Scale, chosen: Mapping[str, tuple[float, float]] | None = None) -> list[Planned]:  # noqa: ARG001
     """The context-free policy towards its context-conditioned self, from the end of FST."""
     config = _config(scale, "distill", (TASKS["strings"],))
-    return [Planned("distill", replace(config, distillation=Distillation()), after="strings-hard-fst")]
+    return [Planned("distill", config, after="strings-hard-fst")]
 
 
 def reuse_runs(scale: Scale, chosen: Mapping[str, tuple[float, float]] | None = None) -> list[Planned]:
@@ -168,7 +172,7 @@ def reuse_runs(scale: Scale, chosen: Mapping[str, tuple[float, float]] | None = 
     runs = []
     for name, task in REUSE.items():
         config = _config(scale, "fst", (task,), *(chosen or {}).get("fst", (3e-4, 0.0)))
-        reusing = replace(config, fast=replace(config.fast, reuse=True))
+        reusing = replace(config, fast=PromptEvolution(reuse=True))
         runs += [Planned(f"{name}-fst", config), Planned(f"{name}-fst-reuse", reusing)]
     return runs
 
@@ -212,7 +216,8 @@ def best_settings(out: Path) -> dict[str, tuple[float, float]]:
             rewards += [row["reward"] for row in rows if row.get("reward") is not None]
         method, mean = planned.config.method, float(np.mean(rewards))
         if method not in best or mean > best[method][0]:
-            best[method] = (mean, planned.config.lr, planned.config.slow.leash_reward)
+            leash = asdict(planned.config)["learner"]["leash_reward"]
+            best[method] = (mean, planned.config.lr, leash)
     return {method: (lr, leash) for method, (_, lr, leash) in best.items()}
 
 
@@ -276,7 +281,9 @@ def check_runs(planned: Sequence[Planned], seeds: int, out: Path, jobs: int) -> 
     for p in planned:
         for seed in range(seeds):
             place = out / "runs" / p.name / f"seed-{seed}"
-            check_directory(place, asdict(seed_config(p, seed, out)), "training run", asdict(TrainConfig()))
+            check_directory(
+                place, asdict(seed_config(p, seed, out)), "training run", asdict(TrainConfig(method=p.config.method))
+            )
 
 
 def _run_one(planned: Planned, seed: int, out: Path) -> tuple[str, str]:

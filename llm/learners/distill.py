@@ -9,15 +9,18 @@ alone. That of `Distillation` is the frozen start in its evolved context, named 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import numpy as np
 import torch
 
 from fstsim.errors import InputError
 from fstsim.fast_slow import StepInfo
+from fstsim.llm.learners.learner import NO_FLAG, Learner
 from fstsim.llm.learners.method_losses import Direction, check_direction, distillation_loss
-from fstsim.llm.learners.slow import Diverged, Weights, draw, generator_from
+from fstsim.llm.learners.weights import Diverged, Weights, generator_from, sample_problems
+from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import Rollouts, check_batch
 from fstsim.llm.types import Population, Problem, Task
 
@@ -38,7 +41,7 @@ def learn_from_teacher(
 ) -> StepInfo:
     """One step on ``problems`` problems, one completion each: sample, compare, update in place. Raises `slow.Diverged`."""
     student = weights.policy
-    drawn = draw(task.problems("train"), problems, rng)
+    drawn = sample_problems(task.problems("train"), problems, rng)
     which = rng.integers(len(context.prompts), size=len(drawn))
     contexts = [context.prompts[k] for k in which]
     rollouts = student.sample(
@@ -61,15 +64,17 @@ def learn_from_teacher(
 
 
 @dataclass(frozen=True)
-class Distillation:
+class Distillation(Learner):
     """Slow learner: the start of the run, in ``teacher_context``, teaches the policy in the contexts of the population."""
+
+    about: ClassVar[str] = "the policy without context learns from its start in --context"
 
     problems: int = 48
     """problems a step, one completion each"""
     direction: Direction = "reverse"
     """reverse: KL(student || teacher); forward: KL(teacher || student); both along the student's samples"""
-    teacher_context: str = ""
-    """context of the teacher"""
+    teacher_context: str = field(default="", metadata=NO_FLAG)
+    """context of the teacher, that of the run"""
     max_new_tokens: int = 8
     """longest completion"""
 
@@ -78,6 +83,15 @@ class Distillation:
             raise InputError("problems and max_new_tokens must be at least 1")
         check_batch(self.problems)
         check_direction(self.direction)
+
+    def check(self, policy: Policy, context: str, task: Task) -> None:  # noqa: ARG002
+        """InputError unless the teacher is told something that the student is not."""
+        if not context:
+            raise InputError("method distill needs --context: the teacher sees it, the policy that learns does not")
+
+    def begin(self, context: str) -> tuple[Learner, str]:
+        """The run's context is the teacher's; the student starts without one."""
+        return replace(self, teacher_context=context), ""
 
     def step(
         self, weights: Weights, context: Population, task: Task, rng: np.random.Generator

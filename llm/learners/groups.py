@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from fstsim.llm.learners.slow import Diverged, draw, generator_from, share_out
+from fstsim.llm.learners.weights import Diverged, generator_from, sample_problems, share_out
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import Rollouts
 from fstsim.llm.types import Population, Task
@@ -33,7 +33,7 @@ def sample_groups(
     max_new_tokens: int,
 ) -> ScoredGroups:
     """Draw problems, sample a group of each (shared out over the contexts), score. Raises `slow.Diverged` on nan."""
-    drawn = draw(task.problems("train"), problems, rng)
+    drawn = sample_problems(task.problems("train"), problems, rng)
     shares = share_out(rollouts, len(context.prompts), rng)
     used = [(prompt, share) for prompt, share in zip(context.prompts, shares, strict=True) if share]
     sampled = policy.sample(

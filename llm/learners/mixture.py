@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -18,16 +19,20 @@ import torch
 from fstsim.errors import InputError
 from fstsim.fast_slow import StepInfo
 from fstsim.llm.learners.distill import learn_from_teacher
+from fstsim.llm.learners.learner import Learner
 from fstsim.llm.learners.method_losses import Direction, check_direction, mixture_logprobs, point_logprobs
-from fstsim.llm.learners.slow import Weights
+from fstsim.llm.learners.weights import Weights
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import Rollouts, check_batch
 from fstsim.llm.types import Demonstrated, Population, Problem
 
 
 @dataclass(frozen=True)
-class MixtureDistillation:
+class MixtureDistillation(Learner):
     """Slow learner: KL to the mixture ``alpha`` old behaviour, ``1 - alpha`` right answer, smoothed by the base."""
+
+    about: ClassVar[str] = "distillation to old and new behaviour in given shares"
+    demonstrated: ClassVar[bool] = True
 
     problems: int = 48
     """problems a step, one completion each"""

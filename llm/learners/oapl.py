@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -17,16 +18,20 @@ import torch
 from fstsim.errors import InputError
 from fstsim.fast_slow import StepInfo
 from fstsim.llm.learners.groups import ScoredGroups, sample_groups
+from fstsim.llm.learners.learner import Learner
 from fstsim.llm.learners.method_losses import anchored_rewards, oapl_loss, soft_value
 from fstsim.llm.learners.shadow import ShadowedWeights
-from fstsim.llm.learners.slow import Diverged, chunks
+from fstsim.llm.learners.weights import Diverged, chunks
 from fstsim.llm.policy.rollouts import check_batch, token_logprobs
 from fstsim.llm.types import Population, Task
 
 
 @dataclass(frozen=True)
-class OAPL:
+class OAPL(Learner):
     """Slow learner: off-policy advantage regression with a lagged sampler; fresh rollouts of it every step."""
+
+    about: ClassVar[str] = "regression of log ratios on a lagged policy's rewards"
+    shadowed: ClassVar[bool] = True
 
     problems: int = 48
     """problems a step"""
@@ -36,7 +41,7 @@ class OAPL:
     """temperature, reward a nat"""
     period: int = 10
     """steps between refreshes of the lagged policy"""
-    anchor: float = 1.0
+    lagged_share: float = 1.0
     """a, share of the lagged policy in the reference in log space, 0 to 1; the rest is the base"""
     max_new_tokens: int = 8
     """longest completion"""
@@ -49,8 +54,8 @@ class OAPL:
         check_batch(self.problems, self.rollouts)
         if not 0.0 < self.tau < math.inf:
             raise InputError(f"tau must be positive and finite, got {self.tau}")
-        if not 0.0 <= self.anchor <= 1.0:
-            raise InputError(f"anchor must lie in [0, 1], got {self.anchor}")
+        if not 0.0 <= self.lagged_share <= 1.0:
+            raise InputError(f"lagged_share must lie in [0, 1], got {self.lagged_share}")
 
     def step(
         self, weights: ShadowedWeights, context: Population, task: Task, rng: np.random.Generator
@@ -75,10 +80,10 @@ class OAPL:
         rollouts, rewards, what = groups.rollouts, groups.rewards, groups.what
         lag = rollouts.logprobs.sum(-1)
         shaped = rewards
-        if self.anchor < 1.0:
+        if self.lagged_share < 1.0:
             with torch.no_grad():
                 base = weights.base.logprobs(rollouts).sum(-1)
-            shaped = anchored_rewards(rewards, lag.view_as(rewards), base.view_as(rewards), self.tau, self.anchor)
+            shaped = anchored_rewards(rewards, lag.view_as(rewards), base.view_as(rewards), self.tau, self.lagged_share)
         value = soft_value(shaped, self.tau)
         advantages = (shaped - value[:, None]).flatten()
         dead = rewards.amax(-1) == rewards.amin(-1)

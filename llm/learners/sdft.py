@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 import torch
@@ -24,9 +24,10 @@ import torch
 from fstsim.errors import InputError
 from fstsim.fast_slow import StepInfo
 from fstsim.llm.learners.distill import learn_from_teacher
+from fstsim.llm.learners.learner import Learner
 from fstsim.llm.learners.method_losses import Direction, anchored_logprobs, check_direction
 from fstsim.llm.learners.shadow import ShadowedWeights
-from fstsim.llm.learners.slow import draw
+from fstsim.llm.learners.weights import sample_problems
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import Rollouts, check_batch
 from fstsim.llm.pretraining.corpus import EXAMPLES
@@ -54,7 +55,7 @@ def read_examples(policy: Policy, task: RuleTask, count: int, rng: np.random.Gen
     """What ``policy`` makes of ``count`` times four worked examples: rules in words, the likeliest, ``count`` of them."""
     shown = []
     for _ in range(count):
-        examples = draw(task.problems("train"), EXAMPLES, rng)
+        examples = sample_problems(task.problems("train"), EXAMPLES, rng)
         shown.append(" ; ".join(f"{task.old_answer(p)} > {task.answer(p)}" for p in examples) + " ?")
     read = policy.sample(
         [policy.encode_text(text) for text in shown],
@@ -67,8 +68,11 @@ def read_examples(policy: Policy, task: RuleTask, count: int, rng: np.random.Gen
 
 
 @dataclass(frozen=True)
-class SDFT:
+class SDFT(Learner):
     """Slow learner: self-distillation from a demonstration-conditioned average of the policy."""
+
+    about: ClassVar[str] = "self-distillation from its own average that sees a demonstration"
+    shadowed: ClassVar[bool] = True
 
     problems: int = 48
     """problems a step, one completion each"""
@@ -77,9 +81,9 @@ class SDFT:
     base reads off four worked examples, anew for each problem"""
     ema_rate: float = 0.01
     """rho, share of the way to the student that the teacher's weights go each step: 0 a frozen teacher, 1 the student"""
-    anchor: float = 1.0
+    teacher_share: float = 1.0
     """a, share of the averaged teacher in log space, 0 to 1; the rest is the base"""
-    anchor_sees: Literal["nothing", "demonstration"] = "nothing"
+    base_sees: Literal["nothing", "demonstration"] = "nothing"
     """whether the base in the anchor sees the demonstration"""
     direction: Direction = "reverse"
     """reverse: KL(student || teacher); forward: KL(teacher || student); both along the student's samples"""
@@ -94,10 +98,10 @@ class SDFT:
             raise InputError(f"demonstration must be rule or examples, got {self.demonstration!r}")
         if not 0.0 <= self.ema_rate <= 1.0:
             raise InputError(f"ema_rate must lie in [0, 1], got {self.ema_rate}")
-        if not 0.0 <= self.anchor <= 1.0:
-            raise InputError(f"anchor must lie in [0, 1], got {self.anchor}")
-        if self.anchor_sees not in ("nothing", "demonstration"):
-            raise InputError(f"anchor_sees must be nothing or demonstration, got {self.anchor_sees!r}")
+        if not 0.0 <= self.teacher_share <= 1.0:
+            raise InputError(f"teacher_share must lie in [0, 1], got {self.teacher_share}")
+        if self.base_sees not in ("nothing", "demonstration"):
+            raise InputError(f"base_sees must be nothing or demonstration, got {self.base_sees!r}")
         check_direction(self.direction)
 
     def check(self, policy: Policy, context: str, task: RuleTask) -> None:
@@ -130,10 +134,10 @@ class SDFT:
         prompts = [teacher.encode(_joined(c, d), p) for c, d, p in zip(contexts, demonstrations, problems, strict=True)]
         shown = teacher.with_prompts(rollouts, prompts)
         taught = torch.log_softmax(teacher.logits(shown), -1)
-        if self.anchor == 1.0:
+        if self.teacher_share == 1.0:
             return taught
-        fixed = base.logits(shown if self.anchor_sees == "demonstration" else rollouts)
-        return anchored_logprobs(taught, fixed, self.anchor)
+        fixed = base.logits(shown if self.base_sees == "demonstration" else rollouts)
+        return anchored_logprobs(taught, fixed, self.teacher_share)
 
     def step(
         self, weights: ShadowedWeights, context: Population, task: RuleTask, rng: np.random.Generator

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 
 import torch
 
-from fstsim.llm.learners.slow import Weights
+from fstsim.llm.learners.weights import Weights
 from fstsim.llm.policy.policy import Policy
 
 

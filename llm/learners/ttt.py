@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import get_args
+from typing import ClassVar, get_args
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ import torch
 from fstsim.errors import InputError
 from fstsim.fast_slow import StepInfo
 from fstsim.llm.learners.groups import ScoredGroups, sample_groups
+from fstsim.llm.learners.learner import Learner
 from fstsim.llm.learners.losses import leash_loss, reinforce_loss, token_entropy
 from fstsim.llm.learners.method_losses import (
     Normaliser,
@@ -24,14 +25,16 @@ from fstsim.llm.learners.method_losses import (
     entropic_temperatures,
     others_mean_removed,
 )
-from fstsim.llm.learners.slow import Diverged, Weights, chunks
+from fstsim.llm.learners.weights import Diverged, Weights, chunks
 from fstsim.llm.policy.rollouts import check_batch, token_logprobs
 from fstsim.llm.types import Population, Task
 
 
 @dataclass(frozen=True)
-class TTTDiscover:
+class TTTDiscover(Learner):
     """Slow learner: entropic policy gradient, one update a batch, every group of a problem with its own temperature."""
+
+    about: ClassVar[str] = "entropic policy gradient on verified rewards"
 
     problems: int = 48
     """problems a step"""
@@ -39,7 +42,7 @@ class TTTDiscover:
     """completions of a problem: one group"""
     inverse_temperature: float | None = None
     """b of every group; none: adapted to the budget"""
-    budget: float = math.log(2.0)
+    entropy_budget: float = math.log(2.0)
     """KL of a group's tilted weights to uniform that sets b, nats, below log(rollouts)"""
     normaliser: Normaliser = "leave-one-out"
     """Z of a rollout's weight: mean over the others of its group, or over the group"""
@@ -58,9 +61,9 @@ class TTTDiscover:
         check_batch(self.problems, self.rollouts)
         if self.inverse_temperature is not None and not 0.0 < self.inverse_temperature < math.inf:
             raise InputError(f"inverse_temperature must be positive and finite, got {self.inverse_temperature}")
-        if self.inverse_temperature is None and not 0.0 < self.budget < math.log(self.rollouts):
+        if self.inverse_temperature is None and not 0.0 < self.entropy_budget < math.log(self.rollouts):
             raise InputError(
-                f"budget must be positive and below log(rollouts) = {math.log(self.rollouts):.3g}, got {self.budget}"
+                f"entropy_budget must be positive and below log(rollouts) = {math.log(self.rollouts):.3g}, got {self.entropy_budget}"
             )
         if self.normaliser not in get_args(Normaliser):
             raise InputError(f"normaliser must be leave-one-out or group, got {self.normaliser!r}")
@@ -85,7 +88,7 @@ class TTTDiscover:
     def temperatures(self, rewards: torch.Tensor) -> torch.Tensor:
         """Inverse temperature of every group, ``(P, G)`` to ``(P,)``."""
         if self.inverse_temperature is None:
-            return entropic_temperatures(rewards, self.budget)
+            return entropic_temperatures(rewards, self.entropy_budget)
         return torch.full_like(rewards[:, 0], self.inverse_temperature, dtype=torch.float64)
 
     def learn(self, weights: Weights, groups: ScoredGroups) -> dict[str, float]:

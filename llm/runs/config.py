@@ -1,40 +1,53 @@
-"""What a training run is: method, tasks, settings of every channel, what is measured; and the presets."""
+"""What a training run is: method, tasks, settings of the channels that run, what is measured; and the presets."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from fstsim.errors import InputError
 from fstsim.fast_slow import FastLearner, FrozenFast, FrozenSlow, SlowLearner
 from fstsim.llm.contexts.prompt_evolution import PromptEvolution
 from fstsim.llm.contexts.reflection import ReflectorConfig
-from fstsim.llm.learners.distill import Distillation
-from fstsim.llm.learners.mixture import MixtureDistillation
-from fstsim.llm.learners.oapl import OAPL
-from fstsim.llm.learners.sdft import SDFT
-from fstsim.llm.learners.slow import PolicyGradient, SupervisedFineTuning
-from fstsim.llm.learners.ttt import TTTDiscover
+from fstsim.llm.learners import LEARNERS
+from fstsim.llm.learners.learner import Learner
 from fstsim.llm.policy.loading import SHIPPED
 from fstsim.llm.runs.probes import ProbeConfig
 from fstsim.llm.tasks.families import FAMILIES
 from fstsim.llm.tasks.rules import RuleTask, parse_task
 from fstsim.llm.types import Population
 
-Method = Literal["rl", "sft", "fst", "gepa", "distill", "sdft", "ttt", "oapl", "mixture"]
-Preset = Literal["smoke", "small", "paper"]
 Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """What is trained on what, and what is measured."""
+class Method:
+    """Which channels move: ``learner`` the weights (None: they stay), ``evolves`` the contexts."""
 
-    method: Method = "rl"
-    """rl: policy gradient on verified rewards; sft: forward KL on demonstrations; gepa: evolved contexts alone; fst: both;
-    distill: the policy without context learns from its start in ``context``; sdft: from its own average with a demonstration;
-    ttt: entropic policy gradient; oapl: regression on a lagged policy's rollouts; mixture: distillation to a given mixture of
-    old and new behaviour"""
+    about: str
+    learner: type[Learner] | None
+    evolves: bool = False
+
+
+METHODS: Mapping[str, Method] = {
+    **{name: Method(learner.about, learner) for name, learner in LEARNERS.items()},
+    "gepa": Method("contexts evolved by reflection, weights frozen", None, evolves=True),
+    "fst": Method("fast-slow training: rl on the weights, gepa on the contexts", LEARNERS["rl"], evolves=True),
+}
+"""Every method: the slow learners alone, the fast channel alone, and both."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What is trained on what, and what is measured.
+
+    ``learner``, ``fast`` and ``reflector`` are those of the method: left out, they have their defaults; a channel that the
+    method does not move is None.
+    """
+
+    method: str = "rl"
+    """one of `METHODS`"""
     tasks: tuple[str, ...] = ("strings:reverse",)
     """tasks, one after the other in one uninterrupted run"""
     model: str = SHIPPED
@@ -53,32 +66,21 @@ class TrainConfig:
     """of activations while learning, in sampling and scoring; weights, optimizer and probes are float32 always"""
     seed: int = 0
     """the one seed of the run"""
-    slow: PolicyGradient = field(default_factory=PolicyGradient)
-    """settings of rl"""
-    demonstrations: SupervisedFineTuning = field(default_factory=SupervisedFineTuning)
-    """settings of sft"""
-    fast: PromptEvolution = field(default_factory=PromptEvolution)
-    """settings of the fast channel (fst, gepa)"""
-    reflector: ReflectorConfig = field(default_factory=ReflectorConfig)
-    """who writes new contexts (fst, gepa)"""
+    learner: Learner | None = None
+    """settings of the slow channel"""
+    fast: PromptEvolution | None = None
+    """settings of the fast channel"""
+    reflector: ReflectorConfig | None = None
+    """who writes new contexts"""
     slow_steps_per_round: int = 6
     """slow steps between fast rounds (fst); gepa has a round a step"""
-    distillation: Distillation = field(default_factory=Distillation)
-    """settings of distill"""
-    sdft: SDFT = field(default_factory=SDFT)
-    """settings of sdft"""
-    ttt: TTTDiscover = field(default_factory=TTTDiscover)
-    """settings of ttt"""
-    oapl: OAPL = field(default_factory=OAPL)
-    """settings of oapl"""
-    mixture: MixtureDistillation = field(default_factory=MixtureDistillation)
-    """settings of mixture"""
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     """what is measured, and when"""
 
     def __post_init__(self) -> None:
-        if self.method not in get_args(Method):
-            raise InputError(f"method {self.method!r} is unknown; allowed: {', '.join(get_args(Method))}")
+        if self.method not in METHODS:
+            raise InputError(f"method {self.method!r} is unknown; allowed: {', '.join(METHODS)}")
+        self._fill_channels(METHODS[self.method])
         if self.precision not in get_args(Precision):
             raise InputError(f"precision must be one of {', '.join(get_args(Precision))}; got {self.precision!r}")
         if self.steps < 1:
@@ -93,53 +95,82 @@ class TrainConfig:
             raise InputError(f"slow_steps_per_round must be at least 1, got {self.slow_steps_per_round}")
         if not self.tasks:
             raise InputError("tasks must not be empty")
-        if self.fast.reuse and (self.fast.max_new_tokens, 1.0) != (self.slow.max_new_tokens, self.slow.temperature):
-            raise InputError("reuse needs slow temperature 1, and the same max_new_tokens in both channels")
+        if self.fast is not None and self.fast.reuse and self.learner is not None:
+            sampled = asdict(self.learner)  # type: ignore[call-overload]  # every learner is a dataclass
+            if (self.fast.max_new_tokens, 1.0) != (sampled["max_new_tokens"], sampled["temperature"]):
+                raise InputError("reuse needs slow temperature 1, and the same max_new_tokens in both channels")
         for name in self.tasks:
             parse_task(name)
 
-    def learners(self) -> tuple[SlowLearner[Any, Population, Any], FastLearner[Any, Population, Any], int]:
-        """Slow channel, fast channel, slow steps a round: the methods differ in these settings alone."""
-        evolution: FastLearner[Any, Population, Any] = FrozenFast()
-        if self.method in ("fst", "gepa"):
-            evolution = replace(self.fast, reflector=self.reflector.build())
-        slow: dict[Method, SlowLearner[Any, Population, Any]] = {
-            "rl": self.slow,
-            "fst": self.slow,
-            "gepa": FrozenSlow(),
-            "sft": self.demonstrations,
-            "distill": replace(self.distillation, teacher_context=self.context),
-            "sdft": self.sdft,
-            "ttt": self.ttt,
-            "oapl": self.oapl,
-            "mixture": self.mixture,
+    def _fill_channels(self, method: Method) -> None:
+        """Defaults for channels of the method that were left out; InputError for one that it does not have."""
+        wanted = {
+            "learner": method.learner,
+            "fast": PromptEvolution if method.evolves else None,
+            "reflector": ReflectorConfig if method.evolves else None,
         }
-        return slow[self.method], evolution, 1 if self.method == "gepa" else self.slow_steps_per_round
+        for name, kind in wanted.items():
+            given = getattr(self, name)
+            if given is None and kind is not None:
+                object.__setattr__(self, name, kind())
+            elif given is not None and type(given) is not kind:
+                has = "has no such channel" if kind is None else f"takes {kind.__name__}"
+                raise InputError(f"{name} is {type(given).__name__}, but method {self.method} {has}")
+
+    @property
+    def max_new_tokens(self) -> int:
+        """Longest completion that every channel can write, tokens; where none writes, that of the probe."""
+        parts = [asdict(part) for part in (self.learner, self.fast) if part is not None]  # type: ignore[call-overload]
+        limits = [part["max_new_tokens"] for part in parts if "max_new_tokens" in part]
+        return int(min(limits, default=self.probe.max_new_tokens))
+
+    def begin(self) -> tuple[SlowLearner[Any, Population, Any], str]:
+        """The slow channel, and the context that the run starts in."""
+        return (FrozenSlow(), self.context) if self.learner is None else self.learner.begin(self.context)
+
+    def evolution(self) -> tuple[FastLearner[Any, Population, Any], int]:
+        """The fast channel, and slow steps a round. Raises InputError where its reflector cannot be had."""
+        if self.fast is None or self.reflector is None:
+            return FrozenFast(), self.slow_steps_per_round
+        every = 1 if self.learner is None else self.slow_steps_per_round
+        return replace(self.fast, reflector=self.reflector.build()), every
+
+    @classmethod
+    def from_dict(cls, recorded: Mapping[str, Any]) -> TrainConfig:
+        """From what JSON made of `dataclasses.asdict`. Raises InputError, TypeError or KeyError where it is none."""
+        held = dict(recorded)
+        method = METHODS[held["method"]]
+        held["tasks"] = tuple(held["tasks"])
+        held["probe"] = ProbeConfig(**held["probe"])
+        held["learner"] = None if method.learner is None else method.learner(**held["learner"])
+        if method.evolves:
+            held["fast"] = PromptEvolution(**{k: v for k, v in held["fast"].items() if k != "reflector"})
+            held["reflector"] = ReflectorConfig(**held["reflector"])
+        return cls(**held)
 
 
-PRESETS: dict[str, TrainConfig] = {
-    "smoke": TrainConfig(
-        steps=40,
-        slow=PolicyGradient(problems=24),
-        demonstrations=SupervisedFineTuning(problems=24),
-        sdft=SDFT(problems=24),
-        ttt=TTTDiscover(problems=24),
-        oapl=OAPL(problems=24),
-        mixture=MixtureDistillation(problems=24),
-        probe=ProbeConfig(every=10, problems=32, exam=16),
-    ),
+@dataclass(frozen=True)
+class Preset:
+    """How large a run is: slow steps on each task, problems a step, and what is measured."""
+
+    about: str
+    steps: int
+    problems: int
+    probe: ProbeConfig
+
+    def config(self, method: str) -> TrainConfig:
+        """A run of ``method`` at this size."""
+        config = TrainConfig(method=method, steps=self.steps, probe=self.probe)
+        if config.learner is None:
+            return config
+        return replace(config, learner=replace(config.learner, problems=self.problems))  # type: ignore[type-var]
+
+
+PRESETS: Mapping[str, Preset] = {
+    "smoke": Preset("under a minute a seed on 2 cores", 40, 24, ProbeConfig(every=10, problems=32, exam=16)),
     # so that on 2 cores the probes take less than a tenth of a run, even of one whose groups soon have no signal
-    "small": TrainConfig(probe=ProbeConfig(every=200, problems=32, exam=8, early=8)),
-    "paper": TrainConfig(
-        steps=400,
-        slow=PolicyGradient(problems=64),
-        demonstrations=SupervisedFineTuning(problems=64),
-        sdft=SDFT(problems=64),
-        ttt=TTTDiscover(problems=64),
-        oapl=OAPL(problems=64),
-        mixture=MixtureDistillation(problems=64),
-        probe=ProbeConfig(every=20, problems=256, exam=128),
-    ),
+    "small": Preset("minutes", 200, 48, ProbeConfig(every=200, problems=32, exam=8, early=8)),
+    "paper": Preset("for a GPU", 400, 64, ProbeConfig(every=20, problems=256, exam=128)),
 }
 
 

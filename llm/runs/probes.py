@@ -191,7 +191,8 @@ def relearn_steps(
     """
     import copy
 
-    from fstsim.llm.learners.slow import SupervisedFineTuning, Weights
+    from fstsim.llm.learners.sft import SupervisedFineTuning
+    from fstsim.llm.learners.weights import Weights
 
     learner = Policy.of(copy.deepcopy(policy.model), policy.tokenizer)
     weights = Weights(learner, policy, torch.optim.AdamW(learner.model.parameters(), lr=lr, weight_decay=0.0))

@@ -23,10 +23,8 @@ import torch
 
 from fstsim.errors import InputError
 from fstsim.fast_slow import FastSlowState, fast_slow
-from fstsim.llm.learners.oapl import OAPL
-from fstsim.llm.learners.sdft import SDFT
 from fstsim.llm.learners.shadow import ShadowedWeights
-from fstsim.llm.learners.slow import Weights
+from fstsim.llm.learners.weights import Weights
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.config import TrainConfig, relearn_task
 from fstsim.llm.runs.probes import Probe, relearn_steps
@@ -48,7 +46,9 @@ def check_runs(config: TrainConfig, out: Path, seeds: int) -> None:
             raise InputError(f"{out} is not empty and holds no run: choose a new or an empty --out")
     for seed in range(seeds):
         wanted = dataclasses.asdict(replace(config, seed=seed))
-        check_directory(out / f"seed-{seed}", wanted, "training run", dataclasses.asdict(TrainConfig()))
+        check_directory(
+            out / f"seed-{seed}", wanted, "training run", dataclasses.asdict(TrainConfig(method=config.method))
+        )
 
 
 Notes = Callable[[int, str], None]
@@ -88,17 +88,20 @@ def run_training(config: TrainConfig, out: Path, progress: Notes | None = None) 
     tasks = [parse_task(name) for name in config.tasks]
     policy = Policy.load(config.model, config.device)
     _check_room(config, policy, tasks)
-    slow, fast, every = config.learners()  # a reflector that is not there is found here
-    if isinstance(slow, SDFT):
+    slow, start = config.begin()
+    fast, every = config.evolution()  # a reflector that is not there is found here
+    if config.learner is not None:
         for task in tasks:
-            slow.check(policy, config.context, task)
+            config.learner.check(policy, config.context, task)
     environs = environment(config.seed, config.device)
-    claim_directory(out, dataclasses.asdict(config), environs, "training run", dataclasses.asdict(TrainConfig()))
+    claim_directory(
+        out, dataclasses.asdict(config), environs, "training run", dataclasses.asdict(TrainConfig(method=config.method))
+    )
     rng = np.random.default_rng(config.seed)
     # policy and base measure, in float32; the weights hold the same models as the learners run them
     base = Policy.of(copy.deepcopy(policy.model).requires_grad_(False), policy.tokenizer)
-    weights = _weights(config, policy, base, shadowed=isinstance(slow, SDFT | OAPL))
-    state: State = FastSlowState(weights, Population(("" if config.method == "distill" else config.context,)))
+    weights = _weights(config, policy, base, shadowed=config.learner is not None and config.learner.shadowed)
+    state: State = FastSlowState(weights, Population((start,)))
     record = RunRecord()
     checkpoint = out / "checkpoint.safetensors"
     if checkpoint.exists():
@@ -159,16 +162,16 @@ def _check_room(config: TrainConfig, policy: Policy, tasks: list[RuleTask]) -> N
         problem = task.problems("test")[0]
         # in other vocabularies than the world's, some answers have more tokens than others
         longest = max(len(policy.encode_answer(task.answer(p))) for p in task.problems("test"))
-        if longest > config.slow.max_new_tokens:
+        if longest > config.max_new_tokens:
             raise InputError(
                 f"answers of {task.name} have {longest} tokens, the end token included: --max-new-tokens must be at least "
-                f"{longest}, got {config.slow.max_new_tokens}"
+                f"{longest}, got {config.max_new_tokens}"
             )
         policy.sample(
             [policy.encode(config.context, problem)],
             1,
             torch.Generator(policy.device),
-            max_new_tokens=config.slow.max_new_tokens,
+            max_new_tokens=config.max_new_tokens,
         )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from fstsim.errors import InputError
 from fstsim.fast_slow import FastSlowState
 from fstsim.llm.learners.shadow import ShadowedWeights
-from fstsim.llm.learners.slow import Weights
+from fstsim.llm.learners.weights import Weights
 from fstsim.llm.runs.checkpoint import (
     pack_optimizer,
     put_weights,

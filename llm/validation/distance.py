@@ -14,7 +14,7 @@ import torch
 from scipy.special import logit
 
 from fstsim.llm.experiments.plan import Planned, Scale
-from fstsim.llm.learners.slow import PolicyGradient
+from fstsim.llm.learners.policy_gradient import PolicyGradient
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.config import TrainConfig
 from fstsim.llm.runs.probes import ProbeConfig, answer_logprobs
@@ -50,7 +50,7 @@ def fast_slow(scale: Scale, base: Policy) -> Chapter:
         config = TrainConfig(
             tasks=(name,),
             steps={"smoke": 30, "small": 60, "paper": 120}[scale],
-            slow=PolicyGradient(problems=24 if scale == "smoke" else 48),
+            learner=PolicyGradient(problems=24 if scale == "smoke" else 48),
             probe=ProbeConfig(every=2, problems=PROBLEMS[scale], exam=16),
         )
         pair = (f"{task.rules[0]}-rl", f"{task.rules[0]}-fst")

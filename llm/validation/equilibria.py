@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from fstsim.llm.experiments.plan import Planned, Scale
-from fstsim.llm.learners.slow import PolicyGradient, SupervisedFineTuning
+from fstsim.llm.learners.policy_gradient import PolicyGradient
+from fstsim.llm.learners.sft import SupervisedFineTuning
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.config import TrainConfig
 from fstsim.llm.runs.probes import ProbeConfig
@@ -72,7 +73,7 @@ def _sft(scale: Scale, steps: dict[str, int], **settings: Any) -> TrainConfig:
         method="sft",
         tasks=(TASK,),
         steps=steps[scale],
-        demonstrations=SupervisedFineTuning(**settings),
+        learner=SupervisedFineTuning(**settings),
         probe=ProbeConfig(every=10, problems=PROBLEMS[scale], exam=16),
     )
 
@@ -87,11 +88,11 @@ def replay(scale: Scale, base: Policy) -> Chapter:
     masses = measure_base(base, parse_task(TASK), PROBLEMS[scale])
     claims, runs = [], []
     for share in SHARES[scale]:
-        config = _sft(scale, {"smoke": 80, "small": 240, "paper": 400}, problems=64, replay=share)
+        config = _sft(scale, {"smoke": 80, "small": 240, "paper": 400}, problems=64, replay_share=share)
         runs.append(Planned(f"replay-{share:g}", config))
         claims.append(Claim(predict_replay(masses, share), (runs[-1].name,), settled(runs[-1].name, "old_mass")))
     if scale != "smoke":
-        config = _sft(scale, {"small": 600, "paper": 2000}, problems=4, replay=0.2)
+        config = _sft(scale, {"small": 600, "paper": 2000}, problems=4, replay_share=0.2)
         for name, clip in (("replay-starved", 1.0), ("replay-unclipped", 1e9)):
             planned = Planned(name, replace(config, lr=1e-4, clip=clip))
             tail = "" if clip == 1.0 else ", gradient not clipped"
@@ -120,12 +121,12 @@ def tilts(scale: Scale, base: Policy) -> Chapter:
     masses = measure_base(base, parse_task(TASK), PROBLEMS[scale])
     claims, runs = [], []
     for temperature in TEMPERATURES[scale]:
-        slow = PolicyGradient(
+        learner = PolicyGradient(
             loss="reinforce", problems=32 if scale == "smoke" else 48, advantage="centred", leash_reward=temperature
         )
         probe = ProbeConfig(every=10, problems=PROBLEMS[scale], exam=16)
         name = f"tilt-{temperature:g}"
-        runs.append(Planned(name, TrainConfig(tasks=(TASK,), steps=steps, slow=slow, probe=probe)))
+        runs.append(Planned(name, TrainConfig(tasks=(TASK,), steps=steps, learner=learner, probe=probe)))
         for predicted, column in zip(predict_tilt(masses, temperature), ("reward", "old_mass"), strict=True):
             claims.append(Claim(predicted, (name,), settled(name, column)))
     return Chapter(tuple(claims), tuple(runs))

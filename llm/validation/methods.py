@@ -73,7 +73,7 @@ def mixtures(scale: Scale, base: Policy) -> Chapter:
     claims, runs = [], []
     for alpha in ALPHAS[scale]:
         learner = MixtureDistillation(alpha=alpha)
-        runs.append(Planned(f"mixture-{alpha:g}", _config(scale, "mixture", 160, mixture=learner)))
+        runs.append(Planned(f"mixture-{alpha:g}", _config(scale, "mixture", 160, learner=learner)))
         own = (1.0 - learner.smoothing) * np.where(masses.same, 1.0, alpha)
         value = float((own + learner.smoothing * masses.old).mean())
         quantity = f"old mass after reverse-KL distillation to a mixture with {alpha:.0%} of it"
@@ -91,15 +91,15 @@ def sdft(scale: Scale, base: Policy) -> Chapter:
     bare, told = _bare_and_told(base, task, PROBLEMS[scale])
     claims, runs = [], []
     for anchor in ANCHORS[scale]:
-        learner = SDFT(anchor=anchor, ema_rate=0.1)
+        learner = SDFT(teacher_share=anchor, ema_rate=0.1)
         name = f"sdft-{anchor:g}"
-        runs.append(Planned(name, _config(scale, "sdft", 120, sdft=learner)))
+        runs.append(Planned(name, _config(scale, "sdft", 120, learner=learner)))
         # log-odds of success are those of the old behaviour with the sign changed
         value = float(expit(-sdft_fixed_point(-bare, anchor * (told - bare), anchor)).mean())
         quantity = f"new mass under SDFT with anchor {anchor:g}"
         claims.append(Claim(_near(name, "sdft", quantity, value, 0.06), (name,), settled(name, "reward")))
     if runs:
-        runs.append(Planned("sdft-free", _config(scale, "sdft", 120, sdft=SDFT(ema_rate=0.1))))
+        runs.append(Planned("sdft-free", _config(scale, "sdft", 120, learner=SDFT(ema_rate=0.1))))
         gone = Prediction(
             "sdft-free", "sdft-ultimate", "old mass under SDFT without an anchor", 0.0, 0.0, 0.02, RESOLUTION
         )
@@ -119,7 +119,7 @@ def sdft_levels(scale: Scale, base: Policy) -> Chapter:
     claims, runs = [], []
     for anchor in LEVELS[scale]:
         name = f"sdft-level-{anchor:g}"
-        runs.append(Planned(name, _config(scale, "sdft", 120, sdft=SDFT(anchor=anchor, ema_rate=0.1))))
+        runs.append(Planned(name, _config(scale, "sdft", 120, learner=SDFT(teacher_share=anchor, ema_rate=0.1))))
         tilt = anchor * np.maximum(told - bare, 0.0)
         end, _ = sdft_response_bracket(-bare, tilt, anchor, 0.0, 0.0)
         quantity = f"new mass under SDFT with anchor {anchor:g}, a teacher that stays at its level"
@@ -148,7 +148,7 @@ def sdft_rates(scale: Scale, base: Policy) -> Chapter:
     for mark, rates, width in (("", RATES[scale], 4.0), ("own-", OWN_RATES[scale], 20.0)):
         for rate in rates:
             name = f"sdft-rate-{mark}{rate:g}"
-            runs.append(Planned(name, _config(scale, "sdft", RATE_STEPS, sdft=SDFT(ema_rate=rate))))
+            runs.append(Planned(name, _config(scale, "sdft", RATE_STEPS, learner=SDFT(ema_rate=rate))))
             left = _odds(bare_old) - np.maximum(worth[mark], 0.0) * (1.0 + rate * RATE_STEPS)
             bound = float(logsumexp(log_expit(left)) - np.log(len(left)))
             quantity = f"log old mass after {RATE_STEPS} steps of SDFT with EMA rate {rate:g}, no anchor, is at least"
@@ -176,7 +176,7 @@ def discover(scale: Scale, base: Policy) -> Chapter:
     for gap in GAPS[scale]:
         learner = TTTDiscover(problems=24, rollouts=GROUP, inverse_temperature=gap, leash_reward=LEASH)
         name = f"ttt-{gap:g}"
-        runs.append(Planned(name, _config(scale, "ttt", 120, ttt=learner)))
+        runs.append(Planned(name, _config(scale, "ttt", 120, learner=learner)))
         values = {
             f"groups of {GROUP}": entropic_group_optimum(x, gap, LEASH, GROUP),
             "exact normaliser": -entropic_tilt_log_odds(-x, gap, LEASH),
@@ -209,11 +209,14 @@ def oapl(scale: Scale, base: Policy) -> Chapter:
     start = _log_odds(measure_base(base, parse_task(TASK), PROBLEMS[scale]).new)
     free = OAPL(problems=24, rollouts=GROUP, tau=TAU, period=PERIOD)
     runs = [
-        Planned("oapl", _config(scale, "oapl", PERIOD * REFRESHES[scale], oapl=free)),
+        Planned("oapl", _config(scale, "oapl", PERIOD * REFRESHES[scale], learner=free)),
         Planned(
             "oapl-anchored",
             _config(
-                scale, "oapl", PERIOD * 6, oapl=OAPL(problems=24, rollouts=GROUP, tau=TAU, period=PERIOD, anchor=0.5)
+                scale,
+                "oapl",
+                PERIOD * 6,
+                learner=OAPL(problems=24, rollouts=GROUP, tau=TAU, period=PERIOD, lagged_share=0.5),
             ),
         ),
     ]

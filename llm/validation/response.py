@@ -18,7 +18,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from fstsim.errors import InputError
-from fstsim.llm.learners.slow import SupervisedFineTuning, Weights
+from fstsim.llm.learners.sft import SupervisedFineTuning
+from fstsim.llm.learners.weights import Weights
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.probes import answer_logprobs
 from fstsim.llm.types import Demonstrated, Population

@@ -14,8 +14,8 @@ import torch
 from scipy.special import expit, logit
 
 from fstsim.llm.experiments.plan import Planned, Scale
+from fstsim.llm.learners.policy_gradient import PolicyGradient
 from fstsim.llm.learners.sdft import rule_context
-from fstsim.llm.learners.slow import PolicyGradient
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.config import TrainConfig
 from fstsim.llm.runs.probes import ProbeConfig, answer_logprobs
@@ -46,7 +46,7 @@ def alternating(scale: Scale, base: Policy) -> Chapter:
             tasks=(first, second) * (STAGES // 2),
             steps=BUDGET,
             lr=5e-5,
-            slow=PolicyGradient(problems=48),
+            learner=PolicyGradient(problems=48),
             probe=ProbeConfig(every=4, problems=PROBLEMS[scale], exam=16),
         )
         rl, fst = f"alternate-{word}-rl", f"alternate-{word}-fst"
@@ -121,11 +121,12 @@ def stalls(scale: Scale, base: Policy) -> Chapter:  # noqa: ARG001  # every chap
         held_out = list(a.problems("test"))[: PROBLEMS[scale]]
         same = float(np.mean([a.answer(p) == b.answer(p) for p in held_out]))
         for budget in budgets:
+            learner = PolicyGradient(problems=48)
             config = TrainConfig(
                 tasks=(first, second),
                 steps=budget,
                 lr=5e-5,
-                slow=PolicyGradient(problems=48),
+                learner=learner,
                 probe=ProbeConfig(every=4, problems=PROBLEMS[scale], exam=16),
             )
             name = f"stall-{b.rules[0]}-{budget}"
@@ -135,7 +136,9 @@ def stalls(scale: Scale, base: Policy) -> Chapter:  # noqa: ARG001  # every chap
                 f"share of steps without any signal in a stage of RL on {second} after {budget} steps on {first}",
                 np.nan, np.nan, np.nan, 0.4, "what the first stage left of the second task",
             )  # fmt: skip
-            claims.append(Claim(blank, (name,), _silent_share(name, budget), _from_left(blank, name, config, same)))
+            claims.append(
+                Claim(blank, (name,), _silent_share(name, budget), _from_left(blank, name, (budget, learner), same))
+            )
     return Chapter(tuple(claims), tuple(runs))
 
 
@@ -147,16 +150,20 @@ def _silent_share(name: str, budget: int) -> Callable[[Records], list[float]]:
     ]
 
 
-def _from_left(blank: Prediction, name: str, config: TrainConfig, same: float) -> Callable[[Records], Prediction]:
+def _from_left(
+    blank: Prediction, name: str, stage: tuple[int, PolicyGradient], same: float
+) -> Callable[[Records], Prediction]:
     """Groups on problems with one answer for both tasks have no signal either: they are solved already."""
+
+    steps, learner = stage
 
     def calibrated(records: Records) -> Prediction:
         values = []
         for rows in records.rows(name):
-            end = next(row for row in rows if row["step"] == config.steps)
+            end = next(row for row in rows if row["step"] == steps)
             left = max(0.0, end["reward_task1"] - same * end["reward"]) / (1.0 - same)
-            groups = config.slow.problems * (1.0 - same)
-            values.append(float(stall_probability(left, config.slow.rollouts, groups)))
+            groups = learner.problems * (1.0 - same)
+            values.append(float(stall_probability(left, learner.rollouts, groups)))
         value = float(np.mean(values))
         return replace(blank, value=value, low=value - 0.15, high=value + 0.15)
 

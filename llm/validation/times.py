@@ -14,7 +14,8 @@ import numpy as np
 from scipy.special import logit
 
 from fstsim.llm.experiments.plan import Planned, Scale
-from fstsim.llm.learners.slow import PolicyGradient, SupervisedFineTuning
+from fstsim.llm.learners.policy_gradient import PolicyGradient
+from fstsim.llm.learners.sft import SupervisedFineTuning
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.config import TrainConfig
 from fstsim.llm.runs.probes import ProbeConfig
@@ -68,19 +69,20 @@ def forgetting(scale: Scale, base: Policy) -> Chapter:
     claims, runs = [], []
     for name, task in CURVES.get(scale, CURVES["small"]).items():
         tokens = old_token_masses(base, parse_task(task), PROBLEMS[scale])
+        learner = SupervisedFineTuning(problems=64)
         config = TrainConfig(
             method="sft",
             tasks=(task,),
             steps={"smoke": 40, "small": 80, "paper": 160}[scale],
             lr=1e-4,
-            demonstrations=SupervisedFineTuning(problems=64),
+            learner=learner,
             probe=ProbeConfig(every=2, problems=PROBLEMS[scale], exam=16),
         )
         runs.append(Planned(name, config))
         new = measure_base(base, parse_task(task), PROBLEMS[scale]).new
         shapes = {"": tokens.prod(-1, keepdims=True), "tokens": tokens, "rest": 1.0 - new[:, None]}
         claims += [_curve_claim(name, law, slug, shapes[law.partition("-")[2]]) for law, slug in LAWS.items()]
-        claims.append(_response_claim(name, task, config.demonstrations, PROBLEMS[scale]))
+        claims.append(_response_claim(name, task, learner, PROBLEMS[scale]))
     return Chapter(tuple(claims), tuple(runs))
 
 
@@ -180,7 +182,7 @@ def _escape(scale: Scale, task: str, **settings: object) -> TrainConfig:
         tasks=(task,),
         steps={"smoke": 40, "small": 160, "paper": 400}[scale],
         lr=5e-5,
-        slow=PolicyGradient(problems=32 if scale == "smoke" else 48, rollouts=GROUP),
+        learner=PolicyGradient(problems=32 if scale == "smoke" else 48, rollouts=GROUP),
         probe=ProbeConfig(every=2, problems=PROBLEMS[scale], exam=16),
     )
     return replace(config, **settings)  # type: ignore[arg-type]

@@ -37,7 +37,7 @@ LAWS: Mapping[str, SequenceLaw] = {
 """Clocks of supervised fine-tuning, as their judged rows are called; ``-tokens``: every token of the old answer decides."""
 RECORDED_MASSES = "base_masses.json"
 _NEED_MASSES = ("replay-", "tilt-", "escape-", "sft-new-")
-MAX_GRADIENT = 1.0  # the norm at which `fstsim.llm.learners.slow` clips
+MAX_GRADIENT = 1.0  # the norm at which `fstsim.llm.learners.weights` clips
 CALIBRATED = 0.8
 """the clock of a forgetting law is set where the old mass is first below this share of its start, as in `llm.validate`"""
 
@@ -203,7 +203,7 @@ def read_escapes(directory: Path, rows: Sequence[Verdict]) -> list[list[Escape]]
         config, p0 = config_of(directory, path.name), float(_curves(directory, path.name)["reward"][:, 0].mean())
         judged = {row.name: row for row in rows if row.name == path.name or row.name.startswith(f"{path.name}-")}
         clocks = {"group" if name == path.name else name.rpartition("-")[2]: row for name, row in judged.items()}
-        slow, family = config["slow"], config["tasks"][0].partition(":")[0]
+        slow, family = config["learner"], config["tasks"][0].partition(":")[0]
         new = base_masses(directory, path.name).new
         found = Escape(path.name, family, p0, clocks, new, slow["rollouts"], slow["problems"])
         families.setdefault(family, []).append(found)

@@ -51,7 +51,7 @@ def draw_replay(ax: Axes, directory: Path, rows: Sequence[Verdict]) -> None:
     draw_theory(ax, grid, np.where(base.same, 1.0, grid[:, None]).mean(axis=1))
     ax.axhline(start, color=GREY, linestyle=LAW, linewidth=1.0)
     note(ax, float(grid[0]) * 1.1, start * 1.06, "before", color=GREY)
-    points = [toy.replay(float(s), start, config["steps"], config["demonstrations"]["problems"]) for s in share]
+    points = [toy.replay(float(s), start, config["steps"], config["learner"]["problems"]) for s in share]
     draw_simulated(ax, share, *np.transpose(points))
     draw_measured(ax, share, chosen)
     ax.set(xscale="log", yscale="log", xlim=(grid[0], grid[-1]), ylim=(grid[0], grid[-1]))

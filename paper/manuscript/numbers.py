@@ -116,7 +116,7 @@ def setting_numbers(data: Path) -> dict[str, Number]:
     """Settings of the experiments, from the configurations in the run directories."""
     runs = data / "experiments" / "runs"
     config: dict[str, Any] = read_json(runs / "strings-easy-fst" / "seed-0" / "config.json")
-    slow, fast, probe = config["slow"], config["fast"], config["probe"]
+    slow, fast, probe = config["learner"], config["fast"], config["probe"]
     found = _named(
         "paper/data/experiments/runs/strings-easy-fst/seed-0/config.json",
         {
@@ -126,7 +126,7 @@ def setting_numbers(data: Path) -> dict[str, Number]:
             "settings.steps": config["steps"],
             "settings.round": config["slow_steps_per_round"],
             "settings.contexts": fast["contexts"],
-            "settings.budget": fast["budget"],
+            "settings.budget": fast["rollout_budget"],
             "settings.probe": probe["problems"],
             "settings.lr_fst": f"{config['lr']:g}",
         },

@@ -38,7 +38,8 @@ from tqdm import tqdm
 
 from fstsim.errors import InputError
 from fstsim.fast_slow import StepInfo
-from fstsim.llm.learners.slow import PolicyGradient, Weights
+from fstsim.llm.learners.policy_gradient import PolicyGradient
+from fstsim.llm.learners.weights import Weights
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.tasks.rules import RuleTask, parse_task
 from fstsim.llm.types import Population, Problem

@@ -55,7 +55,7 @@ def record(out: Path, planned: lab.Planned, seeds: int, rng: np.random.Generator
         for step in range(config.steps * len(config.tasks) + 1):
             task = max(0, step - 1) // config.steps
             row: dict[str, Any] = {"step": step, "samples": 100 * step + 7 * seed, "task": task}
-            if step and config.fast.reuse:
+            if step and config.fast is not None and config.fast.reuse:
                 row |= {"reused": 16.0} if step % 2 else {}
             if step % 2 == 0 or step % config.steps == 0:
                 row |= {name: float(rng.uniform(0.0, 0.02)) for name in COLUMNS}
@@ -363,7 +363,7 @@ def test_the_sweep_is_run_and_the_best_of_it_is_chosen(
             means[lr] = np.mean([row["reward"] for row in rows if "reward" in row])
         assert best[method] == (max(means, key=lambda lr: means[lr]), 0.02)
     (config,) = [p.config for p in lab.reuse_runs("smoke", best) if p.name == "strings-easy-fst-reuse"]
-    assert (config.lr, config.slow.leash_reward) == best["fst"]
+    assert (config.lr, config.learner.leash_reward) == best["fst"]
 
 
 @needs_base

@@ -11,7 +11,7 @@ import math
 import shlex
 import statistics
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,9 @@ import fstsim.llm.runs.run as train_run
 from fstsim.__main__ import main
 from fstsim.front.cli_train import Train
 from fstsim.front.console import prompts_table, show, training_table
-from fstsim.llm.learners.slow import Diverged, Weights
+from fstsim.front.train_flags import USERS, field_help, with_settings
+from fstsim.llm.learners import LEARNERS
+from fstsim.llm.learners.weights import Diverged, Weights
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.pretraining.tokenizer import build_tokenizer
 from fstsim.llm.runs.config import PRESETS, TrainConfig
@@ -150,50 +152,50 @@ MISTAKES = {
     "train --probe-every 0": "probe settings must be at least 1",
     "train --advantage best": "leave-one-out",
     "train --loss dpo": "reinforce",
-    "train --method sft --replay 1.5": "replay must lie in [0, 1]",
-    "train --method sft --replay nan": "replay must lie in [0, 1]",
+    "train --method sft --replay-share 1.5": "replay_share must lie in [0, 1]",
+    "train --method sft --replay-share nan": "replay_share must lie in [0, 1]",
     "train --method fst --contexts 0": "contexts must be at least 1",
-    "train --method fst --fast-budget 3": "budget",
+    "train --method fst --rollout-budget 3": "budget",
     "train --method fst --slow-steps-per-round 0": "slow_steps_per_round must be at least 1",
-    "train --replay 0.5": "--replay says nothing about method rl",
-    "train --contexts 2": "--contexts says nothing about method rl",
-    "train --fast-budget 100": "--fast-budget says nothing about method rl",
-    "train --slow-steps-per-round 3": "--slow-steps-per-round says nothing about method rl",
-    "train --method sft --rollouts 4": "--rollouts says nothing about method sft",
-    "train --method sft --ratio-cap 5": "--ratio-cap says nothing about method sft",
-    "train --method sft --leash-loss 1": "--leash-loss says nothing about method sft",
-    "train --method gepa --lr 0.1": "--lr says nothing about method gepa",
-    "train --method gepa --problems 8": "--problems says nothing about method gepa",
-    "train --method gepa --slow-steps-per-round 2": "--slow-steps-per-round says nothing about method gepa",
-    "train --method fst --replay 0.5": "--replay says nothing about method fst",
-    "train --method sdft --anchor 2": "anchor must lie in [0, 1], got 2.0",
+    "train --replay-share 0.5": "--replay-share is used by method",
+    "train --contexts 2": "--contexts is used by method",
+    "train --rollout-budget 100": "--rollout-budget is used by methods gepa, fst only; remove it, or choose one of them",
+    "train --slow-steps-per-round 3": "--slow-steps-per-round is used by method",
+    "train --method sft --rollouts 4": "--rollouts is used by method",
+    "train --method sft --ratio-cap 5": "--ratio-cap is used by method",
+    "train --method sft --leash-loss 1": "--leash-loss is used by method",
+    "train --method gepa --lr 0.1": "--lr is used by method",
+    "train --method gepa --problems 8": "--problems is used by method",
+    "train --method gepa --slow-steps-per-round 2": "--slow-steps-per-round is used by method",
+    "train --method fst --replay-share 0.5": "--replay-share is used by method",
+    "train --method sdft --teacher-share 2": "teacher_share must lie in [0, 1], got 2.0",
     "train --method sdft --ema-rate nan": "ema_rate must lie in [0, 1]",
     "train --method sdft --demonstration answer": "examples",
-    "train --method sdft --rollouts 4": "--rollouts says nothing about method sdft",
-    "train --method sdft --alpha 0.5": "--alpha says nothing about method sdft",
+    "train --method sdft --rollouts 4": "--rollouts is used by method",
+    "train --method sdft --alpha 0.5": "--alpha is used by method",
     f"train --method sdft {QUICK.replace('--rollouts 2', '')} --task digits:unnamed": "has a rule that no word describes",
-    "train --method ttt --rollouts 2": "budget must be positive and below log(rollouts) = 0.693",
-    "train --method ttt --budget 0": "budget must be positive",
+    "train --method ttt --rollouts 2": "entropy_budget must be positive and below log(rollouts) = 0.693",
+    "train --method ttt --entropy-budget 0": "entropy_budget must be positive",
     "train --method ttt --inverse-temperature -1": "inverse_temperature must be positive and finite",
-    "train --method ttt --inverse-temperature 1 --budget 0.5": "give one of them",
+    "train --method ttt --inverse-temperature 1 --entropy-budget 0.5": "give one of them",
     "train --method ttt --leash-reward -1": "leashes must be nonnegative",
-    "train --method ttt --updates 2": "--updates says nothing about method ttt",
+    "train --method ttt --updates 2": "--updates is used by method",
     "train --method oapl --tau 0": "tau must be positive and finite",
     "train --method oapl --period 0": "period must be at least 1",
-    "train --method oapl --ema-rate 0.1": "--ema-rate says nothing about method oapl",
+    "train --method oapl --ema-rate 0.1": "--ema-rate is used by method",
     "train --method mixture --alpha -0.1": "alpha must lie in [0, 1]",
     "train --method mixture --smoothing 0": "smoothing must lie above 0 and below 1",
-    "train --method mixture --anchor 0.5": "--anchor says nothing about method mixture",
-    "train --tau 0.5": "--tau says nothing about method rl",
-    "train --method fst --base-url http://localhost:1/v1": "need --reflector openai or local",
-    "train --method fst --reflector-model m": "need --reflector openai or local",
+    "train --method mixture --teacher-share 0.5": "--teacher-share is used by method",
+    "train --tau 0.5": "--tau is used by method oapl only; remove it, or choose --method oapl",
+    "train --method fst --base-url http://localhost:1/v1": "are used with --reflector openai or local only",
+    "train --method fst --reflector-model m": "are used with --reflector openai or local only",
     "train --method fst --reflector openai": "base-url must start with http:// or https://",
     "train --method fst --reflector openai --base-url localhost:1": "base-url must start with http:// or https://",
     "train --method fst --reflector openai --base-url http://localhost:1/v1": "--reflector-model",
     "train --method fst --reflector local": "--reflector-model",
     "train --method fst --reflector oracle": "openai",
     f"train --method fst {QUICK} --reflector local --reflector-model nowhere": "nowhere",
-    "train --reflector openai --base-url http://localhost:1/v1 --reflector-model m": "says nothing about method rl",
+    "train --reflector openai --base-url http://localhost:1/v1 --reflector-model m": "--reflector is used by methods gepa, fst only",
     f"train {QUICK} --context {shlex.quote(' '.join(['next'] * 90))}": "do not fit the model's 80 positions",
     f"train {QUICK} --max-new-tokens 100": "do not fit the model's 80 positions",
     f"train {QUICK} --task strings digits star_graph --context {shlex.quote(' '.join(['up'] * 50))}": "do not fit",
@@ -248,7 +250,7 @@ def test_a_run_directory_of_another_configuration(place: Path, capfd: pytest.Cap
         (["--task", "digits"], "tasks"),
         (["--method", "fst"], "method rl, not fst"),
         (["--context", "next"], "context"),
-        (["--rollouts", "4"], "slow"),
+        (["--rollouts", "4"], "rollouts"),
     ]:
         assert run(*flags) == 2
         err = capfd.readouterr().err
@@ -346,10 +348,10 @@ def test_the_trained_model_is_a_model(place: Path) -> None:
 @pytest.mark.parametrize("method", ["sft", "fst", "gepa", "sdft", "ttt", "oapl", "mixture"])
 def test_every_method_ends_the_same_way(method: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = {
-        "sft": "--problems 4 --replay 0.5",
-        "fst": "--problems 2 --rollouts 2 --contexts 2 --fast-budget 50 --slow-steps-per-round 2",
-        "gepa": "--contexts 2 --fast-budget 50",
-        "sdft": "--problems 4 --anchor 0.5 --ema-rate 0.1",
+        "sft": "--problems 4 --replay-share 0.5",
+        "fst": "--problems 2 --rollouts 2 --contexts 2 --rollout-budget 50 --slow-steps-per-round 2",
+        "gepa": "--contexts 2 --rollout-budget 50",
+        "sdft": "--problems 4 --teacher-share 0.5 --ema-rate 0.1",
         "ttt": "--problems 2 --rollouts 3 --leash-reward 0.1",
         "oapl": "--problems 2 --rollouts 2 --period 1",
         "mixture": "--problems 4 --alpha 0.5",
@@ -378,7 +380,7 @@ def test_flags_reach_the_configuration(place: Path) -> None:
     command = (
         "train --preset smoke --model models/tiny --seeds 1 --steps 1 --lr 0.002 --problems 3 --rollouts 5 --loss reinforce "
         "--advantage centred --updates 2 --ratio-cap 3 --leash-reward 0.1 --leash-loss 0.2 --method fst --contexts 2 "
-        "--fast-budget 60 --slow-steps-per-round 4 --max-new-tokens 6 --probe-every 7 --context next --task digits:plus/share"
+        "--rollout-budget 60 --slow-steps-per-round 4 --max-new-tokens 6 --probe-every 7 --context next --task digits:plus/share"
     )
     assert main([*shlex.split(command), "--out", "run"]) == 0
     config = read_json(place / "run" / "seed-0" / "config.json")
@@ -391,8 +393,8 @@ def test_flags_reach_the_configuration(place: Path) -> None:
     assert (config["context"], config["slow_steps_per_round"], config["seed"]) == ("next", 4, 0)
     slow = {"loss": "reinforce", "problems": 3, "rollouts": 5, "advantage": "centred", "updates": 2, "ratio_cap": 3.0}
     slow |= {"leash_reward": 0.1, "leash_loss": 0.2, "max_new_tokens": 6}
-    assert slow.items() <= config["slow"].items()
-    assert {"contexts": 2, "budget": 60, "max_new_tokens": 6}.items() <= config["fast"].items()
+    assert slow.items() <= config["learner"].items()
+    assert {"contexts": 2, "rollout_budget": 60, "max_new_tokens": 6}.items() <= config["fast"].items()
     assert {"every": 7, "problems": 6, "max_new_tokens": 6}.items() <= config["probe"].items()
 
 
@@ -401,25 +403,25 @@ def test_flags_reach_the_configuration(place: Path) -> None:
     [
         (
             "sdft",
-            "--demonstration examples --ema-rate 0.2 --anchor 0.5 --anchor-sees demonstration --direction forward",
+            "--demonstration examples --ema-rate 0.2 --teacher-share 0.5 --base-sees demonstration --direction forward",
             {
                 "demonstration": "examples",
                 "ema_rate": 0.2,
-                "anchor": 0.5,
-                "anchor_sees": "demonstration",
+                "teacher_share": 0.5,
+                "base_sees": "demonstration",
                 "direction": "forward",
             },
         ),
         (
             "ttt",
-            "--rollouts 5 --budget 0.4 --normaliser group --leash-reward 0.1 --leash-loss 0.2",
-            {"rollouts": 5, "budget": 0.4, "normaliser": "group", "leash_reward": 0.1, "leash_loss": 0.2},
+            "--rollouts 5 --entropy-budget 0.4 --normaliser group --leash-reward 0.1 --leash-loss 0.2",
+            {"rollouts": 5, "entropy_budget": 0.4, "normaliser": "group", "leash_reward": 0.1, "leash_loss": 0.2},
         ),
         ("ttt", "--inverse-temperature 2 --rollouts 2", {"inverse_temperature": 2.0, "rollouts": 2}),
         (
             "oapl",
-            "--rollouts 5 --tau 0.3 --period 4 --anchor 0.9",
-            {"rollouts": 5, "tau": 0.3, "period": 4, "anchor": 0.9},
+            "--rollouts 5 --tau 0.3 --period 4 --lagged-share 0.9",
+            {"rollouts": 5, "tau": 0.3, "period": 4, "lagged_share": 0.9},
         ),
         (
             "mixture",
@@ -430,13 +432,28 @@ def test_flags_reach_the_configuration(place: Path) -> None:
 )
 def test_flags_reach_the_learner(method: str, flags: str, wanted: dict[str, Any]) -> None:
     """The method's own settings, and nobody else's."""
-    command = tyro.cli(Train, args=shlex.split(f"--method {method} --problems 3 --max-new-tokens 6 {flags}"))
-    config, preset = command._config(), PRESETS["small"]
-    assert {**wanted, "problems": 3, "max_new_tokens": 6}.items() <= asdict(getattr(config, method)).items()
-    assert config.method == method
-    assert config.slow == replace(preset.slow, max_new_tokens=6)
-    for other in {"sdft", "ttt", "oapl", "mixture", "demonstrations"} - {method}:
-        assert getattr(config, other) == getattr(preset, other)
+    command = tyro.cli(
+        with_settings(Train), args=shlex.split(f"--method {method} --problems 3 --max-new-tokens 6 {flags}")
+    )
+    config = command._config()
+    assert {**wanted, "problems": 3, "max_new_tokens": 6}.items() <= asdict(config.learner).items()
+    assert type(config.learner) is LEARNERS[method]
+    assert (config.method, config.fast, config.reflector) == (method, None, None)
+
+
+def test_every_setting_of_every_learner_is_a_flag_and_says_who_uses_it() -> None:
+    """What stands in the class alone: the flag, its help, its default; nothing is listed a second time."""
+    command = with_settings(Train)
+    flags = {entry.name: entry for entry in fields(command)}
+    for method, learner in LEARNERS.items():
+        for setting in fields(learner):
+            if setting.name == "teacher_context":  # the run fills it in
+                assert setting.name not in flags
+                continue
+            assert setting.name in flags, f"{method} has no flag for {setting.name}"
+            if setting.name != "max_new_tokens":
+                assert method in USERS[setting.name]
+                assert field_help(learner)[setting.name]
 
 
 @pytest.mark.usefixtures("place")
@@ -706,7 +723,7 @@ def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr()
     wanted = {
         "pretrain": ["--preset", "--out", "--steps", "--device"],
-        "train": ["--task", "--method", "--reflector", "FSTSIM_API_KEY", "--leash-loss", "--fast-budget"],
+        "train": ["--task", "--method", "--reflector", "FSTSIM_API_KEY", "--leash-loss", "--rollout-budget"],
         "prompts": ["RUN"],
     }[command]
     assert all(flag in said.out for flag in wanted)

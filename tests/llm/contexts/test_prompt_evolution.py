@@ -28,7 +28,8 @@ import fstsim.llm.contexts.prompt_evolution as module
 from fstsim.errors import InputError
 from fstsim.llm.contexts.prompt_evolution import PolicyAdapter, PromptEvolution
 from fstsim.llm.contexts.reflection import ReflectorDown, SelfReflection
-from fstsim.llm.learners.slow import PolicyGradient, Weights
+from fstsim.llm.learners.policy_gradient import PolicyGradient
+from fstsim.llm.learners.weights import Weights
 from fstsim.llm.policy.loading import shipped_path
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.pretraining.corpus import collate
@@ -98,7 +99,7 @@ class Scripted:
 
 
 def evolution(*texts: str, **changes: Any) -> PromptEvolution:
-    settings: dict[str, Any] = {"contexts": 3, "budget": 120, "validation": 8, "shown": 4, "max_new_tokens": 4}
+    settings: dict[str, Any] = {"contexts": 3, "rollout_budget": 120, "validation": 8, "shown": 4, "max_new_tokens": 4}
     return PromptEvolution(reflector=Scripted(texts or ("next", "reverse", "rotate")), **{**settings, **changes})
 
 
@@ -294,7 +295,7 @@ def test_the_budget_is_kept_up_to_one_iteration(
     budget: int, prompts: tuple[str, ...], weights: Weights, rng: np.random.Generator
 ) -> None:
     """Scoring the population again is part of it; the last iteration of GEPA may go over: two batches and one scoring."""
-    evolve = evolution("sort", "next", "prev", "mirror", "pairs", "ends", budget=budget)
+    evolve = evolution("sort", "next", "prev", "mirror", "pairs", "ends", rollout_budget=budget)
     _, info = evolve.step(weights, Population(prompts), TASK, rng)
     rescoring = evolve.validation * len(prompts)
     assert info.samples >= min(budget, rescoring)
@@ -306,7 +307,7 @@ def test_the_budget_is_kept_up_to_one_iteration(
 def test_a_budget_that_scoring_the_population_uses_up_is_refused() -> None:
     """Four contexts on eight problems each are 32 rollouts: with 20 a round, GEPA would never be asked."""
     with pytest.raises(InputError, match="budget"):
-        PromptEvolution(contexts=4, validation=8, budget=20)
+        PromptEvolution(contexts=4, validation=8, rollout_budget=20)
 
 
 def test_a_population_that_solves_everything_is_left_alone(weights: Weights, record: Record) -> None:
@@ -544,8 +545,8 @@ def test_a_world_with_few_problems(weights: Weights, rng: np.random.Generator) -
         ({"contexts": 0}, "contexts"),
         ({"validation": 1}, "validation"),
         ({"shown": 0}, "shown"),
-        ({"budget": 0}, "budget"),
-        ({"budget": 15, "validation": 8}, "budget"),
+        ({"rollout_budget": 0}, "budget"),
+        ({"rollout_budget": 15, "validation": 8}, "budget"),
         ({"max_new_tokens": 0}, "max_new_tokens"),
     ],
 )

@@ -29,7 +29,7 @@ from fstsim.__main__ import main
 from fstsim.errors import InputError
 from fstsim.llm.contexts.prompt_evolution import PromptEvolution
 from fstsim.llm.contexts.reflection import ChatEndpoint, LocalChat, ReflectorConfig, ReflectorDown, SelfReflection
-from fstsim.llm.learners.slow import PolicyGradient
+from fstsim.llm.learners.policy_gradient import PolicyGradient
 from fstsim.llm.policy.loading import shipped_path
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import Rollouts
@@ -473,13 +473,13 @@ def test_an_address_that_cannot_be_one(url: str) -> None:
 def test_the_budget_bounds_the_calls(server: Server) -> None:
     """Attempts that failed are calls as well: what the server counts is never above the budget."""
     server.replies = [says("reverse")]
-    endpoint = ChatEndpoint(server.url, "m", budget=3)
+    endpoint = ChatEndpoint(server.url, "m", call_budget=3)
     assert [endpoint.ask("hello") for _ in range(3)] == ["reverse"] * 3
     down(endpoint, "budget of 3 calls is used up")
     assert len(server.requests) == 3
     server.requests.clear()
     server.replies = [(500, "busy")]
-    endpoint = ChatEndpoint(server.url, "m", budget=4, retries=2)
+    endpoint = ChatEndpoint(server.url, "m", call_budget=4, retries=2)
     down(endpoint, "does not answer")
     for _ in range(3):
         down(endpoint, "budget|does not answer")
@@ -507,7 +507,7 @@ def test_a_key_is_never_part_of_a_message(key: str, server: Server) -> None:
         ({"timeout": 0.0}, "timeout"),
         ({"timeout": math.nan}, "timeout"),
         ({"retries": -1}, "retries"),
-        ({"budget": 0}, "budget"),
+        ({"call_budget": 0}, "budget"),
     ],
 )
 def test_settings_of_an_endpoint_out_of_range(wrong: dict[str, Any], what: str) -> None:
@@ -524,11 +524,11 @@ def test_configurations_build_their_reflectors(
 ) -> None:
     monkeypatch.setenv("FSTSIM_API_KEY", KEY)
     assert isinstance(ReflectorConfig().build(), SelfReflection)
-    config = ReflectorConfig("openai", "http://localhost:1/v1", "m", timeout=3.0, retries=7, budget=9)
+    config = ReflectorConfig("openai", "http://localhost:1/v1", "m", timeout=3.0, retries=7, call_budget=9)
     endpoint = config.build()
     assert isinstance(endpoint, ChatEndpoint)
     assert (endpoint.base_url, endpoint.model, endpoint.timeout) == ("http://localhost:1/v1", "m", 3.0)
-    assert (endpoint.retries, endpoint.budget, endpoint.api_key) == (7, 9, KEY)
+    assert (endpoint.retries, endpoint.call_budget, endpoint.api_key) == (7, 9, KEY)
     assert KEY not in repr(config)
     policy = chat_policy(make_model)
     save(policy, tmp_path)
@@ -605,7 +605,7 @@ def test_a_prompt_that_does_not_fit_a_local_chat_model_is_its_fault(
     """Said of the reflector's model, by name and with its positions; no flag of the policy would help."""
     model = save(chat_policy(make_model, positions=512), tmp_path / "model")
     chat = save(chat_policy(make_model, positions=512), tmp_path / "chat")
-    local = ["--reflector", "local", "--reflector-model", chat, "--steps", "1", "--fast-budget", "34"]
+    local = ["--reflector", "local", "--reflector-model", chat, "--steps", "1", "--rollout-budget", "34"]
     assert main([*flags(model, tmp_path / "run", *CHAT_FLAGS, *local)]) == 1
     said = capsys.readouterr().err.splitlines()[-1]
     assert f"the reflector {chat} has 512 positions, not the " in said
@@ -614,7 +614,15 @@ def test_a_prompt_that_does_not_fit_a_local_chat_model_is_its_fault(
 
 
 def flags(model: str, out: Path, *more: str) -> list[str]:
-    numbers = {"steps": 3, "seeds": 1, "contexts": 2, "fast-budget": 40, "problems": 2, "rollouts": 3, "probe-every": 2}
+    numbers = {
+        "steps": 3,
+        "seeds": 1,
+        "contexts": 2,
+        "rollout-budget": 40,
+        "problems": 2,
+        "rollouts": 3,
+        "probe-every": 2,
+    }
     numbers |= {"slow-steps-per-round": 2}
     parts = [part for name, value in numbers.items() for part in (f"--{name}", str(value))]
     return ["train", "--preset", "smoke", "--model", model, "--out", str(out), *parts, *more]
@@ -716,9 +724,9 @@ def test_training_stops_when_the_budget_of_calls_is_used_up(
         tasks=("star_graph",),
         model=model,
         steps=6,
-        slow=PolicyGradient(max_new_tokens=5),
-        fast=PromptEvolution(contexts=1, budget=20, validation=4, shown=4, max_new_tokens=5),
-        reflector=ReflectorConfig("openai", server.url, "x", budget=3),
+        learner=PolicyGradient(max_new_tokens=5),
+        fast=PromptEvolution(contexts=1, rollout_budget=20, validation=4, shown=4, max_new_tokens=5),
+        reflector=ReflectorConfig("openai", server.url, "x", call_budget=3),
         probe=ProbeConfig(every=1, problems=2, max_new_tokens=5),
     )
     with pytest.raises(ReflectorDown, match="budget of 3 calls is used up"):
@@ -734,7 +742,7 @@ def test_fast_slow_training_with_a_local_chat_model(
     model = save(chat_policy(make_model, positions=512), tmp_path / "model")
     chat = save(chat_policy(make_model, seed=1), tmp_path / "chat")
     out = tmp_path / "run"
-    more = ["--steps", "1", "--fast-budget", "34"]  # later flags hold
+    more = ["--steps", "1", "--rollout-budget", "34"]  # later flags hold
     local = ["--reflector", "local", "--reflector-model", chat]
     assert main([*flags(model, out, *CHAT_FLAGS, *local), *more]) == 0
     (entry,) = read_rows(out / "seed-0" / "prompts.jsonl")
@@ -751,7 +759,7 @@ def test_prompts_of_an_endpoint_reach_a_policy_that_follows_them(server: Server,
         method="gepa",
         tasks=("strings:reverse+next",),
         steps=1,
-        fast=PromptEvolution(contexts=2, budget=80, validation=8, shown=4),
+        fast=PromptEvolution(contexts=2, rollout_budget=80, validation=8, shown=4),
         reflector=ReflectorConfig("openai", server.url, "x"),
         probe=ProbeConfig(problems=8, exam=1),
     )

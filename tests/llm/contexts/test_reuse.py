@@ -23,7 +23,9 @@ import fstsim.llm.runs.run as train_run
 from fstsim.errors import InputError
 from fstsim.llm.contexts.prompt_evolution import PolicyAdapter, PromptEvolution
 from fstsim.llm.contexts.reuse import join
-from fstsim.llm.learners.slow import PolicyGradient, SupervisedFineTuning, Weights
+from fstsim.llm.learners.policy_gradient import PolicyGradient
+from fstsim.llm.learners.sft import SupervisedFineTuning
+from fstsim.llm.learners.weights import Weights
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.config import TrainConfig
 from fstsim.llm.runs.probes import ProbeConfig, relearn_steps
@@ -244,7 +246,7 @@ def test_every_rollout_is_counted_once(make_policy: MakePolicy, monkeypatch: pyt
     monkeypatch.setattr(Policy, "sample", counted)
     policy = make_policy(max_position_embeddings=200)
     weights = Weights(policy, policy, AdamW(policy.model.parameters(), lr=1e-3))
-    evolve = PromptEvolution(contexts=2, budget=24, validation=4, shown=4, max_new_tokens=3, reuse=True)
+    evolve = PromptEvolution(contexts=2, rollout_budget=24, validation=4, shown=4, max_new_tokens=3, reuse=True)
     learner = PolicyGradient(problems=6, rollouts=4, max_new_tokens=3)
     population, generator = Population(("", "next", "reverse")), rng(4)
     for _ in range(3):
@@ -267,7 +269,7 @@ def test_rollouts_handed_over_are_those_that_scored(make_policy: MakePolicy) -> 
     """The rewards of what is handed over are the scores of the population."""
     policy = make_policy(max_position_embeddings=200)
     weights = weights_of(policy)
-    evolve = PromptEvolution(contexts=2, budget=24, validation=4, shown=4, max_new_tokens=1, reuse=True)
+    evolve = PromptEvolution(contexts=2, rollout_budget=24, validation=4, shown=4, max_new_tokens=1, reuse=True)
     population, _ = evolve.step(weights, Population(CONTEXTS), FirstLetter(texts=(*TEXTS, "A", "B", "C", "D")), rng(6))
     held = weights.reusable[0]
     texts = policy.decode(held.rollouts)
@@ -306,7 +308,9 @@ def test_another_law_is_not_reused(make_policy: MakePolicy, changes: dict[str, A
 
 def test_without_reuse_nothing_is_left(make_policy: MakePolicy) -> None:
     weights = weights_of(make_policy(max_position_embeddings=200))
-    PromptEvolution(contexts=2, budget=24, validation=4, max_new_tokens=3).step(weights, Population(), TASK, rng())
+    PromptEvolution(contexts=2, rollout_budget=24, validation=4, max_new_tokens=3).step(
+        weights, Population(), TASK, rng()
+    )
     assert weights.reusable == []
 
 
@@ -321,8 +325,8 @@ def test_a_run_that_reuses_continues_to_the_same_rows(tmp_path: Path, monkeypatc
         tasks=("strings:rotate",),
         steps=4,
         lr=1e-3,
-        slow=PolicyGradient(problems=4, rollouts=4),
-        fast=PromptEvolution(contexts=2, budget=24, validation=6, shown=3, reuse=True),
+        learner=PolicyGradient(problems=4, rollouts=4),
+        fast=PromptEvolution(contexts=2, rollout_budget=24, validation=6, shown=3, reuse=True),
         slow_steps_per_round=2,
         probe=ProbeConfig(every=4, problems=3, exam=1),
     )

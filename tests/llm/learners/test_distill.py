@@ -10,7 +10,7 @@ import torch
 
 from fstsim.errors import InputError
 from fstsim.llm.learners.distill import Distillation
-from fstsim.llm.learners.slow import Weights
+from fstsim.llm.learners.weights import Weights
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.tasks.rules import parse_task
 from fstsim.llm.types import Population

@@ -29,9 +29,10 @@ from fstsim.llm.learners.groups import ScoredGroups, sample_groups
 from fstsim.llm.learners.mixture import MixtureDistillation
 from fstsim.llm.learners.oapl import OAPL
 from fstsim.llm.learners.sdft import SDFT, read_examples, rule_context
+from fstsim.llm.learners.sft import SupervisedFineTuning
 from fstsim.llm.learners.shadow import ShadowedWeights
-from fstsim.llm.learners.slow import Diverged, SupervisedFineTuning, Weights
 from fstsim.llm.learners.ttt import TTTDiscover
+from fstsim.llm.learners.weights import Diverged, Weights
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import Rollouts, token_logprobs
 from fstsim.llm.tasks.rules import parse_task
@@ -187,7 +188,7 @@ def test_sdft_steps_down_the_simulators_gradient(
 ) -> None:
     """The anchored teacher of theory 8: ``a sbar + (1 - a) s_b - h``, h the whole tilt or a times it."""
     weights = two_words(s, base, teacher, tilt)
-    learner = SDFT(problems=3, ema_rate=0.0, anchor=anchor, anchor_sees=sees)  # type: ignore[arg-type]
+    learner = SDFT(problems=3, ema_rate=0.0, teacher_share=anchor, base_sees=sees)  # type: ignore[arg-type]
     learner.step(weights, Population(), parse_task("digits:plus"), np.random.default_rng(0))
     h = tilt if sees == "demonstration" else anchor * tilt
     objective = simulator.SDFT(FAR, state(anchor * teacher + (1.0 - anchor) * base), h)
@@ -198,7 +199,7 @@ def test_sdft_steps_down_the_simulators_gradient(
 def test_anchored_sdft_ends_where_the_theory_says(anchor: float, sees: str) -> None:
     base, tilt = 0.7, 0.8
     weights, task = two_words(base, base, tilt=tilt, lr=6.0), parse_task("digits:plus")
-    learner = SDFT(problems=1, ema_rate=0.2, anchor=anchor, anchor_sees=sees)  # type: ignore[arg-type]
+    learner = SDFT(problems=1, ema_rate=0.2, teacher_share=anchor, base_sees=sees)  # type: ignore[arg-type]
     rng = np.random.default_rng(0)
     for _ in range(250):
         weights, _ = learner.step(weights, Population(), task, rng)
@@ -334,7 +335,7 @@ def test_oapl_on_a_group_in_the_lagged_policys_proportions(s: float, olds: int, 
 def test_a_solved_period_of_oapl_is_a_tilt_and_refreshes_add_up(anchor: float) -> None:
     """Log-odds fall by (r_n - r_o) / tau a refresh, or end at the anchor's limit, within the sampling error of V*."""
     base, tau, task = 0.5, 0.9, TwoOutcomes(0.3, 0.8)
-    learner = OAPL(problems=1, rollouts=2000, tau=tau, period=25, anchor=anchor)
+    learner = OAPL(problems=1, rollouts=2000, tau=tau, period=25, lagged_share=anchor)
     weights, rng, ends = two_words(base, base, lr=3.0), np.random.default_rng(1), []
     for step in range(3 * 25):
         if step % 25 == 0:
@@ -429,7 +430,7 @@ def test_the_anchor_is_token_by_token(make_policy: MakePolicy) -> None:
         max_new_tokens=4,
     )
     for sees in ("nothing", "demonstration"):
-        learner = SDFT(anchor=0.3, anchor_sees=sees)  # type: ignore[arg-type]
+        learner = SDFT(teacher_share=0.3, base_sees=sees)  # type: ignore[arg-type]
         with torch.no_grad():
             found = learner.teacher_logprobs(weights, rollouts, problems, contexts, ["reverse next"] * 3)
         for i, (context, problem) in enumerate(zip(contexts, problems, strict=True)):
@@ -525,7 +526,7 @@ def test_a_transformer_writes_the_mixture(make_policy: MakePolicy) -> None:
     """On one problem, from half and half: both answers get their shares of the sequences."""
     weights, rng, task = start(make_policy, lr=1e-2), np.random.default_rng(0), OneProblem(parse_task(TASK))
     for _ in range(25):
-        SupervisedFineTuning(problems=8, replay=0.5).step(weights, Population(), task, rng)
+        SupervisedFineTuning(problems=8, replay_share=0.5).step(weights, Population(), task, rng)
     learner = MixtureDistillation(problems=16, alpha=0.1, smoothing=0.05, max_new_tokens=6)
     for _ in range(40):
         _, info = learner.step(weights, Population(), task, rng)  # type: ignore[arg-type]
@@ -560,7 +561,7 @@ class FirstLetter:
         TTTDiscover(problems=8, max_new_tokens=2, inverse_temperature=2.0, normaliser="group", leash_loss=0.01),
         TTTDiscover(problems=8, max_new_tokens=2, leash_reward=0.01),
         OAPL(problems=8, max_new_tokens=2, period=2),
-        OAPL(problems=8, max_new_tokens=2, period=3, anchor=0.9),
+        OAPL(problems=8, max_new_tokens=2, period=3, lagged_share=0.9),
     ],
 )
 def test_reward_is_learned(learner: Any, make_policy: MakePolicy) -> None:
@@ -622,14 +623,14 @@ def test_weights_that_are_not_numbers(learner: Any, make_policy: MakePolicy) -> 
         (lambda: SDFT(demonstration="answer"), "demonstration must be rule or examples, got 'answer'"),  # type: ignore[arg-type]
         (lambda: SDFT(ema_rate=1.5), r"ema_rate must lie in \[0, 1\], got 1.5"),
         (lambda: SDFT(ema_rate=math.nan), "ema_rate"),
-        (lambda: SDFT(anchor=-0.1), r"anchor must lie in \[0, 1\]"),
-        (lambda: SDFT(anchor_sees="all"), "anchor_sees must be nothing or demonstration"),  # type: ignore[arg-type]
+        (lambda: SDFT(teacher_share=-0.1), r"teacher_share must lie in \[0, 1\]"),
+        (lambda: SDFT(base_sees="all"), "anchor_sees must be nothing or demonstration"),  # type: ignore[arg-type]
         (lambda: SDFT(direction="both"), "direction"),  # type: ignore[arg-type]
         (lambda: TTTDiscover(problems=0), "problems"),
         (lambda: TTTDiscover(rollouts=1), "rollouts must be at least 2"),
-        (lambda: TTTDiscover(rollouts=2), r"budget must be positive and below log\(rollouts\) = 0.693"),
-        (lambda: TTTDiscover(budget=0.0), "budget"),
-        (lambda: TTTDiscover(budget=math.nan), "budget"),
+        (lambda: TTTDiscover(rollouts=2), r"entropy_budget must be positive and below log\(rollouts\) = 0.693"),
+        (lambda: TTTDiscover(entropy_budget=0.0), "budget"),
+        (lambda: TTTDiscover(entropy_budget=math.nan), "budget"),
         (lambda: TTTDiscover(inverse_temperature=0.0), "inverse_temperature must be positive and finite"),
         (lambda: TTTDiscover(inverse_temperature=math.inf), "inverse_temperature"),
         (lambda: TTTDiscover(normaliser="all"), "normaliser must be leave-one-out or group"),  # type: ignore[arg-type]
@@ -638,7 +639,7 @@ def test_weights_that_are_not_numbers(learner: Any, make_policy: MakePolicy) -> 
         (lambda: OAPL(period=0), "period"),
         (lambda: OAPL(rollouts=1), "rollouts must be at least 2"),
         (lambda: OAPL(tau=0.0), "tau must be positive and finite"),
-        (lambda: OAPL(anchor=1.1), "anchor"),
+        (lambda: OAPL(lagged_share=1.1), "lagged_share"),
         (lambda: MixtureDistillation(alpha=1.2), r"alpha must lie in \[0, 1\], got 1.2"),
         (lambda: MixtureDistillation(smoothing=0.0), "smoothing must lie above 0 and below 1"),
         (lambda: MixtureDistillation(smoothing=1.0), "smoothing"),

@@ -21,16 +21,17 @@ from fstsim.errors import InputError
 from fstsim.llm.contexts.prompt_evolution import PromptEvolution
 from fstsim.llm.learners.mixture import MixtureDistillation
 from fstsim.llm.learners.oapl import OAPL
+from fstsim.llm.learners.policy_gradient import PolicyGradient
 from fstsim.llm.learners.sdft import SDFT
-from fstsim.llm.learners.slow import PolicyGradient, SupervisedFineTuning
+from fstsim.llm.learners.sft import SupervisedFineTuning
 from fstsim.llm.policy.loading import shipped_path
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.pretraining.tokenizer import build_tokenizer
 from fstsim.llm.runs.checkpoint import read_checkpoint
-from fstsim.llm.runs.config import PRESETS, TrainConfig
+from fstsim.llm.runs.config import METHODS, PRESETS, TrainConfig
 from fstsim.llm.runs.probes import Probe, ProbeConfig, relearn_steps
 from fstsim.llm.runs.run import run_training
-from fstsim.records import check_directory, plain, read_json, read_rows
+from fstsim.records import check_directory, read_json, read_rows
 
 MakeModel = Callable[..., PreTrainedModel]
 
@@ -56,25 +57,24 @@ def _short_probes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def short(method: str, model: str, **changes: Any) -> TrainConfig:
     """Four steps in bfloat16, measured after 1, 2 and 4; rounds of the fast channel before steps 1 and 3."""
-    return replace(
-        TrainConfig(
-            tasks=("strings:next/share",),
-            model=model,
-            precision="bfloat16",
-            steps=4,
-            lr=3e-3,
-            slow=PolicyGradient(problems=3, rollouts=4, leash_reward=0.01, leash_loss=0.01),
-            demonstrations=SupervisedFineTuning(problems=4),
-            sdft=SDFT(problems=4, ema_rate=0.3, anchor=0.7),
-            oapl=OAPL(problems=3, rollouts=4, period=3, anchor=0.9),
-            mixture=MixtureDistillation(problems=4),
-            fast=PromptEvolution(contexts=2, budget=24, validation=4, shown=4, reuse=True),
-            slow_steps_per_round=2,
-            probe=ProbeConfig(every=4, problems=3, exam=1),
-        ),
-        method=method,
-        **changes,
-    )
+    changes = {"tasks": ("strings:next/share",), "steps": 4, "lr": 3e-3, **changes}
+    if method in LEARNER:
+        changes = {"learner": LEARNER[method], **changes}
+    if METHODS[method].evolves:
+        fast = PromptEvolution(contexts=2, rollout_budget=24, validation=4, shown=4, reuse=True)
+        changes = {"fast": fast, "slow_steps_per_round": 2, **changes}
+    changes = {"precision": "bfloat16", "probe": ProbeConfig(every=4, problems=3, exam=1), **changes}
+    return TrainConfig(method=method, model=model, **changes)
+
+
+LEARNER: dict[str, Any] = {
+    "rl": PolicyGradient(problems=3, rollouts=4, leash_reward=0.01, leash_loss=0.01),
+    "fst": PolicyGradient(problems=3, rollouts=4, leash_reward=0.01, leash_loss=0.01),
+    "sft": SupervisedFineTuning(problems=4),
+    "sdft": SDFT(problems=4, ema_rate=0.3, teacher_share=0.7),
+    "oapl": OAPL(problems=3, rollouts=4, period=3, lagged_share=0.9),
+    "mixture": MixtureDistillation(problems=4),
+}
 
 
 @pytest.mark.skipif(not list(shipped_path().glob("*.safetensors")), reason="no base model is shipped yet")
@@ -181,16 +181,11 @@ def test_the_precision_belongs_to_the_run(model: str, tmp_path: Path) -> None:
 
 def test_recorded_runs_are_in_float32() -> None:
     """Every run of the paper that was recorded without the setting is found again with it, and is no run in bfloat16."""
-    defaults = plain(asdict(TrainConfig()))
-    assert defaults["precision"] == "float32"
-    old = [path for path in RECORDED if "precision" not in read_json(path)]
-    assert len(old) > 100
-    for path in old:
-        found = read_json(path)
-        wanted = {
-            name: {**value, **found.get(name, {})} if isinstance(value, dict) else found.get(name, value)
-            for name, value in defaults.items()
-        }
-        check_directory(path.parent, wanted, "training run", defaults)
+    assert len(RECORDED) > 100
+    for path in RECORDED:
+        config = TrainConfig.from_dict(read_json(path))
+        assert config.precision == "float32"
+        check_directory(path.parent, asdict(config), "training run")
+        other = asdict(replace(config, precision="bfloat16"))
         with pytest.raises(InputError, match="precision float32, not bfloat16"):
-            check_directory(path.parent, {**wanted, "precision": "bfloat16"}, "training run", defaults)
+            check_directory(path.parent, other, "training run")

@@ -17,7 +17,8 @@ import torch
 from transformers import PreTrainedModel
 
 from fstsim.errors import InputError
-from fstsim.llm.learners.slow import SupervisedFineTuning, Weights
+from fstsim.llm.learners.sft import SupervisedFineTuning
+from fstsim.llm.learners.weights import Weights
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.pretraining.exam import Exam
 from fstsim.llm.runs.probes import Probe, ProbeConfig, answer_logprobs, mean_se, relearn_steps, sequence_kl

@@ -40,13 +40,15 @@ from fstsim.llm.contexts.prompt_evolution import PolicyAdapter, PromptEvolution
 from fstsim.llm.contexts.reflection import SelfReflection
 from fstsim.llm.learners.mixture import MixtureDistillation
 from fstsim.llm.learners.oapl import OAPL
+from fstsim.llm.learners.policy_gradient import PolicyGradient
 from fstsim.llm.learners.sdft import SDFT
-from fstsim.llm.learners.slow import Diverged, PolicyGradient, SupervisedFineTuning, Weights
+from fstsim.llm.learners.sft import SupervisedFineTuning
 from fstsim.llm.learners.ttt import TTTDiscover
+from fstsim.llm.learners.weights import Diverged, Weights
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.pretraining.corpus import collate, problem_line, reflection_line
 from fstsim.llm.runs.checkpoint import read_checkpoint
-from fstsim.llm.runs.config import PRESETS, TrainConfig, relearn_task
+from fstsim.llm.runs.config import METHODS, PRESETS, TrainConfig, relearn_task
 from fstsim.llm.runs.probes import Probe, ProbeConfig, relearn_steps
 from fstsim.llm.runs.run import run_training
 from fstsim.llm.tasks.families import STRINGS
@@ -56,7 +58,7 @@ from fstsim.records import plain, read_json, read_rows, row_line
 
 MakePolicy = Callable[..., Policy]
 
-METHODS = ("rl", "sft", "fst", "gepa", "sdft", "ttt", "oapl", "mixture")
+RUN_METHODS = ("rl", "sft", "fst", "gepa", "sdft", "ttt", "oapl", "mixture")
 STEPS = 5
 
 
@@ -90,26 +92,25 @@ def _short_probes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def tiny(method: str, model: str, **changes: Any) -> TrainConfig:
     """Five steps with a measurement after each but the third, and rounds before steps 1, 3 and 5 (every step with gepa)."""
-    return replace(
-        TrainConfig(
-            tasks=("strings:next/share",),
-            model=model,
-            steps=STEPS,
-            lr=3e-3,
-            slow=PolicyGradient(problems=3, rollouts=4, max_new_tokens=6),
-            demonstrations=SupervisedFineTuning(problems=4, replay=0.25),
-            sdft=SDFT(problems=4, demonstration="examples", ema_rate=0.3, anchor=0.7, max_new_tokens=6),
-            ttt=TTTDiscover(problems=3, rollouts=4, leash_reward=0.01, max_new_tokens=6),
-            oapl=OAPL(problems=3, rollouts=4, period=3, anchor=0.9, max_new_tokens=6),
-            mixture=MixtureDistillation(problems=4, max_new_tokens=6),
-            fast=PromptEvolution(contexts=2, budget=24, validation=4, shown=4, max_new_tokens=6),
-            slow_steps_per_round=2,
-            probe=ProbeConfig(every=4, problems=3, exam=1, max_new_tokens=6),
-            seed=1,
-        ),
-        method=method,
-        **changes,
-    )
+    changes = {"tasks": ("strings:next/share",), "steps": STEPS, "lr": 3e-3, "seed": 1, **changes}
+    if method in LEARNER:
+        changes = {"learner": LEARNER[method], **changes}
+    if METHODS[method].evolves:
+        fast = PromptEvolution(contexts=2, rollout_budget=24, validation=4, shown=4, max_new_tokens=6)
+        changes = {"fast": fast, "slow_steps_per_round": 2, **changes}
+    changes = {"probe": ProbeConfig(every=4, problems=3, exam=1, max_new_tokens=6), **changes}
+    return TrainConfig(method=method, model=model, **changes)
+
+
+LEARNER: dict[str, Any] = {
+    "rl": PolicyGradient(problems=3, rollouts=4, max_new_tokens=6),
+    "fst": PolicyGradient(problems=3, rollouts=4, max_new_tokens=6),
+    "sft": SupervisedFineTuning(problems=4, replay_share=0.25),
+    "sdft": SDFT(problems=4, demonstration="examples", ema_rate=0.3, teacher_share=0.7, max_new_tokens=6),
+    "ttt": TTTDiscover(problems=3, rollouts=4, leash_reward=0.01, max_new_tokens=6),
+    "oapl": OAPL(problems=3, rollouts=4, period=3, lagged_share=0.9, max_new_tokens=6),
+    "mixture": MixtureDistillation(problems=4, max_new_tokens=6),
+}
 
 
 class Killed(BaseException):
@@ -202,7 +203,7 @@ def test_stopped_after_steps(method: str, stops: Sequence[int], model: str, whol
 
 @pytest.mark.slow
 @settings(max_examples=10)
-@given(st.sampled_from(METHODS), st.lists(st.integers(1, STEPS), max_size=6))
+@given(st.sampled_from(RUN_METHODS), st.lists(st.integers(1, STEPS), max_size=6))
 def test_stopped_at_random_steps(
     model: str, whole: Whole, tmp_path_factory: pytest.TempPathFactory, method: str, stops: list[int]
 ) -> None:
@@ -323,13 +324,13 @@ def test_what_relearning_costs_is_counted(model: str, tmp_path: Path, monkeypatc
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", RUN_METHODS)
 def test_a_process_killed_at_a_random_moment(method: str, model: str, tmp_path: Path) -> None:
     """SIGKILL to the command line; the same command goes on, in another process, to what an uninterrupted one writes."""
     flags = ["--task", "strings:next/share", "--method", method, "--model", model, "--seeds", "1", "--steps", "16"]
     flags += ["--preset", "smoke", "--probe-every", "2"]
     flags += [] if method == "gepa" else ["--problems", "4", "--lr", "0.002"]
-    flags += ["--fast-budget", "80"] if method in ("fst", "gepa") else []
+    flags += ["--rollout-budget", "80"] if method in ("fst", "gepa") else []
 
     def start(out: Path) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "fstsim", "train", *flags, "--out", str(out)]
@@ -386,7 +387,7 @@ def test_ctrl_c_says_how_to_go_on(
 # --- a directory is one run ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", RUN_METHODS)
 def test_a_finished_run_is_only_loaded(method: str, model: str, whole: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
     out = whole(method)
     before = snapshot(out)
@@ -405,7 +406,7 @@ def test_a_finished_run_is_only_loaded(method: str, model: str, whole: Whole, mo
         ({"seed": 2}, "seed 1"),
         ({"tasks": ("strings:prev/share",)}, "tasks"),
         ({"steps": 8}, "steps 5"),
-        ({"slow": PolicyGradient(problems=3, rollouts=5)}, "slow"),
+        ({"learner": PolicyGradient(problems=3, rollouts=5)}, "learner"),
         ({"context": "next"}, "context"),
         ({"probe": ProbeConfig(every=3)}, "probe"),
         ({"method": "fst"}, "method rl"),
@@ -483,7 +484,7 @@ def test_a_model_with_fewer_weights_than_the_checkpoint_is_refused(make_policy: 
 # --- what a row holds ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", RUN_METHODS)
 def test_rows_are_complete(method: str, model: str, whole: Whole) -> None:
     """One row a step and one of the start; measured columns at the start, at powers of two below ``every``, at its multiples and at the end."""
     out, config = whole(method), tiny(method, model)
@@ -512,7 +513,7 @@ def test_rows_are_complete(method: str, model: str, whole: Whole) -> None:
     assert Policy.load(str(out / "model")).template == "world"
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", RUN_METHODS)
 def test_samples_are_the_rollouts_of_both_channels(
     method: str, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -563,7 +564,7 @@ def test_a_plain_loop_over_the_learners_gives_the_same(method: str, model: str, 
         if method == "fst" and step % 2 == 0:
             population, _ = config.fast.step(weights, population, task, rng)
             populations.append([step, list(population.prompts), list(population.scores)])
-        weights, info = config.slow.step(weights, population, task, rng)
+        weights, info = config.learner.step(weights, population, task, rng)
         rewards.append(info.metrics["train_reward"])
     out = whole(method)
     assert [row["train_reward"] for row in read_rows(out / "metrics.jsonl")[1:]] == rewards
@@ -764,7 +765,7 @@ def test_demonstrations_that_cannot_be_shown_are_found_before_anything_is_writte
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"method": "rlhf"}, "allowed: rl, sft, fst, gepa, distill, sdft, ttt, oapl, mixture"),
+        ({"method": "rlhf"}, "allowed: rl, sft, sdft, ttt, oapl, mixture, distill, gepa, fst"),
         ({"steps": 0}, "steps must be at least 1"),
         ({"precision": "float16"}, "precision must be one of float32, bfloat16; got 'float16'"),
         ({"lr": 0.0}, "lr must be positive"),
@@ -807,7 +808,7 @@ def test_answers_that_do_not_fit_are_found_before_anything_is_written(
     for name, tokens in [(model, 13), (str(tmp_path / "plain"), 14)]:
         config = replace(tiny("rl", name, steps=1), tasks=("strings@12:reverse",))
         for room in (tokens - 1, tokens):
-            limited = replace(config, slow=replace(config.slow, max_new_tokens=room))
+            limited = replace(config, learner=replace(config.learner, max_new_tokens=room))
             if room == tokens:
                 run_training(limited, tmp_path / f"fits-{tokens}")
                 continue
@@ -828,11 +829,11 @@ def test_words_that_the_shipped_vocabulary_lacks_are_found_before_anything_is_wr
 
 def test_a_run_recorded_before_a_setting_existed_is_still_that_run(tmp_path: Path) -> None:
     """The settings that it lacks count as their defaults, nested ones too; a changed one is still refused."""
-    config = TrainConfig(steps=1, slow=PolicyGradient(problems=2), probe=ProbeConfig(problems=2, exam=1))
+    config = TrainConfig(steps=1, learner=PolicyGradient(problems=2), probe=ProbeConfig(problems=2, exam=1))
     rows = run_training(config, tmp_path)
     place = tmp_path / "config.json"
     held = json.loads(place.read_text())
-    del held["clip"], held["slow"]["ratio_cap"], held["sdft"]
+    del held["clip"], held["learner"]["ratio_cap"], held["precision"]
     place.write_text(json.dumps(held))
     assert run_training(config, tmp_path) == rows
     with pytest.raises(InputError, match=r"clip 1\.0, not 2\.0"):

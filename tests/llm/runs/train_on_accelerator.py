@@ -22,30 +22,43 @@ import fstsim.llm.runs.run as module
 from fstsim.llm.contexts.prompt_evolution import PromptEvolution
 from fstsim.llm.learners.mixture import MixtureDistillation
 from fstsim.llm.learners.oapl import OAPL
+from fstsim.llm.learners.policy_gradient import PolicyGradient
 from fstsim.llm.learners.sdft import SDFT
-from fstsim.llm.learners.slow import PolicyGradient, SupervisedFineTuning
+from fstsim.llm.learners.sft import SupervisedFineTuning
 from fstsim.llm.learners.ttt import TTTDiscover
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.pretraining.pretrain import PRESETS, pretrain
-from fstsim.llm.runs.config import TrainConfig
+from fstsim.llm.runs.config import METHODS, TrainConfig
 from fstsim.llm.runs.probes import ProbeConfig, relearn_steps
 from fstsim.llm.runs.run import run_training
 
-SETTINGS = TrainConfig(
-    tasks=("digits:plus",),
-    steps=2,
-    lr=1e-6,  # AdamW makes of a gradient that is nearly nothing a step of either sign: with larger ones noise would grow
-    slow=PolicyGradient(problems=6, rollouts=4, advantage="centred", updates=2, leash_reward=0.01, leash_loss=0.01),
-    demonstrations=SupervisedFineTuning(problems=6, replay=0.25),
-    sdft=SDFT(problems=4, demonstration="examples", ema_rate=0.3, anchor=0.7),
-    ttt=TTTDiscover(problems=4, rollouts=4, leash_reward=0.01),
-    oapl=OAPL(problems=4, rollouts=4, period=1, anchor=0.9),
-    mixture=MixtureDistillation(problems=4),
-    fast=PromptEvolution(contexts=2, budget=24, validation=4, shown=4),
-    slow_steps_per_round=1,
-    probe=ProbeConfig(every=1, problems=4, exam=1),
-    seed=1,
-)
+LEARNER: dict[str, Any] = {
+    "rl": PolicyGradient(problems=6, rollouts=4, advantage="centred", updates=2, leash_reward=0.01, leash_loss=0.01),
+    "sft": SupervisedFineTuning(problems=6, replay_share=0.25),
+    "sdft": SDFT(problems=4, demonstration="examples", ema_rate=0.3, teacher_share=0.7),
+    "ttt": TTTDiscover(problems=4, rollouts=4, leash_reward=0.01),
+    "oapl": OAPL(problems=4, rollouts=4, period=1, lagged_share=0.9),
+    "mixture": MixtureDistillation(problems=4),
+}
+LEARNER["fst"] = LEARNER["rl"]
+
+
+def settings(method: str, **changes: Any) -> TrainConfig:
+    """A run of two steps of ``method``."""
+    if method in LEARNER:
+        changes = {"learner": LEARNER[method], **changes}
+    if METHODS[method].evolves:
+        changes = {"fast": PromptEvolution(contexts=2, rollout_budget=24, validation=4, shown=4), **changes}
+    return TrainConfig(
+        method=method,
+        tasks=("digits:plus",),
+        steps=2,
+        lr=1e-6,  # AdamW makes of a gradient that is nearly nothing a step of either sign: with larger ones noise would grow
+        slow_steps_per_round=1,
+        probe=ProbeConfig(every=1, problems=4, exam=1),
+        seed=1,
+        **changes,
+    )
 
 
 def check_that_it_is_one() -> None:
@@ -96,7 +109,7 @@ def train(method: str, out: Path) -> None:
         return dataclasses.replace(policy, static=static and model.device.type == NAME)
 
     Policy.of = classmethod(of)  # type: ignore[assignment,method-assign]
-    config = dataclasses.replace(SETTINGS, method=method, context="plus" if method == "distill" else "")
+    config = settings(method, context="plus" if method == "distill" else "")
     with accelerator() as device:
         there = dataclasses.replace(config, device=device)
         run_training(there, out / "static")

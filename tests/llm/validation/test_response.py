@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from fstsim import InputError
-from fstsim.llm.learners.slow import SupervisedFineTuning, Weights
+from fstsim.llm.learners.sft import SupervisedFineTuning
+from fstsim.llm.learners.weights import Weights
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.probes import answer_logprobs
 from fstsim.llm.tasks.rules import parse_task

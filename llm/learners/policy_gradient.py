@@ -1,16 +1,16 @@
-r"""The slow channel: policy gradient on groups (CISPO, REINFORCE) and supervised fine-tuning, as one-method learners.
+r"""Policy gradient on groups of rollouts: CISPO and REINFORCE.
 
 CISPO as in MiniMax-M1 and 2605.12484, except: (1) one group may hold rollouts of several contexts, with one baseline;
 (2) groups without signal are skipped, which changes no gradient; (3) the leash to the base is a choice: k1 in the
-reward, or the exact full-vocabulary KL as a loss; (4) a replay task can take a share of every batch.
+reward, or the exact full-vocabulary KL as a loss.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+from dataclasses import dataclass
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ import torch
 from fstsim.errors import InputError
 from fstsim.fast_slow import StepInfo
 from fstsim.llm.contexts.reuse import Reusable, join
+from fstsim.llm.learners.learner import Learner
 from fstsim.llm.learners.losses import (
     Advantage,
     cispo_loss,
@@ -25,55 +26,24 @@ from fstsim.llm.learners.losses import (
     leash_loss,
     leashed_rewards,
     reinforce_loss,
-    sft_loss,
     token_entropy,
 )
+from fstsim.llm.learners.weights import Diverged, Weights, chunks, generator_from, sample_problems, share_out
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import Rollouts, check_batch, token_logprobs
-from fstsim.llm.types import Demonstrated, Population, Problem, Task
-
-_TOKENS_AT_ONCE = 65_536  # prompt and completion tokens of one forward and backward pass
-
-
-class Diverged(RuntimeError):
-    """A loss or gradient is not finite; the message says of which batch. That update has not been made."""
+from fstsim.llm.types import Population, Problem, Task
 
 
 @dataclass(frozen=True)
-class Weights:
-    """What the slow channel changes, in place: a policy and its optimizer; ``base`` is the frozen start.
-
-    ``reusable`` holds at most one batch of rollouts of the policy as it is now, left by a fast round; `apply` empties it.
-    """
-
-    policy: Policy
-    base: Policy
-    optimizer: torch.optim.Optimizer
-    clip: float = 1.0
-    reusable: list[Reusable] = field(default_factory=list)
-
-    def apply(self, what: str) -> float:
-        """One optimizer step with the gradient that is there; returns its norm. Raises Diverged if it is not finite."""
-        self.reusable.clear()
-        parameters = [p for p in self.policy.model.parameters() if p.grad is not None]
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.clip)) if parameters else 0.0
-        if not math.isfinite(norm):
-            self.optimizer.zero_grad(set_to_none=True)
-            raise Diverged(f"gradient is not finite on {what}")
-        if parameters:
-            self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        return norm
-
-
-@dataclass(frozen=True)
-class PolicyGradient:
+class PolicyGradient(Learner):
     """Reinforcement learning on verified rewards.
 
     Every step draws ``problems`` problems and ``rollouts`` completions of each, shared out over the contexts of the
     population, and makes ``updates`` optimizer steps on them (with more than one, ratios leave 1 and ``ratio_cap`` bites).
     ``leash_reward`` is nats of reward a nat of k1, ``leash_loss`` weighs the exact KL to the base as a loss, both a sequence.
     """
+
+    about: ClassVar[str] = "policy gradient (CISPO) on verified rewards"
 
     loss: Literal["cispo", "reinforce"] = "cispo"
     """cispo: stop-gradient of min(ratio, cap), a mean over tokens; reinforce: a mean over rollouts"""
@@ -124,7 +94,7 @@ class PolicyGradient:
         if held is not None:
             held.check(task.name, self.temperature, self.max_new_tokens)
             problems = list(held.problems[: self.problems])
-        problems += draw(task.problems("train"), self.problems - len(problems), rng)
+        problems += sample_problems(task.problems("train"), self.problems - len(problems), rng)
         rollouts, groups, reused = self.roll_out_again(weights.policy, context, problems, rng, held)
         # each distinct completion of a problem is decoded and scored once: a verifier has no memory
         lengths = rollouts.mask.sum(1).tolist()
@@ -239,73 +209,3 @@ class PolicyGradient:
         metrics["capped_share"] = capped / (tokens * self.updates)
         metrics["train_entropy"] = entropy / seen if seen else math.nan
         return metrics
-
-
-@dataclass(frozen=True)
-class SupervisedFineTuning:
-    """Forward KL on demonstrations: every step shows ``problems`` problems with their right answers, in every context.
-
-    ``replay`` is the share of the batch that shows the answers of ``old``, the task to be kept, instead: it changes what
-    the population optimum is (2603.12163, replay).
-    """
-
-    problems: int = 48
-    """demonstrations a step"""
-    replay: float = 0.0
-    """share of demonstrations of the old behaviour, 0 to 1"""
-
-    def __post_init__(self) -> None:
-        if self.problems < 1:
-            raise InputError(f"problems must be at least 1, got {self.problems}")
-        check_batch(self.problems)
-        if not 0.0 <= self.replay <= 1.0:
-            raise InputError(f"replay must lie in [0, 1], got {self.replay}")
-
-    def step(
-        self, weights: Weights, context: Population, task: Demonstrated, rng: np.random.Generator
-    ) -> tuple[Weights, StepInfo]:
-        """Show, update in place."""
-        policy = weights.policy
-        problems = draw(task.problems("train"), self.problems, rng)
-        old = rng.random(self.problems) < self.replay
-        which = rng.integers(len(context.prompts), size=self.problems)
-        prompts = [policy.encode(context.prompts[k], p) for k, p in zip(which, problems, strict=True)]
-        answers = [
-            policy.encode_answer(task.old_answer(p) if is_old else task.answer(p))
-            for p, is_old in zip(problems, old, strict=True)
-        ]
-        shown = policy.forced(prompts, answers)
-        logits = policy.logits(shown)
-        loss = sft_loss(token_logprobs(logits, shown), shown.mask)
-        what = f"{task.name}, problems {problems[0].text}..."
-        if not torch.isfinite(loss):
-            raise Diverged(f"loss is {float(loss.detach())} on {what}")
-        loss.backward()
-        norm = weights.apply(what)
-        metrics = {"loss": float(loss.detach()), "grad_norm": norm, "old_share": float(old.mean())}
-        return weights, StepInfo(0, metrics)
-
-
-def draw(problems: Sequence[Problem], count: int, rng: np.random.Generator) -> list[Problem]:
-    """``count`` problems, without repetition where there are enough."""
-    return [problems[i] for i in rng.choice(len(problems), size=count, replace=count > len(problems))]
-
-
-def share_out(rollouts: int, contexts: int, rng: np.random.Generator) -> list[int]:
-    """How many of a group's rollouts each context gets: equal, and what is left over at random."""
-    shares = np.full(contexts, rollouts // contexts)
-    shares[rng.choice(contexts, size=rollouts % contexts, replace=False)] += 1
-    return shares.tolist()
-
-
-def generator_from(rng: np.random.Generator, policy: Policy) -> torch.Generator:
-    """A torch generator on the policy's device, seeded from the run's one generator."""
-    return torch.Generator(policy.device).manual_seed(int(rng.integers(2**62)))
-
-
-def chunks(rollouts: Rollouts, rows: torch.Tensor) -> list[torch.Tensor]:
-    """``rows`` in parts that fit in memory, none when there are none."""
-    if not len(rows):
-        return []
-    width = rollouts.prompts.shape[1] + rollouts.completions.shape[1]
-    return list(rows.split(max(1, _TOKENS_AT_ONCE // width)))

@@ -22,7 +22,9 @@ from torch.optim import SGD, AdamW, Optimizer
 from fstsim.errors import InputError
 from fstsim.llm.learners import slow
 from fstsim.llm.learners.losses import token_kl
-from fstsim.llm.learners.slow import Diverged, PolicyGradient, SupervisedFineTuning, Weights, chunks, draw, share_out
+from fstsim.llm.learners.policy_gradient import PolicyGradient
+from fstsim.llm.learners.sft import SupervisedFineTuning
+from fstsim.llm.learners.weights import Diverged, Weights, chunks, sample_problems, share_out
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import Rollouts
 from fstsim.llm.tasks.rules import RuleTask, parse_task
@@ -133,12 +135,12 @@ def test_drawing_problems() -> None:
     generator, trials = rng(2), 3000
     seen: Counter[str] = Counter()
     for _ in range(trials):
-        drawn = draw(problems, 3, generator)
+        drawn = sample_problems(problems, 3, generator)
         assert len({p.text for p in drawn}) == 3
         seen.update(p.text for p in drawn)
     assert all(abs(seen[p.text] / trials - 3 / 8) <= 4.5 * math.sqrt(15 / 64 / trials) for p in problems)
-    assert len({p.text for p in draw(problems, 8, generator)}) == 8
-    assert len(draw(problems, 20, generator)) == 20
+    assert len({p.text for p in sample_problems(problems, 8, generator)}) == 8
+    assert len(sample_problems(problems, 20, generator)) == 20
 
 
 def test_chunks_cover_the_rows(make_policy: MakePolicy, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,7 +188,7 @@ def test_completions_are_scored_on_their_own_problem(make_policy: MakePolicy) ->
     learner = PolicyGradient(problems=3, rollouts=4, max_new_tokens=3)
     _, info = learner.step(weights, EMPTY, task, rng(3))
     assert info.samples == len(task.asked) == 12
-    again = draw(task.problems("train"), 3, (generator := rng(3)))
+    again = sample_problems(task.problems("train"), 3, (generator := rng(3)))
     texts = policy.decode(learner.roll_out(policy, EMPTY, again, generator)[0])
     assert task.asked == [(again[i // 4], text) for i, text in enumerate(texts)]
 
@@ -442,7 +444,7 @@ def test_one_seed_one_run(make_policy: MakePolicy) -> None:
         for _ in range(3):
             learner.step(weights, Population(("", "next")), task, generator)
         for _ in range(2):
-            SupervisedFineTuning(problems=4, replay=0.5).step(weights, Population(("", "next")), task, generator)
+            SupervisedFineTuning(problems=4, replay_share=0.5).step(weights, Population(("", "next")), task, generator)
         found.append(policy)
     assert unchanged(found[0], state(found[1]))
     assert not unchanged(found[0], state(found[2]))
@@ -470,7 +472,7 @@ def test_gradient_of_fine_tuning(make_policy: MakePolicy, replay: float) -> None
         for text in ("EDCBA", "ABCDE")
     )
     weights, recorder = recorded(policy)
-    learner = SupervisedFineTuning(problems=10, replay=replay)
+    learner = SupervisedFineTuning(problems=10, replay_share=replay)
     _, info = learner.step(weights, Population(("reverse",)), task, rng(9))
     share = info.metrics["old_share"]
     assert share == replay if replay in {0.0, 1.0} else 0.0 < share < 1.0
@@ -481,7 +483,11 @@ def test_gradient_of_fine_tuning(make_policy: MakePolicy, replay: float) -> None
 def test_share_of_replay(make_policy: MakePolicy) -> None:
     """Over many demonstrations the share of old answers is the one asked for, within 4.5 standard errors."""
     weights, _ = recorded(make_policy())
-    task, learner, count = RuleTask("strings", ("next",), size=2), SupervisedFineTuning(problems=1500, replay=0.3), 1500
+    task, learner, count = (
+        RuleTask("strings", ("next",), size=2),
+        SupervisedFineTuning(problems=1500, replay_share=0.3),
+        1500,
+    )
     _, info = learner.step(weights, EMPTY, task, rng(10))
     assert abs(info.metrics["old_share"] - 0.3) <= 4.5 * math.sqrt(0.21 / count)
 
@@ -510,7 +516,7 @@ def test_fine_tuning_lowers_the_nll_of_what_it_shows(make_policy: MakePolicy, re
     weights = Weights(policy, policy, AdamW(policy.model.parameters(), lr=0.01))
     before = float(nll(policy, "", task, "test", 30, old=bool(replay)).detach())
     generator = rng(12)
-    learner = SupervisedFineTuning(problems=32, replay=replay)
+    learner = SupervisedFineTuning(problems=32, replay_share=replay)
     losses = [learner.step(weights, EMPTY, task, generator)[1].metrics["loss"] for _ in range(40)]
     after = float(nll(policy, "", task, "test", 30, old=bool(replay)).detach())
     assert losses[0] == pytest.approx(before, rel=0.25)

@@ -1,0 +1,41 @@
+"""What a slow learner is: settings that are the fields of a frozen dataclass, and one step on the weights.
+
+A new one is a file here and a line in `fstsim.llm.learners.LEARNERS`: its flags, their help, which method takes them and
+what a configuration records are derived from its fields. A field that is no flag says so in its metadata (`NO_FLAG`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from fstsim.fast_slow import StepInfo
+from fstsim.llm.policy.policy import Policy
+from fstsim.llm.types import Population
+
+NO_FLAG: Mapping[str, Any] = {"flag": False}
+"""Metadata of a field that the run itself fills in."""
+
+
+class Learner(Protocol):
+    """A slow learner; what a run asks of it has a default here where most learners answer alike."""
+
+    about: ClassVar[str]
+    """what it does, in one phrase, for help and tables"""
+    shadowed: ClassVar[bool] = False
+    """whether its weights need a second copy that moves with the run (`fstsim.llm.learners.shadow`)"""
+    demonstrated: ClassVar[bool] = False
+    """whether it can only learn from tasks that show answers (`fstsim.llm.types.Demonstrated`)"""
+
+    def step(self, weights: Any, context: Population, task: Any, rng: np.random.Generator) -> tuple[Any, StepInfo]:
+        """One update of the weights on ``task``; see `fstsim.fast_slow.SlowLearner`."""
+        ...
+
+    def check(self, policy: Policy, context: str, task: Any) -> None:
+        """InputError, before any work, if ``policy`` cannot learn ``task`` in ``context`` with these settings."""
+
+    def begin(self, context: str) -> tuple[Learner, str]:
+        """The learner of a run whose configuration names ``context``, and the context that its policy starts in."""
+        return self, context

@@ -1,0 +1,65 @@
+r"""Supervised fine-tuning: forward KL on demonstrations, with replay of the old behaviour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from fstsim.errors import InputError
+from fstsim.fast_slow import StepInfo
+from fstsim.llm.learners.learner import Learner
+from fstsim.llm.learners.losses import sft_loss
+from fstsim.llm.learners.weights import Diverged, Weights, sample_problems
+from fstsim.llm.policy.rollouts import check_batch, token_logprobs
+from fstsim.llm.types import Demonstrated, Population
+
+
+@dataclass(frozen=True)
+class SupervisedFineTuning(Learner):
+    """Forward KL on demonstrations: every step shows ``problems`` problems with their right answers, in every context.
+
+    ``replay_share`` is the share of the batch that shows the answers of ``old``, the task to be kept, instead: it changes what
+    the population optimum is (2603.12163, replay).
+    """
+
+    about: ClassVar[str] = "supervised fine-tuning: forward KL on demonstrations"
+    demonstrated: ClassVar[bool] = True
+
+    problems: int = 48
+    """demonstrations a step"""
+    replay_share: float = 0.0
+    """share of demonstrations of the old behaviour, 0 to 1"""
+
+    def __post_init__(self) -> None:
+        if self.problems < 1:
+            raise InputError(f"problems must be at least 1, got {self.problems}")
+        check_batch(self.problems)
+        if not 0.0 <= self.replay_share <= 1.0:
+            raise InputError(f"replay_share must lie in [0, 1], got {self.replay_share}")
+
+    def step(
+        self, weights: Weights, context: Population, task: Demonstrated, rng: np.random.Generator
+    ) -> tuple[Weights, StepInfo]:
+        """Show, update in place."""
+        policy = weights.policy
+        problems = sample_problems(task.problems("train"), self.problems, rng)
+        old = rng.random(self.problems) < self.replay_share
+        which = rng.integers(len(context.prompts), size=self.problems)
+        prompts = [policy.encode(context.prompts[k], p) for k, p in zip(which, problems, strict=True)]
+        answers = [
+            policy.encode_answer(task.old_answer(p) if is_old else task.answer(p))
+            for p, is_old in zip(problems, old, strict=True)
+        ]
+        shown = policy.forced(prompts, answers)
+        logits = policy.logits(shown)
+        loss = sft_loss(token_logprobs(logits, shown), shown.mask)
+        what = f"{task.name}, problems {problems[0].text}..."
+        if not torch.isfinite(loss):
+            raise Diverged(f"loss is {float(loss.detach())} on {what}")
+        loss.backward()
+        norm = weights.apply(what)
+        metrics = {"loss": float(loss.detach()), "grad_norm": norm, "old_share": float(old.mean())}
+        return weights, StepInfo(0, metrics)

@@ -1,0 +1,73 @@
+"""What every slow learner changes, and what several use: weights with their optimizer, batches of problems, shares of a group."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from fstsim.llm.contexts.reuse import Reusable
+from fstsim.llm.policy.policy import Policy
+from fstsim.llm.policy.rollouts import Rollouts
+from fstsim.llm.types import Problem
+
+_TOKENS_AT_ONCE = 65_536  # prompt and completion tokens of one forward and backward pass
+
+
+class Diverged(RuntimeError):
+    """A loss or gradient is not finite; the message says of which batch. That update has not been made."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What the slow channel changes, in place: a policy and its optimizer; ``base`` is the frozen start.
+
+    ``reusable`` holds at most one batch of rollouts of the policy as it is now, left by a fast round; `apply` empties it.
+    """
+
+    policy: Policy
+    base: Policy
+    optimizer: torch.optim.Optimizer
+    clip: float = 1.0
+    reusable: list[Reusable] = field(default_factory=list)
+
+    def apply(self, what: str) -> float:
+        """One optimizer step with the gradient that is there; returns its norm. Raises Diverged if it is not finite."""
+        self.reusable.clear()
+        parameters = [p for p in self.policy.model.parameters() if p.grad is not None]
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.clip)) if parameters else 0.0
+        if not math.isfinite(norm):
+            self.optimizer.zero_grad(set_to_none=True)
+            raise Diverged(f"gradient is not finite on {what}")
+        if parameters:
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
+
+
+def sample_problems(problems: Sequence[Problem], count: int, rng: np.random.Generator) -> list[Problem]:
+    """``count`` problems, without repetition where there are enough."""
+    return [problems[i] for i in rng.choice(len(problems), size=count, replace=count > len(problems))]
+
+
+def share_out(rollouts: int, contexts: int, rng: np.random.Generator) -> list[int]:
+    """How many of a group's rollouts each context gets: equal, and what is left over at random."""
+    shares = np.full(contexts, rollouts // contexts)
+    shares[rng.choice(contexts, size=rollouts % contexts, replace=False)] += 1
+    return shares.tolist()
+
+
+def generator_from(rng: np.random.Generator, policy: Policy) -> torch.Generator:
+    """A torch generator on the policy's device, seeded from the run's one generator."""
+    return torch.Generator(policy.device).manual_seed(int(rng.integers(2**62)))
+
+
+def chunks(rollouts: Rollouts, rows: torch.Tensor) -> list[torch.Tensor]:
+    """``rows`` in parts that fit in memory, none when there are none."""
+    if not len(rows):
+        return []
+    width = rollouts.prompts.shape[1] + rollouts.completions.shape[1]
+    return list(rows.split(max(1, _TOKENS_AT_ONCE // width)))
