@@ -18,7 +18,7 @@ import tyro
 
 import fstsim
 from fstsim.errors import InputError
-from fstsim.front import cli, cli_experiments, cli_models, cli_train, console
+from fstsim.front import cli, cli_experiments, cli_models, console, train
 from fstsim.front.console import complain
 
 _ABOUT = "Exact two-mode mixtures that predict forgetting, drift and fast-slow training."
@@ -31,8 +31,8 @@ _Command = (
     | Annotated[cli.Sweep, tyro.conf.subcommand("sweep")]
     | Annotated[cli.Explore, tyro.conf.subcommand("explore")]
     | Annotated[cli_models.Pretrain, tyro.conf.subcommand("pretrain")]
-    | Annotated[cli_train.Train, tyro.conf.subcommand("train")]
-    | Annotated[cli_train.Prompts, tyro.conf.subcommand("prompts")]
+    | Annotated[train.Train, tyro.conf.subcommand("train")]
+    | Annotated[train.Prompts, tyro.conf.subcommand("prompts")]
     | Annotated[cli_experiments.Experiment, tyro.conf.subcommand("experiment")]
     | Annotated[cli_models.Tasks, tyro.conf.subcommand("tasks")]
     | Annotated[cli_experiments.Validate, tyro.conf.subcommand("validate")]

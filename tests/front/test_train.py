@@ -24,7 +24,7 @@ from transformers import PreTrainedModel
 
 import fstsim.llm.runs.run as train_run
 from fstsim.__main__ import main
-from fstsim.front.cli_train import Train
+from fstsim.front.train import Train
 from fstsim.front.console import prompts_table, show, training_table
 from fstsim.llm.learners.slow import Diverged, Weights
 from fstsim.llm.policy.policy import Policy
