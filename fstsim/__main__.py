@@ -1,4 +1,4 @@
-"""The front door: ``fstsim reproduce | figures | check | simulate | sweep | explore | pretrain | train | prompts | experiment | tasks | validate``.
+"""The front door: ``fstsim COMMAND``, where the commands are those of `COMMANDS`.
 
 It alone knows all rooms, and imports each only when its subcommand is called. Exit codes: 0 done, 1 a statement was
 violated or a run failed, 2 bad input (one line on stderr, nothing written), 130 stopped with Ctrl-C.
@@ -8,44 +8,66 @@ from __future__ import annotations
 
 import contextlib
 import io
+import operator
 import os
 import shlex
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from functools import reduce
+from typing import Annotated, Any
 
 import tyro
 
 import fstsim
 from fstsim.errors import InputError
-from fstsim.front import cli, cli_experiments, cli_models, console, train
-from fstsim.front.console import complain
+from fstsim.front.check import Check
+from fstsim.front.command import AGAIN, Command
+from fstsim.front.console import complain, unboxed
+from fstsim.front.experiment import Experiment
+from fstsim.front.explore import Explore
+from fstsim.front.figures import Figures
+from fstsim.front.pretrain import Pretrain
+from fstsim.front.prompts import Prompts
+from fstsim.front.reproduce import Reproduce
+from fstsim.front.simulate import Simulate
+from fstsim.front.sweep import Sweep
+from fstsim.front.tasks import Tasks
+from fstsim.front.train import Train
+from fstsim.front.validate import Validate
 
 _ABOUT = "Exact two-mode mixtures that predict forgetting, drift and fast-slow training."
 
-_Command = (
-    Annotated[cli.Reproduce, tyro.conf.subcommand("reproduce")]
-    | Annotated[cli.Figures, tyro.conf.subcommand("figures")]
-    | Annotated[cli.Check, tyro.conf.subcommand("check")]
-    | Annotated[cli.Simulate, tyro.conf.subcommand("simulate")]
-    | Annotated[cli.Sweep, tyro.conf.subcommand("sweep")]
-    | Annotated[cli.Explore, tyro.conf.subcommand("explore")]
-    | Annotated[cli_models.Pretrain, tyro.conf.subcommand("pretrain")]
-    | Annotated[train.Train, tyro.conf.subcommand("train")]
-    | Annotated[train.Prompts, tyro.conf.subcommand("prompts")]
-    | Annotated[cli_experiments.Experiment, tyro.conf.subcommand("experiment")]
-    | Annotated[cli_models.Tasks, tyro.conf.subcommand("tasks")]
-    | Annotated[cli_experiments.Validate, tyro.conf.subcommand("validate")]
+COMMANDS: dict[str, type[Command]] = {
+    command.__name__.lower(): command
+    for command in (
+        Reproduce,
+        Figures,
+        Check,
+        Simulate,
+        Sweep,
+        Explore,
+        Pretrain,
+        Train,
+        Prompts,
+        Experiment,
+        Tasks,
+        Validate,
+    )
+}
+"""Name on the command line -> class, in the order of ``fstsim --help``."""
+
+_AnyCommand: Any = reduce(
+    operator.or_, (Annotated[command, tyro.conf.subcommand(name)] for name, command in COMMANDS.items())
 )
 
 
-def _parse(arguments: Sequence[str]) -> cli.Command:
+def _parse(arguments: Sequence[str]) -> Command:
     """The subcommand with its flags; InputError with one line instead of tyro's box."""
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            command = tyro.cli(
-                _Command,
+            command: Command = tyro.cli(
+                _AnyCommand,
                 prog="fstsim",
                 description=f"{_ABOUT} Version {fstsim.__version__}, which --version prints.",
                 args=arguments,
@@ -59,7 +81,7 @@ def _parse(arguments: Sequence[str]) -> cli.Command:
             if isinstance(cause, InputError):
                 raise cause from None
             cause = cause.__cause__ or cause.__context__
-        raise InputError(console.unboxed(said.getvalue())) from None
+        raise InputError(unboxed(said.getvalue())) from None
     return command
 
 
@@ -69,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments == ["--version"]:
         print(f"fstsim {fstsim.__version__}")
         return 0
-    stopped = cli.AGAIN
+    stopped = AGAIN
     try:
         command = _parse(arguments)
         stopped = command.stopped

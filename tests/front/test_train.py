@@ -24,8 +24,9 @@ from transformers import PreTrainedModel
 
 import fstsim.llm.runs.run as train_run
 from fstsim.__main__ import main
+from fstsim.front.console import show
+from fstsim.front.tables import prompts_table, training_table
 from fstsim.front.train import Train
-from fstsim.front.console import prompts_table, show, training_table
 from fstsim.llm.learners.slow import Diverged, Weights
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.pretraining.tokenizer import build_tokenizer
