@@ -1,4 +1,4 @@
-"""The front door: ``fstsim reproduce | figures | check | simulate | sweep | explore | pretrain | train | prompts | experiment | tasks | validate``.
+"""The front door: ``fstsim COMMAND``, where the commands are those of `COMMANDS`.
 
 It alone knows all rooms, and imports each only when its subcommand is called. Exit codes: 0 done, 1 a statement was
 violated or a run failed, 2 bad input (one line on stderr, nothing written), 130 stopped with Ctrl-C.
@@ -8,36 +8,53 @@ from __future__ import annotations
 
 import contextlib
 import io
+import operator
 import os
 import shlex
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any, Union
+from functools import reduce
+from typing import Annotated, Any
 
 import tyro
 
 import fstsim
 from fstsim.errors import InputError
-from fstsim.front import cli, cli_experiments, cli_models, cli_train, console
-from fstsim.front.console import complain
+from fstsim.front.check import Check
+from fstsim.front.command import AGAIN, Command
+from fstsim.front.console import complain, unboxed
+from fstsim.front.experiment import Experiment
+from fstsim.front.explore import Explore
+from fstsim.front.figures import Figures
+from fstsim.front.pretrain import Pretrain
+from fstsim.front.prompts import Prompts
+from fstsim.front.reproduce import Reproduce
+from fstsim.front.simulate import Simulate
+from fstsim.front.sweep import Sweep
+from fstsim.front.tasks import Tasks
+from fstsim.front.train import Train
+from fstsim.front.validate import Validate
 
 _ABOUT = "Exact two-mode mixtures that predict forgetting, drift and fast-slow training."
 
-COMMANDS: dict[str, type[cli.Command]] = {
-    "reproduce": cli.Reproduce,
-    "figures": cli.Figures,
-    "check": cli.Check,
-    "simulate": cli.Simulate,
-    "sweep": cli.Sweep,
-    "explore": cli.Explore,
-    "pretrain": cli_models.Pretrain,
-    "train": cli_train.Train,
-    "prompts": cli_train.Prompts,
-    "experiment": cli_experiments.Experiment,
-    "tasks": cli_models.Tasks,
-    "validate": cli_experiments.Validate,
+COMMANDS: dict[str, type[Command]] = {
+    command.__name__.lower(): command
+    for command in (
+        Reproduce,
+        Figures,
+        Check,
+        Simulate,
+        Sweep,
+        Explore,
+        Pretrain,
+        Train,
+        Prompts,
+        Experiment,
+        Tasks,
+        Validate,
+    )
 }
-"""Every command by its name."""
+"""Name on the command line -> class, in the order of ``fstsim --help``."""
 
 
 def _union(arguments: Sequence[str]) -> Any:
@@ -46,16 +63,16 @@ def _union(arguments: Sequence[str]) -> Any:
     if arguments[:1] == ["train"]:
         from fstsim.front.train_flags import with_settings
 
-        commands["train"] = with_settings(cli_train.Train)
-    return Union[tuple(Annotated[command, tyro.conf.subcommand(name)] for name, command in commands.items())]  # noqa: UP007
+        commands["train"] = with_settings(Train)
+    return reduce(operator.or_, (Annotated[each, tyro.conf.subcommand(name)] for name, each in commands.items()))
 
 
-def _parse(arguments: Sequence[str]) -> cli.Command:
+def _parse(arguments: Sequence[str]) -> Command:
     """The subcommand with its flags; InputError with one line instead of tyro's box."""
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            command = tyro.cli(
+            command: Command = tyro.cli(
                 _union(arguments),
                 prog="fstsim",
                 description=f"{_ABOUT} Version {fstsim.__version__}, which --version prints.",
@@ -70,7 +87,7 @@ def _parse(arguments: Sequence[str]) -> cli.Command:
             if isinstance(cause, InputError):
                 raise cause from None
             cause = cause.__cause__ or cause.__context__
-        raise InputError(console.unboxed(said.getvalue())) from None
+        raise InputError(unboxed(said.getvalue())) from None
     return command
 
 
@@ -80,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments == ["--version"]:
         print(f"fstsim {fstsim.__version__}")
         return 0
-    stopped = cli.AGAIN
+    stopped = AGAIN
     try:
         command = _parse(arguments)
         stopped = command.stopped

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import tyro
 
-from fstsim.front.console import Progress, check_summary, check_table, show
+from fstsim.front.console import Progress, show
+from fstsim.front.tables import check_summary, check_table
 from fstsim.paper import DATA
 from fstsim.paper.report.workers import work_through
 from fstsim.records import environment, read_json, write_json

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from fstsim.__main__ import main
+from fstsim.__main__ import COMMANDS, main
 
 # command line -> what its one line must say
 MISTAKES = {
-    "": "reproduce, figures, check, simulate, sweep, explore, pretrain, train, prompts, experiment, tasks, validate",
-    "simulat": "reproduce, figures, check, simulate, sweep, explore, pretrain, train, prompts, experiment, tasks, validate",
+    "": ", ".join(COMMANDS),
+    "simulat": ", ".join(COMMANDS),
     "simulate extra": "extra",
     "simulate --lrr 3": "--lr",
     "simulate --lr": "--lr",

@@ -14,11 +14,11 @@ import joblib
 import numpy as np
 import pytest
 
-import fstsim.front.cli
+import fstsim.front.simulate
 import fstsim.paper.figures.catalogue
 import fstsim.theory.statements
 from fstsim import Trajectory, __version__
-from fstsim.__main__ import main
+from fstsim.__main__ import COMMANDS, main
 from fstsim.records import read_json, read_rows
 from fstsim.theory import Statement, find_statements
 from fstsim.trajectory import COLUMNS
@@ -50,22 +50,6 @@ def wrong(statement: Statement) -> Statement:
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"fstsim {__version__}\n"
-
-
-COMMANDS = [
-    "reproduce",
-    "figures",
-    "check",
-    "simulate",
-    "sweep",
-    "explore",
-    "pretrain",
-    "train",
-    "prompts",
-    "experiment",
-    "tasks",
-    "validate",
-]
 
 
 @pytest.mark.parametrize(
@@ -222,7 +206,7 @@ def test_ctrl_c_is_one_line(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(fstsim.front.cli, "run_simulation", interrupted)
+    monkeypatch.setattr(fstsim.front.simulate, "run_simulation", interrupted)
     monkeypatch.setattr(fstsim.theory, "check_statement", interrupted)
     assert main([command, "--out", "my run"] if command == "simulate" else [command]) == 130
     last = capsys.readouterr().err.splitlines()[-1]

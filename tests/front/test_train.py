@@ -24,8 +24,9 @@ from transformers import PreTrainedModel
 
 import fstsim.llm.runs.run as train_run
 from fstsim.__main__ import main
-from fstsim.front.cli_train import Train
-from fstsim.front.console import prompts_table, show, training_table
+from fstsim.front.console import show
+from fstsim.front.tables import prompts_table, training_table
+from fstsim.front.train import Train
 from fstsim.front.train_flags import USERS, field_help, with_settings
 from fstsim.llm.learners import LEARNERS
 from fstsim.llm.learners.weights import Diverged, Weights

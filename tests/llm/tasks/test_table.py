@@ -11,7 +11,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from fstsim.front.console import tasks_table
+from fstsim.front.tables import tasks_table
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.tasks.families import STRINGS
 from fstsim.llm.tasks.rules import parse_task

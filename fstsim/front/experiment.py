@@ -1,23 +1,18 @@
-"""Commands on many training runs: `experiment` and `validate`. Parsed by `fstsim.__main__`; torch is imported when one runs."""
+"""`fstsim experiment`: many runs, their figures and tables. torch is imported when it runs."""
 
 from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import tyro
 
 from fstsim.errors import InputError
-from fstsim.front.cli import CONTINUE, Directory
-from fstsim.front.cli_models import quiet
-from fstsim.front.console import Progress, complain, show, verdict_table
+from fstsim.front.command import CONTINUE, Directory, quiet
+from fstsim.front.console import Progress, complain, show
 from fstsim.records import prepare_directory
-
-_Chapters = Annotated[
-    tuple[str, ...], tyro.conf.arg(metavar="CHAPTER [CHAPTER ...]", help_behavior_hint="(default: all)")
-]
 
 
 @dataclass(frozen=True)
@@ -98,48 +93,3 @@ def show_experiments(out: Path, names: tuple[str, ...]) -> None:
             path = function(out, out / file)
             if path is not None:
                 show(f"picture: {path}")
-
-
-@dataclass(frozen=True)
-class Validate:
-    """Predict from the base model, write the predictions down, run, and print a verdict on each."""
-
-    preset: Literal["smoke", "small", "paper"] = "smoke"
-    """smoke: minutes on 2 cores; small: an hour; paper: for a GPU"""
-    model: str = "base"
-    """the shipped base model, or another model of this world by path"""
-    seeds: int = 3
-    """seeds of every run; a verdict needs at least 3"""
-    out: Directory = Path("out/validation")
-    """directory for predictions.json, validation.json and runs/"""
-    jobs: int = -1
-    """runs at a time, one thread each; -1 uses every core"""
-    device: str = "cpu"
-    """torch device"""
-    only: _Chapters = ()
-    """chapters whose runs are made (dead-groups, replay, forgetting, ...); an unknown one lists those that exist"""
-    stopped: ClassVar[str] = CONTINUE
-
-    def run(self) -> int:
-        """Run what is not finished, then judge."""
-        if self.seeds < 1:
-            raise InputError(f"seeds must be at least 1, got {self.seeds}")
-        from fstsim.llm.validation.validate import validate
-
-        quiet()
-        events = validate(self.preset, self.model, self.seeds, self.out, self.jobs, self.only, self.device)
-        last = first = next(events)
-        failed = False
-        with contextlib.closing(Progress("validate", first.runs, "runs")) as progress:
-            progress.add(0, first.what)
-            for last in events:
-                if last.failed:
-                    complain(f"error: {last.what}")
-                    failed = True
-                elif not last.judged:
-                    progress.add(1, last.what)
-        show(
-            verdict_table(last.judged),
-            f"{self.out / 'predictions.json'} was written before the runs; {self.out / 'validation.json'}",
-        )
-        return int(failed)

@@ -1,4 +1,4 @@
-"""Commands on one training run: `train` and `prompts`. Parsed by `fstsim.__main__`; torch is imported when one runs."""
+"""`fstsim train`: post-training, one run directory a seed. torch is imported when it runs."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Annotated, Any, ClassVar, Literal
 import tyro
 
 from fstsim.errors import InputError
-from fstsim.front.cli import AGAIN, CONTINUE, Directory
-from fstsim.front.cli_models import OfPreset, given, quiet
-from fstsim.front.console import Progress, complain, prompts_table, show, training_table
-from fstsim.records import read_json, read_rows
+from fstsim.front.command import CONTINUE, Directory, OfPreset, given, quiet
+from fstsim.front.console import Progress, complain, show
+from fstsim.front.tables import training_table
+from fstsim.records import read_json
 
 _Tasks = Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK [TASK ...]")]
 
@@ -131,22 +131,4 @@ class Train:
         picture = save_train_picture(config, runs, self.out / "picture.png")
         what = f"{self.method} on {', '.join(config.tasks)} from {config.model} in {config.precision}"
         show(training_table(runs, summaries, f"{self.out}: {what}, {total:,} steps"), f"picture: {picture}")
-        return 0
-
-
-@dataclass(frozen=True)
-class Prompts:
-    """Show how the contexts of a run evolved: every fast round, the population and where each context came from."""
-
-    run_directory: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
-    """run directory of one seed"""
-    stopped: ClassVar[str] = AGAIN
-
-    def run(self) -> int:
-        """Show them."""
-        if not (self.run_directory / "prompts.jsonl").exists():
-            seeds = sorted(path.parent.name for path in self.run_directory.glob("seed-*/prompts.jsonl"))
-            where = f": name one of {', '.join(seeds)} in it" if seeds else ": fst and gepa runs have them"
-            raise InputError(f"{self.run_directory} holds no prompts.jsonl{where}")
-        show(prompts_table(read_rows(self.run_directory / "prompts.jsonl"), str(self.run_directory)))
         return 0

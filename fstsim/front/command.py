@@ -1,0 +1,50 @@
+"""What a command is, and what several of them share: their flags' types, and what is said when one is stopped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Protocol, TypeVar
+
+import tyro
+
+from fstsim.errors import InputError
+
+AGAIN = "stopped; start again with"
+CONTINUE = "stopped; everything up to the last checkpoint is kept, continue with"
+_MOST_EXAMPLES = 100_000_000
+
+_T = TypeVar("_T")
+Directory = Annotated[Path, tyro.conf.arg(metavar="DIR")]
+OfPreset = Annotated[_T | None, tyro.conf.arg(help_behavior_hint="(default: the preset's)")]
+"""A flag that takes the place of a setting of the preset where it is given."""
+
+
+class Command(Protocol):
+    """A subcommand: its flags are its fields; ``stopped`` is said when it is interrupted."""
+
+    stopped: ClassVar[str]
+
+    def run(self) -> int:
+        """Do it; returns the exit code."""
+        ...
+
+
+def check_numbers(examples: int, seed: int) -> None:
+    """Raises InputError unless ``examples`` instances can be drawn from ``seed``."""
+    if not 1 <= examples <= _MOST_EXAMPLES:
+        raise InputError(f"examples must lie in 1..{_MOST_EXAMPLES}, got {examples}")
+    if seed < 0:
+        raise InputError(f"seed must be at least 0, got {seed}")
+
+
+def given(command: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    """The flags among ``names`` that the user gave."""
+    return {name: getattr(command, name) for name in names if getattr(command, name) is not None}
+
+
+def quiet() -> None:
+    """No bars and warnings of transformers between ours."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()

@@ -1,0 +1,43 @@
+"""`fstsim pretrain`: the base model from scratch. torch is imported when it runs."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from fstsim.front.command import CONTINUE, Directory, OfPreset, given, quiet
+from fstsim.front.console import Progress, show
+
+
+@dataclass(frozen=True)
+class Pretrain:
+    """Train the base model of the laboratory from scratch, or continue a training that was stopped."""
+
+    preset: Literal["smoke", "small", "medium"] = "small"
+    """smoke: seconds, to see it run; small: the shipped model, 15 minutes on 2 cores; medium: for a GPU"""
+    out: Directory = Path("out/base")
+    """directory of the model"""
+    steps: OfPreset[int] = None
+    """updates"""
+    seed: int = 0
+    """seed of weights and data"""
+    precision: OfPreset[Literal["float32", "bfloat16"]] = None
+    """of activations; every preset has bfloat16"""
+    device: str = "cpu"
+    """torch device, for example cuda"""
+    stopped: ClassVar[str] = CONTINUE
+
+    def run(self) -> int:
+        """Train it."""
+        from fstsim.llm.policy.loading import check_device
+        from fstsim.llm.pretraining.pretrain import PRESETS, pretrain
+
+        quiet()
+        check_device(self.device)
+        config = replace(PRESETS[self.preset], seed=self.seed, **given(self, ("steps", "precision")))
+        with contextlib.closing(Progress("pretrain", config.steps, "steps")) as progress:
+            pretrain(config, self.out, device=self.device, progress=progress.at)
+        show((self.out / "README.md").read_text(encoding="utf-8").split("---\n", 2)[2], f"model: {self.out}")
+        return 0

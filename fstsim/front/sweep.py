@@ -1,0 +1,45 @@
+"""`fstsim sweep`: a grid of simulations."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+import tyro
+
+from fstsim.front.command import CONTINUE, Directory
+from fstsim.front.console import Progress, show
+from fstsim.front.tables import sweep_table
+from fstsim.records import read_rows
+from fstsim.sweep import Backend, SweepConfig, run_sweep
+
+_Address = Annotated[str | None, tyro.conf.arg(metavar="ADDRESS", help_behavior_hint="(default: a new ray cluster)")]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Run a grid of simulations on all cores or on a cluster, or continue one that was stopped."""
+
+    config: tyro.conf.OmitArgPrefixes[SweepConfig]
+    out: Directory = Path("out/sweep")
+    """directory of the sweep; its table.jsonl has one row a trajectory"""
+    backend: Backend = "loky"
+    """where the work is done: processes, threads, this process, or a dask or ray cluster"""
+    jobs: int = -1
+    """workers; -1 uses every core"""
+    address: _Address = None
+    """address of the dask scheduler, which dask needs, or of the ray cluster"""
+    stopped: ClassVar[str] = CONTINUE
+
+    def run(self) -> int:
+        """Run them."""
+        with contextlib.closing(Progress("sweep", self.config.size, "trajectories")) as progress:
+            table = run_sweep(self.config, self.out, self.backend, self.jobs, self.address, progress.add)
+        from fstsim.paper.records.sweep_picture import save_sweep_picture
+
+        rows = read_rows(table)
+        picture = save_sweep_picture(rows, self.out / "picture.png")
+        show(sweep_table(rows, str(table)), f"picture: {picture}")
+        return 0

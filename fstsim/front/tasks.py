@@ -1,0 +1,58 @@
+"""`fstsim tasks`: what a model can do before training. torch is imported when it runs."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import tyro
+
+from fstsim.errors import InputError
+from fstsim.front.command import AGAIN, quiet
+from fstsim.front.console import Progress, show
+from fstsim.front.tables import tasks_table
+
+_Tasks = Annotated[
+    tuple[str, ...],
+    tyro.conf.arg(
+        metavar="TASK [TASK ...]",
+        help_behavior_hint="(default: the whole table, at the sizes the model was trained on)",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """Show what a model can do on each task before any training: success without context and with the rules in context."""
+
+    model: str = "base"
+    """the shipped base model, or any causal LM by path or hub name"""
+    task: _Tasks = ()
+    """only these: family:rule+rule, or family@size:rule+rule for problems of another size"""
+    problems: int = 128
+    """test problems of each task"""
+    device: str = "cpu"
+    """torch device"""
+    stopped: ClassVar[str] = AGAIN
+
+    def run(self) -> int:
+        """Measure and show."""
+        if self.problems < 2:
+            raise InputError(f"problems must be at least 2, got {self.problems}")
+        from fstsim.llm.policy.policy import Policy
+        from fstsim.llm.tasks.rules import parse_task
+        from fstsim.llm.tasks.table import measure_tasks, table_tasks
+
+        quiet()
+        named = [parse_task(name) for name in self.task]
+        policy = Policy.load(self.model, self.device)
+        tasks = named or table_tasks(policy.sizes)
+        rows = []
+        with contextlib.closing(Progress("tasks", len(tasks), "tasks")) as progress:
+            for task in tasks:
+                progress.add(0, task.name)
+                rows += measure_tasks(policy, [task], self.problems)
+                progress.add(1)
+        show(tasks_table(rows, self.model))
+        return 0
