@@ -12,7 +12,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from fstsim.number_text import terminal_number
 from fstsim.sweep import AXES
+from fstsim.tightness import deviations
 
 _ROWS = 30  # of a table that could be long
 
@@ -37,24 +39,15 @@ def _table(first: str, padding: int = 1) -> Table:
     return table
 
 
-def _number(value: float | None) -> str:
-    """Three significant digits in at most seven characters."""
-    if value is None or math.isnan(value):
-        return "-"
-    if value != 0.0 and math.isfinite(value) and not 1e-3 <= abs(value) < 1e4:
-        mantissa, exponent = f"{value:.0e}".split("e")
-        return f"{mantissa}e{int(exponent)}"
-    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:#.3g}".rstrip(".")
-
-
 def _spread(check: Mapping[str, Any], name: str) -> str:
     values = check[name]
     if values is None:
         return "-"
-    if check["kind"] == "approximation":  # how far approximation / actual is from 1
-        low, middle, high = (abs(100.0 * (v - 1.0)) for v in values)
-        return f"{_number(middle)}% {_number(max(low, high))}%"
-    return " ".join(map(_number, values))
+    off = deviations(check)
+    if off is not None:  # how far approximation / actual is from 1
+        low, middle, high = map(abs, off)
+        return f"{terminal_number(middle)}% {terminal_number(max(low, high))}%"
+    return " ".join(map(terminal_number, values))
 
 
 def check_table(checks: Sequence[Mapping[str, Any]]) -> Table:
@@ -125,7 +118,7 @@ def run_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
         error = row.get(f"{name}_se")
         if name in ("step", "samples"):
             return f"{row[name]:,}"
-        return _number(row[name]) + (f" ± {error:.1g}" if error is not None else "")
+        return terminal_number(row[name]) + (f" ± {error:.1g}" if error is not None else "")
 
     for name, meaning in _MEANINGS.items():
         chosen = (rows[0], rows[len(rows) // 2], rows[-1])
@@ -145,7 +138,7 @@ def sweep_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
     for name in names:
         table.add_column(name.replace("_", " "), justify="right")
     for row in rows[:_ROWS]:
-        end = [str(int(row[name])) if name == "seed" else _number(row[name]) for name in names]
+        end = [str(int(row[name])) if name == "seed" else terminal_number(row[name]) for name in names]
         table.add_row(str(row["index"]), *end, style="bold red" if row["status"] == "diverged" else None)
     return table
 
@@ -197,7 +190,7 @@ def training_table(
         if len(there) < len(values) or not there:
             return "-"
         error = f" ± {stdev(there) / math.sqrt(len(there)):.1g}" if len(there) > 1 else ""
-        return _number(sum(there) / len(there)) + error
+        return terminal_number(sum(there) / len(there)) + error
 
     def end(name: str) -> list[float | None]:
         steps = (at for at in zip(*map(reversed, runs), strict=True) if all(name in row for row in at))
@@ -237,7 +230,7 @@ def prompts_table(rounds: Sequence[Mapping[str, Any]], title: str) -> Table:
         parents = dict(entry["lineage"])
         for k, (prompt, score) in enumerate(zip(entry["prompts"], entry["scores"], strict=True)):
             came = parents.get(prompt)
-            cells = (str(entry["step"]) if k == 0 else "", _number(score), prompt or "(empty)")
+            cells = (str(entry["step"]) if k == 0 else "", terminal_number(score), prompt or "(empty)")
             table.add_row(*map(Text, cells), Text("-" if came is None else came or "(empty)"))
     return table
 

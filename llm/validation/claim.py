@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.special import logit
 
+from fstsim.crossings import first_crossing
 from fstsim.llm.experiments.plan import Planned
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.validation.prediction import Prediction
@@ -88,19 +88,6 @@ def settled(name: str, column: str) -> Callable[[Records], list[float]]:
     return read
 
 
-def first_crossing(x: np.ndarray, reward: np.ndarray, level: float) -> float:
-    """Where ``reward`` first reaches ``level`` along ``x``, interpolated in log-odds; nan if it never does."""
-    above = np.flatnonzero(reward >= level)
-    if not len(above):
-        return float("nan")
-    k = int(above[0])
-    if k == 0:
-        return float(x[0])
-    before, after = logit(np.clip(reward[k - 1 : k + 1], 1e-12, 1 - 1e-12))
-    share = (logit(level) - before) / (after - before)
-    return float(x[k - 1] + share * (x[k] - x[k - 1]))
-
-
 def steps_to(rows: Rows, level: float) -> float:
     """Slow steps until the held-out reward reaches ``level``; nan if the run ends before."""
-    return first_crossing(*curve(rows, "reward"), level)
+    return first_crossing(*curve(rows, "reward"), level, "log-odds")

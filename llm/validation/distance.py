@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from scipy.special import logit
 
+from fstsim.crossings import first_crossing
 from fstsim.llm.experiments.plan import Planned, Scale
 from fstsim.llm.learners.policy_gradient import PolicyGradient
 from fstsim.llm.policy.policy import Policy
@@ -21,7 +22,7 @@ from fstsim.llm.runs.probes import ProbeConfig, answer_logprobs
 from fstsim.llm.tasks.families import FAMILIES
 from fstsim.llm.tasks.rules import RuleTask, parse_task
 from fstsim.llm.types import Problem
-from fstsim.llm.validation.claim import Chapter, Claim, Records, Rows, first_crossing
+from fstsim.llm.validation.claim import Chapter, Claim, Records, Rows
 from fstsim.llm.validation.equilibria import PROBLEMS, TASK
 from fstsim.llm.validation.prediction import Array, Prediction
 from fstsim.theory import kl_reduction, time_to_reward
@@ -75,7 +76,7 @@ def _kl_saved(rl: str, fst: str) -> Callable[[Records], list[float]]:
     def at(rows: Rows, column: str) -> float:
         measured = [row for row in rows if row.get("reward") is not None]
         kl = np.array([row.get(column, row["kl_to_base"]) for row in measured])  # the same where no context is used yet
-        return first_crossing(kl, np.array([row["reward"] for row in measured]), MATCHED)
+        return first_crossing(kl, np.array([row["reward"] for row in measured]), MATCHED, "log-odds")
 
     def read(records: Records) -> list[float]:
         pairs = zip(records.rows(rl), records.rows(fst), strict=True)
@@ -92,10 +93,8 @@ def _samples(rows: Rows) -> tuple[Array, Array]:
 def _speed_up(rl: str, fst: str) -> Callable[[Records], list[float]]:
     def read(records: Records) -> list[float]:
         pairs = zip(records.rows(rl), records.rows(fst), strict=True)
-        return [
-            float(np.log(first_crossing(*_samples(a), MATCHED) / first_crossing(*_samples(b), MATCHED)))
-            for a, b in pairs
-        ]
+        reached = [[first_crossing(*_samples(rows), MATCHED, "log-odds") for rows in pair] for pair in pairs]
+        return [float(np.log(a / b)) for a, b in reached]
 
     return read
 
@@ -108,7 +107,7 @@ def _from_rates(
     def calibrated(records: Records) -> Prediction:
         values = []
         for alone, both in zip(records.rows(pair[0]), records.rows(pair[1]), strict=True):
-            early = first_crossing(*_samples(alone), EARLY)
+            early = first_crossing(*_samples(alone), EARLY, "log-odds")
             slow = float(time_to_reward(start, _logit(EARLY), 1.0, mobility="normalised")) / early
             samples, reward = _samples(both)
             fast = (_logit(reward[1]) - _logit(reward[0])) / samples[1]

@@ -22,8 +22,8 @@ import torch
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import expit, logit
-from scipy.stats import t as student
 
+from fstsim.intervals import student_interval
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.probes import answer_logprobs
 from fstsim.llm.tasks.rules import RuleTask
@@ -73,8 +73,7 @@ def judge(prediction: Prediction, measured: Sequence[float]) -> Judged:
     mean = float(x.mean()) if len(x) else np.nan
     if len(x) < 3 or not np.isfinite(prediction.value):
         return Judged(prediction, mean, np.nan, np.nan, len(x), "undecided")
-    half = float(student.ppf(0.975, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x)))
-    low, high = mean - half, mean + half
+    _, low, high = map(float, student_interval(x))
     verdict: Verdict
     if high - low > prediction.resolution:
         verdict = "undecided"

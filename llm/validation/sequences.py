@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from scipy.special import expit, logit
 
+from fstsim.crossings import first_crossing
 from fstsim.llm.experiments.plan import Planned, Scale
 from fstsim.llm.learners.policy_gradient import PolicyGradient
 from fstsim.llm.learners.sdft import rule_context
@@ -20,7 +21,7 @@ from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.config import TrainConfig
 from fstsim.llm.runs.probes import ProbeConfig, answer_logprobs
 from fstsim.llm.tasks.rules import parse_task
-from fstsim.llm.validation.claim import Chapter, Claim, Records, Rows, first_crossing
+from fstsim.llm.validation.claim import Chapter, Claim, Records, Rows
 from fstsim.llm.validation.equilibria import PROBLEMS
 from fstsim.llm.validation.prediction import Prediction, measure_base
 from fstsim.theory import stall_probability
@@ -98,7 +99,7 @@ def _adam(name: str, second: str) -> Claim:
         for rows in records.rows(name):
             own = [row for row in rows if row["step"] <= BUDGET and row.get("reward") is not None]
             steps, reward = (np.array([row[c] for row in own], dtype=float) for c in ("step", "reward"))
-            half = first_crossing(steps, reward, 0.5)
+            half = first_crossing(steps, reward, 0.5, "log-odds")
             left = float(np.clip(stage_end(rows, 1)["reward_task1"], 1e-12, 1.0 - 1e-12))
             values.append(float(expit(logit(left) - logit(reward[0]) * BUDGET / half)))
         value = float(np.nanmean(values)) if np.isfinite(values).any() else np.nan

@@ -20,8 +20,8 @@ from fstsim.paper import DATA, IMAGES
 from fstsim.paper.bridge.marks import MARKS, draw_absent, theory_key
 from fstsim.paper.bridge.numbers import Verdict, read_verdicts
 from fstsim.paper.bridge.panels import draw_escapes, draw_forgetting, draw_leash, draw_replay
-from fstsim.paper.figures.drawing import BLACK, BLUE, Drawing, drawing_style, key, legend_below, panel
-from fstsim.records import prepare_directory, write_atomically
+from fstsim.paper.figures.drawing import BLACK, BLUE, Drawing, drawing_style, key, legend_below, panel, save_png
+from fstsim.records import prepare_directory
 
 CAPTION = (
     "Toy, language model and theory on the same axes. Lines: theory, from numbers of the base model alone; open squares: the simulator's two-mode "
@@ -136,11 +136,7 @@ def draw_bridge(directory: Path) -> Drawing:
 
 def save_bridge(directory: Path, path: Path) -> Path:
     """Draw the figure of the validation in ``directory`` and write it to ``path`` (PNG, whole or not at all)."""
-    figure = draw_bridge(directory)
-    metadata: dict[str, str | None] = {"Software": None, "Title": "Toy, language model and theory"}
-    with drawing_style():
-        write_atomically(path, lambda file: figure.savefig(file, format="png", metadata=metadata))
-    return path
+    return save_png(draw_bridge(directory), path, "Toy, language model and theory")
 
 
 def main() -> int:

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student
 
 from fstsim.errors import InputError
+from fstsim.intervals import Interval, student_interval
 from fstsim.llm.policy.loading import SHIPPED
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.tasks.rules import parse_task
@@ -229,14 +229,9 @@ class Forgetting:
     calibrated: float
 
 
-def log_interval(values: Array) -> tuple[Array, Array, Array]:
+def log_interval(values: Array) -> Interval:
     """Geometric mean over the first axis (seeds) and its 95 % Student interval in the logarithm; nan bounds for one seed."""
-    logs = np.log(np.maximum(values, 1e-300))
-    mean, seeds = logs.mean(axis=0), len(logs)
-    half = np.full(mean.shape, np.nan)
-    if seeds > 1:
-        half = student.ppf(0.975, seeds - 1) * logs.std(axis=0, ddof=1) / np.sqrt(seeds)
-    return np.exp(mean), np.exp(mean - half), np.exp(mean + half)
+    return Interval(*map(np.exp, student_interval(np.log(np.maximum(values, 1e-300)))))
 
 
 def _clip_share(curves: Curves) -> float:

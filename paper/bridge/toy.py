@@ -8,10 +8,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit
-from scipy.stats import t as student
 
 from fstsim import SGD, AdamW, ForwardKL, GradientDescent, TwoModeProblem, TwoModeState, simulate
 from fstsim.fast_slow import group_update
+from fstsim.intervals import student_interval
 from fstsim.llm.validation.prediction import BaseMasses
 from fstsim.method_objectives import TTTDiscover
 from fstsim.theory.sequences import SequenceLaw
@@ -31,20 +31,14 @@ def _learners(problem: TwoModeProblem, log_odds: Array) -> TwoModeState:
     return TwoModeState(log_odds, np.broadcast_to(problem.mean_old, means), np.broadcast_to(problem.mean_new, means))
 
 
-def _interval(values: Array) -> tuple[float, float, float]:
-    """Mean over runs and its 95 % Student interval."""
-    mean = float(values.mean())
-    half = float(student.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
-    return mean, mean - half, mean + half
-
-
 def replay(share: float, start: float, steps: int, batch: int) -> tuple[float, float, float]:
     """Old mass at the end (mean over the last quarter) of SGD on data with a share of old samples, with its 95 % interval."""
     problem = TwoModeProblem.separated(SEPARATION)
     initial = _learners(problem, np.full(RUNS, logit(start)))
     how = SGD(_LR, batch, "em", "weight")
     run = simulate(problem, ForwardKL(problem, share), initial, how, steps, np.random.default_rng(17))
-    return _interval(run.old_mass[-max(1, steps // 4) :].mean(axis=0))
+    mean, low, high = map(float, student_interval(run.old_mass[-max(1, steps // 4) :].mean(axis=0)))
+    return mean, low, high
 
 
 def leash(base: BaseMasses, temperature: float, batch: int = 64) -> tuple[float, float]:
@@ -87,7 +81,7 @@ def escape_times(new: Array, group: int, problems: int) -> Array:
 def escape(new: Array, easiest: Array, group: int, problems: int) -> tuple[float, float, float]:
     """Time to success 1/2 over that of the ``easiest`` task: geometric mean over runs, and its 95 % interval."""
     logs = np.log(escape_times(new, group, problems)) - np.log(escape_times(easiest, group, problems)).mean()
-    middle, low, high = np.exp(_interval(logs))
+    middle, low, high = np.exp(student_interval(logs))
     return float(middle), float(low), float(high)
 
 

@@ -10,8 +10,18 @@ from numpy.typing import NDArray
 
 from fstsim.llm.experiments.plan import EASY, LEARNING_RATES, REUSE, SECOND, SEQUENCE, TASKS
 from fstsim.paper.experiments.numbers import Curves, own_context, read_curves, read_decompositions
-from fstsim.paper.figures.drawing import BLACK, BLUE, GREEN, GREY, VERMILLION, Drawing, Series, drawing_style, panel
-from fstsim.records import write_atomically
+from fstsim.paper.figures.drawing import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    VERMILLION,
+    Drawing,
+    Series,
+    drawing_style,
+    panel,
+    save_png,
+)
 
 Array = NDArray[np.float64]
 METHODS: dict[str, tuple[Series, object, str]] = {
@@ -24,12 +34,6 @@ METHODS: dict[str, tuple[Series, object, str]] = {
 OWN: tuple[Series, object, str] = (VERMILLION, "-.", "FST, own context")
 FRESH = Series(GREY, "^")
 REUSING: tuple[Series, object, str] = (VERMILLION, "-.", "FST, reuse")
-
-
-def save(figure: Drawing, path: Path) -> Path:
-    """Write a PNG, whole or not at all."""
-    write_atomically(path, lambda file: figure.savefig(file, format="png", metadata={"Software": None}))
-    return path
 
 
 def band(ax: Axes, x: Array, values: Array, look: tuple[Series, object, str]) -> None:
@@ -82,7 +86,7 @@ def draw_core(out: Path, path: Path) -> Path | None:
             above.set_xscale("symlog", linthresh=0.5)
             above.set_xlim(left=0.0)
         axes[0, 0].legend()
-        return save(figure, path)
+        return save_png(figure, path)
 
 
 def draw_continual(out: Path, path: Path) -> Path | None:
@@ -106,7 +110,7 @@ def draw_continual(out: Path, path: Path) -> Path | None:
             panel(ax, chr(97 + j), task, "slow step", "reward")
             ax.set_ylim(-0.03, 1.03)
         axes[-1].legend(*axes[0].get_legend_handles_labels(), loc="upper left", bbox_to_anchor=(0.0, 0.95))
-        return save(figure, path)
+        return save_png(figure, path)
 
 
 def draw_reuse(out: Path, path: Path) -> Path | None:
@@ -130,7 +134,7 @@ def draw_reuse(out: Path, path: Path) -> Path | None:
             ax.set_xscale("symlog", linthresh=0.5)
             ax.set_xlim(left=0.0)
         axes[0].legend()
-        return save(figure, path)
+        return save_png(figure, path)
 
 
 def draw_zero(out: Path, path: Path) -> Path | None:
@@ -156,7 +160,7 @@ def draw_zero(out: Path, path: Path) -> Path | None:
             ax.set_xlim(left=0.0)
             ax.set_ylim(bottom=0.0)
         axes[0].legend()
-        return save(figure, path)
+        return save_png(figure, path)
 
 
 def draw_plasticity(out: Path, path: Path) -> Path | None:
@@ -178,7 +182,7 @@ def draw_plasticity(out: Path, path: Path) -> Path | None:
             panel(ax, chr(97 + j), f"fresh RL on {task}", "slow step", "reward")
             ax.set_ylim(-0.03, 1.03)
         axes[0].legend()
-        return save(figure, path)
+        return save_png(figure, path)
 
 
 def draw_decomposition(out: Path, path: Path) -> Path | None:
@@ -213,4 +217,4 @@ def draw_decomposition(out: Path, path: Path) -> Path | None:
         ax.set_xticks(range(len(found)), [task.replace(":", "\n") for task, _ in found])
         ax.set_ylim(0.0, 1.05)
         ax.legend(ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.22))
-        return save(figure, path)
+        return save_png(figure, path)

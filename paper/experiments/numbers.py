@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
-from scipy.stats import t as student
 
+from fstsim.crossings import first_crossing
+from fstsim.intervals import student_interval
 from fstsim.records import read_json, read_rows
 
 Array = NDArray[np.float64]
@@ -45,8 +46,7 @@ def estimate(values: Sequence[float] | Array) -> Estimate:
     x = np.asarray(values, dtype=np.float64)
     if len(x) < 2 or not np.isfinite(x).all():
         return Estimate(float(x.mean()) if len(x) else np.nan, np.nan, np.nan, len(x))
-    half = float(student.ppf(0.975, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x)))
-    return Estimate(float(x.mean()), float(x.mean() - half), float(x.mean() + half), len(x))
+    return Estimate(*map(float, student_interval(x)), len(x))
 
 
 @dataclass(frozen=True)
@@ -107,18 +107,6 @@ def own_context(curves: Curves, task: int) -> Array | None:
     return np.where(here, curves["reward"], away if kept is None else kept)
 
 
-def first_reach(samples: Array, reward: Array, level: float) -> float:
-    """Samples at which a reward curve first reaches ``level``, linear between measurements; inf if it never does."""
-    above = np.flatnonzero(reward >= level)
-    if not above.size:
-        return np.inf
-    k = above[0]
-    if k == 0:
-        return float(samples[0])
-    share = (level - reward[k - 1]) / (reward[k] - reward[k - 1])
-    return float(samples[k - 1] + share * (samples[k] - samples[k - 1]))
-
-
 def speed_up(rl: Curves, fst: Curves, share: float = 0.95) -> dict[str, Estimate]:
     """Samples to ``share`` of RL's running peak, seed by seed, and their ratio RL over FST."""
     pairs = []
@@ -126,8 +114,8 @@ def speed_up(rl: Curves, fst: Curves, share: float = 0.95) -> dict[str, Estimate
         level = share * float(rl["reward"][k].max())
         pairs.append(
             (
-                first_reach(rl.samples[k], rl["reward"][k], level),
-                first_reach(fst.samples[k], fst["reward"][k], level),
+                first_crossing(rl.samples[k], rl["reward"][k], level, never=np.inf),
+                first_crossing(fst.samples[k], fst["reward"][k], level, never=np.inf),
                 level,
             )
         )
@@ -193,16 +181,8 @@ def _fit(x: Array, y: Array) -> float:
 
 def kl_at_reward(curves: Curves, level: float, column: str = "kl_to_base") -> Array:
     """KL to the base at the first time each seed's reward reaches ``level``; nan where it does not."""
-    out = []
-    for reward, kl in zip(curves["reward"], curves[column], strict=True):
-        above = np.flatnonzero(reward >= level)
-        if not above.size:
-            out.append(np.nan)
-            continue
-        k = above[0]
-        share = 0.0 if k == 0 else (level - reward[k - 1]) / (reward[k] - reward[k - 1])
-        out.append(kl[k] if k == 0 else kl[k - 1] + share * (kl[k] - kl[k - 1]))
-    return np.array(out)
+    pairs = zip(curves[column], curves["reward"], strict=True)
+    return np.array([first_crossing(kl, reward, level) for kl, reward in pairs])
 
 
 def kl_reduction(rl: Curves, fst: Curves, level: float) -> Estimate:

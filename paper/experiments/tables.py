@@ -8,6 +8,7 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
+from fstsim.crossings import first_crossing
 from fstsim.llm.experiments.plan import (
     EASY,
     LEARNING_RATES,
@@ -22,7 +23,6 @@ from fstsim.llm.experiments.plan import (
 from fstsim.paper.experiments.numbers import (
     Estimate,
     estimate,
-    first_reach,
     fit_asymptote,
     kl_reduction,
     own_context,
@@ -177,7 +177,8 @@ def zero_table(out: Path) -> Table:
         if c is None:
             continue
         cells = read_decompositions(out, name)
-        reached = [first_reach(x, y, LEFT_ZERO) for x, y in zip(c.samples, c["reward"], strict=True)]
+        curves = zip(c.samples, c["reward"], strict=True)
+        reached = [first_crossing(x, y, LEFT_ZERO, never=np.inf) for x, y in curves]
         table.add_row(
             f"{method.upper()}, {lr:g}",
             str(estimate(reached)) if np.isfinite(reached).all() else f"not all {len(reached)} seeds",

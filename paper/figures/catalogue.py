@@ -21,8 +21,7 @@ from fstsim.paper.figures import replay as replay_figures
 from fstsim.paper.figures import retention as retention_figures
 from fstsim.paper.figures import reverse as reverse_figures
 from fstsim.paper.figures import starvation as starvation_figures
-from fstsim.paper.figures.drawing import Drawing, drawing_style
-from fstsim.records import write_atomically
+from fstsim.paper.figures.drawing import Drawing, save_pdf, save_png
 
 
 @dataclass(frozen=True)
@@ -343,19 +342,5 @@ FIGURES: dict[str, Figure] = {figure.name: figure for figure in _ALL}
 def save_figure(figure: Figure, out_dir: Path) -> list[Path]:
     """Draw ``figure`` and write ``NAME.png`` (150 dpi) and ``NAME.pdf`` to ``out_dir``; the same bytes every time."""
     drawing = figure.draw()
-    paths = []
-    # no dates and no version of matplotlib inside the files: a rerun that changes nothing leaves them as they are
-    metadata: dict[str, dict[str, str | None]] = {
-        "png": {"Software": None, "Title": figure.title},
-        "pdf": {"Creator": None, "Producer": None, "CreationDate": None, "Title": figure.title},
-    }
-    with drawing_style():
-        for extension, entries in metadata.items():
-            path = out_dir / f"{figure.name}.{extension}"
-
-            def write(file: object, extension: str = extension, entries: dict[str, str | None] = entries) -> None:
-                drawing.savefig(file, format=extension, metadata=entries)  # type: ignore[arg-type]
-
-            write_atomically(path, write)
-            paths.append(path)
-    return paths
+    png, pdf = (out_dir / f"{figure.name}.{extension}" for extension in ("png", "pdf"))
+    return [save_png(drawing, png, figure.title), save_pdf(drawing, pdf, figure.title)]

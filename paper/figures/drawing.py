@@ -81,8 +81,8 @@ def styled(draw: Callable[[], Drawing]) -> Callable[[], Drawing]:
     return wrapped
 
 
-def save_pdf(figure: Drawing, path: Path) -> None:
-    """Write ``figure`` as PDF, whole or not at all; the same figure gives the same bytes."""
+def save_pdf(figure: Drawing, path: Path, title: str | None = None) -> Path:
+    """Write ``figure`` as PDF, whole or not at all; returns ``path``. The same figure gives the same bytes."""
     # Where a figure has a layout engine, savefig draws it twice, the first time only to run the engine.
     figure.set_dpi(72)  # that of the PDF backend, whose lengths of text the layout then uses
     figure.set_canvas(FigureCanvasPdf(figure))
@@ -91,8 +91,20 @@ def save_pdf(figure: Drawing, path: Path) -> None:
         if engine is not None:
             engine.execute(figure)
             figure.set_layout_engine("none")
-        metadata = {"Creator": None, "Producer": None, "CreationDate": None}
-        write_atomically(path, lambda file: figure.savefig(file, format="pdf", metadata=metadata))
+        _write(figure, path, "pdf", {"Creator": None, "Producer": None, "CreationDate": None, "Title": title})
+    return path
+
+
+def save_png(figure: Drawing, path: Path, title: str | None = None) -> Path:
+    """Write ``figure`` as PNG in the project's style, whole or not at all; returns ``path``. The same figure gives the same bytes."""
+    with drawing_style():
+        _write(figure, path, "png", {"Software": None, "Title": title})
+    return path
+
+
+def _write(figure: Drawing, path: Path, kind: str, metadata: dict[str, str | None]) -> None:
+    # None leaves out what matplotlib would write: dates and versions, which would change the bytes of every rerun
+    write_atomically(path, lambda file: figure.savefig(file, format=kind, metadata=metadata))
 
 
 def panel(ax: Axes, letter: str, title: str, xlabel: str, ylabel: str) -> None:

@@ -14,12 +14,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from scipy.stats import t as student
-
 import fstsim
 import fstsim.llm
+from fstsim.intervals import LEVEL
 from fstsim.llm.experiments.plan import PAPER
-from fstsim.paper.experiments.numbers import estimate, speed_up
+from fstsim.paper.experiments.numbers import speed_up
 from fstsim.paper.manuscript.prose import readable
 from fstsim.paper.manuscript.tables import Cells
 from fstsim.records import read_json, read_rows
@@ -137,9 +136,7 @@ def setting_numbers(data: Path) -> dict[str, Number]:
     )
     share = inspect.signature(speed_up).parameters["share"].default
     found |= _named("fstsim.paper.experiments.numbers.speed_up", {"settings.share": f"{100 * share:g} %"})
-    half = estimate([-1.0, 1.0]).high  # the interval of two values one from their mean tells the level
-    level = 2.0 * float(student.cdf(half, 1)) - 1.0
-    found |= _named("fstsim.paper.experiments.numbers.estimate", {"settings.level": f"{100 * level:.3g} %"})
+    found |= _named("fstsim.intervals.LEVEL", {"settings.level": f"{100 * LEVEL:.3g} %"})
     for room in ("experiments", "validation"):
         seeds = [path.parent for path in (data / room / "runs").glob("*/seed-*/summary.json")]
         count = max((len(list(path.parent.glob("seed-*"))) for path in seeds), default=0)

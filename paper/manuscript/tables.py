@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from fstsim.errors import InputError
+from fstsim.number_text import MISSING, ratio_number, table_number
 from fstsim.paper.experiments.tables import (
     calibration_table,
     continual_table,
@@ -24,6 +24,7 @@ from fstsim.paper.manuscript.prose import prose, readable
 from fstsim.records import read_json
 from fstsim.theory import METHOD_TABLE, SECTIONS
 from fstsim.theory.statements.statement import STATUS_NAMES
+from fstsim.tightness import Wording, tightness
 
 _EXPERIMENTS = "paper/data/experiments"
 _SECTION_TITLES = {  # where the name of a section in the theory is not its title
@@ -73,14 +74,12 @@ def experiment_cells(data: Path) -> dict[str, Cells]:
 
 
 def _number(value: float | None) -> str:
-    if value is None or not math.isfinite(value):
-        return "–"
-    return readable(f"{value:.3f}" if abs(value) < 1e3 else f"{value:.3g}")
+    return readable(table_number(value))
 
 
 def _interval(low: float | None, high: float | None) -> str:
     ends = (_number(low), _number(high))
-    return "–" if "–" in ends else f"[{ends[0]}, {ends[1]}]"
+    return MISSING if MISSING in ends else f"[{ends[0]}, {ends[1]}]"
 
 
 def verdict_rows(data: Path) -> list[dict[str, Any]]:
@@ -99,23 +98,15 @@ def verdict_rows(data: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _ratio(x: float) -> str:
-    return readable(f"{x:.3g}" if x < 1e4 else f"{x:.0e}")
-
-
-def tightness(check: Mapping[str, Any]) -> str:
-    """Closest and median ratio of a bound to the actual value; of an approximation its least and largest deviation."""
-    if check["kind"] == "identity":
-        return "equal"
-    if check["kind"] == "approximation":
-        low, _, high = (100.0 * (x - 1.0) for x in check["upper"])
-        return f"{readable(f'{low:+.2g}')} to {readable(f'{high:+.2g}')} %"
-    parts = [
-        f"{sign} {_ratio(check[name][0])}–{_ratio(check[name][1])}"
-        for sign, name in (("↑", "upper"), ("↓", "lower"))
-        if check[name] is not None
-    ]
-    return " ".join(parts) or "sign"
+_WORDING = Wording(
+    "↑",
+    "↓",
+    " ",
+    "sign",
+    "{low} to {high} %",
+    lambda x: readable(ratio_number(x)),
+    lambda x: readable(f"{x:+.2g}"),
+)
 
 
 def statement_rows(data: Path) -> list[dict[str, Any]]:
@@ -140,7 +131,7 @@ def statement_rows(data: Path) -> list[dict[str, Any]]:
             "status_name": STATUS_NAMES[s.status],
             "violations": "–" if s.kind == "approximation" else str(checks[s.slug]["violations"]),
             "instances": f"{checks[s.slug]['examples']:,}",
-            "tightness": tightness(checks[s.slug]),
+            "tightness": tightness(checks[s.slug], _WORDING),
             "figure": s.figure,
         }
         for number, (section, s) in enumerate(placed, start=1)

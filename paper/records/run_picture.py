@@ -23,8 +23,8 @@ from fstsim.paper.figures.drawing import (
     drawing_style,
     legend_below,
     panel,
+    save_png,
 )
-from fstsim.records import write_atomically
 from fstsim.simulation_run import SimulationConfig
 from fstsim.theory import mass_forgetting_separated
 
@@ -38,8 +38,7 @@ def save_run_picture(config: SimulationConfig, trajectory: Trajectory, path: Pat
     """Draw ``trajectory``, the run that ``config`` describes, and write it to ``path`` (PNG)."""
     with drawing_style():
         figure = _draw(config, trajectory)
-        write_atomically(path, lambda file: figure.savefig(file, format="png", metadata={"Software": None}))
-    return path
+    return save_png(figure, path)
 
 
 def _flow(config: SimulationConfig, last: int) -> Trajectory | None:

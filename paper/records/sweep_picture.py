@@ -10,8 +10,7 @@ import matplotlib.figure
 import numpy as np
 from numpy.typing import NDArray
 
-from fstsim.paper.figures.drawing import BLACK, BLUE, drawing_style, panel
-from fstsim.records import write_atomically
+from fstsim.paper.figures.drawing import BLACK, BLUE, drawing_style, panel, save_png
 from fstsim.sweep import AXES
 
 Array = NDArray[np.float64]
@@ -59,5 +58,4 @@ def save_sweep_picture(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
                 panel(ax, chr(ord("a") + i * len(_MEASURES) + j), "", axis.replace("_", " "), title)
         handles, labels = grid[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=2)
-        write_atomically(path, lambda file: figure.savefig(file, format="png", metadata={"Software": None}))
-    return path
+    return save_png(figure, path)

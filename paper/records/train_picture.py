@@ -25,8 +25,8 @@ from fstsim.paper.figures.drawing import (
     Series,
     drawing_style,
     panel,
+    save_png,
 )
-from fstsim.records import write_atomically
 
 Array = NDArray[np.float64]
 Rows = Sequence[Mapping[str, Any]]
@@ -36,8 +36,7 @@ def save_train_picture(config: TrainConfig, runs: Sequence[Rows], path: Path) ->
     """Draw the seeds of one training, ``runs[seed]`` the rows of a run, and write it to ``path`` (PNG)."""
     with drawing_style():
         figure = draw_training(config, runs)
-        write_atomically(path, lambda file: figure.savefig(file, format="png", metadata={"Software": None}))
-    return path
+    return save_png(figure, path)
 
 
 def columns(runs: Sequence[Rows], name: str) -> tuple[Array, Array, Array]:

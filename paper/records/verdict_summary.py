@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-import numpy as np
-
 from fstsim.errors import InputError
+from fstsim.number_text import short_number
 from fstsim.paper import DATA
 from fstsim.paper.bridge.numbers import Verdict, read_verdicts
 
@@ -86,16 +85,6 @@ def grouped(rows: Sequence[Verdict]) -> list[tuple[str, list[Verdict]]]:
     return [(label, own) for label, own in found if own]
 
 
-def _number(x: float) -> str:
-    return (
-        "–"
-        if not np.isfinite(x)
-        else f"{x:.3f}".rstrip("0").rstrip(".").replace("-", "−")
-        if abs(x) < 1
-        else f"{x:.2f}".replace("-", "−")
-    )
-
-
 def _row(label: str, rows: Sequence[Verdict]) -> str:
     counts = Counter(row.verdict for row in rows)
     words = ", ".join(
@@ -104,7 +93,7 @@ def _row(label: str, rows: Sequence[Verdict]) -> str:
         if counts[verdict]
     )
     predicted, measured = (
-        ", ".join(_number(value) for value in values[:_MOST]) + (", …" if len(values) > _MOST else "")
+        ", ".join(short_number(value) for value in values[:_MOST]) + (", …" if len(values) > _MOST else "")
         for values in ([row.value for row in rows], [row.measured for row in rows])
     )
     slugs = ", ".join(f"`{slug}`" for slug in dict.fromkeys(row.statement for row in rows))

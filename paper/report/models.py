@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.table import Table
 
+from fstsim.number_text import html_number
 from fstsim.paper.bridge import figure as bridge_figure
 from fstsim.paper.experiments.figures import draw_continual, draw_core, draw_decomposition, draw_plasticity, draw_zero
 from fstsim.paper.experiments.tables import (
@@ -21,7 +22,7 @@ from fstsim.paper.experiments.tables import (
     plasticity_table,
     zero_table,
 )
-from fstsim.paper.report.page import image, interval, number, row, table, table_of
+from fstsim.paper.report.page import image, interval, row, table, table_of
 from fstsim.paper.report.runs import Source, sources
 from fstsim.records import read_json
 
@@ -87,10 +88,10 @@ def verdict_rows(judged: Sequence[Mapping[str, Any]]) -> str:
     rows = []
     for j in judged:
         cells = (
-            ("predicted", f"{number(j['value'])} <span class=kind>{interval(j['low'], j['high'])}</span>"),
+            ("predicted", f"{html_number(j['value'])} <span class=kind>{interval(j['low'], j['high'])}</span>"),
             (
                 "measured, 95 %",
-                f"{number(j['measured'])} <span class=kind>{interval(j['measured_low'], j['measured_high'])}</span>",
+                f"{html_number(j['measured'])} <span class=kind>{interval(j['measured_low'], j['measured_high'])}</span>",
             ),
             ("seeds", str(j["seeds"])),
             ("verdict", f"<b>{_SIGNS.get(j['verdict'], '')} {escape(j['verdict'])}</b>"),

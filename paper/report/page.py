@@ -11,27 +11,16 @@ from pathlib import Path
 from rich.table import Table
 
 from fstsim.errors import InputError
+from fstsim.number_text import MISSING, html_number
 
 _LEAST_SCALE = 0.55  # labels of 8.5 points at 150 dots an inch stay readable; a wider figure scrolls in its frame
-
-
-def number(value: float | None) -> str:
-    """Three significant digits, for people (and as HTML); a dash for what is missing."""
-    if value is None or math.isnan(value):
-        return "–"
-    if math.isinf(value):
-        return "∞" if value > 0 else "−∞"
-    if abs(value) >= 1e5 or 0.0 < abs(value) < 1e-3:
-        mantissa, exponent = f"{value:.2e}".split("e")
-        return f"{mantissa}×10<sup>{int(exponent)}</sup>".replace("-", "−")
-    return (f"{value:,.0f}" if abs(value) >= 1e3 else f"{value:.3g}").replace("-", "−")
 
 
 def interval(low: float | None, high: float | None) -> str:
     """Two numbers in brackets; a dash where there is no interval."""
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
-        return "–"
-    return f"[{number(low)}, {number(high)}]"
+        return MISSING
+    return f"[{html_number(low)}, {html_number(high)}]"
 
 
 def image(path: Path, alt: str, missing: str) -> str:

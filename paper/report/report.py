@@ -16,8 +16,9 @@ import tyro
 
 from fstsim.errors import InputError
 from fstsim.front.console import complain, show
+from fstsim.number_text import html_number
 from fstsim.paper.figures.catalogue import FIGURES, Figure
-from fstsim.paper.report.page import image, number, row, table
+from fstsim.paper.report.page import image, row, table
 from fstsim.paper.report.runs import runs_section, sources
 from fstsim.records import read_json, write_text
 from fstsim.theory.statements.statement import STATUS_NAMES
@@ -106,7 +107,7 @@ code { font-size: .9em; background: var(--tint); padding: .1em .3em; border-radi
 
 
 def _spread(values: Sequence[float] | None) -> str:
-    return "–" if values is None else " · ".join(number(v) for v in values)
+    return "–" if values is None else " · ".join(map(html_number, values))
 
 
 def _check_row(check: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from fstsim.theory.geometry import (
     missing_information_bound,
     missing_information_fraction,
 )
-from fstsim.theory.numerics.flows import runge_kutta
+from fstsim.theory.numerics.flows import flow_end, runge_kutta
 from fstsim.theory.statements.instances import log_uniform
 from fstsim.theory.statements.statement import Bounds, Derivation, Sample, Statement
 from fstsim.theory.statements.symbolic import nothing, symbolic
@@ -112,19 +112,11 @@ DRIFT_ALONG_FLOW = Statement(
 def _skeleton_log_odds(delta: Array, alpha: Array, beta0: Array, v0: Array) -> Bounds:  # noqa: ARG001
     """Log-odds at t = 5 of ``ds/dt = -sigmoid'(s) (s - s_alpha - |v|^2/2)``, ``dv/dt = -(1 - beta) v``."""
     s, size, s_p = logit(beta0), np.linalg.norm(v0, axis=-1), logit(alpha)
-    h = 0.02
 
     def velocity(s: Array, v: Array) -> tuple[Array, Array]:
         return -expit(s) * expit(-s) * (s - s_p - 0.5 * v * v), -expit(-s) * v
 
-    for _ in range(250):
-        k1 = velocity(s, size)
-        k2 = velocity(s + 0.5 * h * k1[0], size + 0.5 * h * k1[1])
-        k3 = velocity(s + 0.5 * h * k2[0], size + 0.5 * h * k2[1])
-        k4 = velocity(s + h * k3[0], size + h * k3[1])
-        s, size = (
-            y + h / 6.0 * (a + 2.0 * b + 2.0 * c + d) for y, a, b, c, d in zip((s, size), k1, k2, k3, k4, strict=True)
-        )
+    s, _ = flow_end(velocity, (s, size), 5.0, 250)
     value = np.exp(s)  # odds, so that a ratio means something
     return value, value
 

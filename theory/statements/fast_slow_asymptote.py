@@ -9,6 +9,7 @@ from scipy.special import expit
 
 from fstsim.theory.clocks import integrate, mobility_of
 from fstsim.theory.fast_slow import leashed_optimum, no_context_kl, skill_per_drift_ratio
+from fstsim.theory.numerics.flows import flow_end
 from fstsim.theory.statements.instances import log_uniform, same
 from fstsim.theory.statements.statement import Bounds, Derivation, Sample, Statement
 from fstsim.theory.statements.symbolic import numeric, sigmoid, symbolic, vanishes_at
@@ -43,18 +44,12 @@ def _reward_at_horizon(
     base: Array, skill: Array, skill_rate: Array, eta_slow: Array, eta_fast: Array, horizon: Array, steps: int = 150
 ) -> Array:
     """Reward ``sigma(x) m`` after ``horizon``, with ``dx = rate sigma'(x) m`` and ``dm = skill_rate sigma(x)(1 - m)``."""
-    x, m, h = base, skill, horizon / steps
     rate = eta_slow + eta_fast
 
     def velocity(x: Array, m: Array) -> tuple[Array, Array]:
         return rate * mobility_of(x) * m, skill_rate * expit(x) * (1.0 - m)
 
-    for _ in range(steps):
-        k1 = velocity(x, m)
-        k2 = velocity(x + 0.5 * h * k1[0], m + 0.5 * h * k1[1])
-        k3 = velocity(x + 0.5 * h * k2[0], m + 0.5 * h * k2[1])
-        k4 = velocity(x + h * k3[0], m + h * k3[1])
-        x, m = (y + h / 6.0 * (a + 2.0 * b + 2.0 * c + d) for y, a, b, c, d in zip((x, m), k1, k2, k3, k4, strict=True))
+    x, m = flow_end(velocity, (base, skill), horizon, steps)
     return np.asarray(expit(x) * m)
 
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from fstsim.theory.clocks import inverse_learning_clock, learning_clock, learning_clock_between, mobility_of
 from fstsim.theory.fast_slow import time_to_reward
+from fstsim.theory.numerics.flows import flow_end
 from fstsim.theory.plasticity import task_sequence
 from fstsim.theory.statements.instances import same
 from fstsim.theory.statements.statement import Bounds, Derivation, Sample, Statement
@@ -94,13 +95,7 @@ def _sample_period(rng: np.random.Generator, n: int) -> Sample:
 
 def _stage_by_integration(log_odds: Array, budget: Array) -> Array:
     """Odds after one more conflicting stage, ``dx/dt = sigma'(x)`` from ``-x`` for ``budget``, by Runge-Kutta."""
-    x, steps = -log_odds, 150
-    h = budget / steps
-    for _ in range(steps):
-        k1 = mobility_of(x)
-        k2 = mobility_of(x + 0.5 * h * k1)
-        k3 = mobility_of(x + 0.5 * h * k2)
-        x = x + h / 6.0 * (k1 + 2.0 * k2 + 2.0 * k3 + mobility_of(x + h * k3))
+    (x,) = flow_end(lambda x: (mobility_of(x),), (-log_odds,), budget, 150)
     return np.exp(x)
 
 

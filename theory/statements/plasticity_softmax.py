@@ -7,6 +7,7 @@ import sympy as sp
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
+from fstsim.theory.numerics.flows import flow_end
 from fstsim.theory.plasticity import softmax_relearning_bounds, softmax_start
 from fstsim.theory.statements.statement import Derivation, Sample, Statement
 from fstsim.theory.statements.symbolic import symbolic
@@ -50,10 +51,9 @@ def _sample_softmax(rng: np.random.Generator, n: int) -> Sample:
 def _softmax_time(pi: Array, target: Array) -> Array:
     """Exact time by Runge-Kutta on the logits, with the log-odds of behaviour 0 as the independent variable."""
     _, start, _, end = softmax_start(pi, 0, target)
-    theta, time, steps = np.log(pi), np.zeros(target.shape), 60
-    h = (end - start) / steps
+    theta, time = np.log(pi), np.zeros(target.shape)
 
-    def velocity(theta: Array) -> tuple[Array, Array]:
+    def velocity(theta: Array, _: Array) -> tuple[Array, Array]:
         p = np.exp(theta - theta.max(axis=1, keepdims=True))
         p /= p.sum(axis=1, keepdims=True)
         move = -p[:, :1] * p
@@ -62,14 +62,7 @@ def _softmax_time(pi: Array, target: Array) -> Array:
         rate = move[:, 0] - (rest * move[:, 1:]).sum(axis=1)
         return move / rate[:, None], 1.0 / rate
 
-    for _ in range(steps):
-        k1, t1 = velocity(theta)
-        k2, t2 = velocity(theta + 0.5 * h[:, None] * k1)
-        k3, t3 = velocity(theta + 0.5 * h[:, None] * k2)
-        k4, t4 = velocity(theta + h[:, None] * k3)
-        theta = theta + h[:, None] / 6.0 * (k1 + 2.0 * k2 + 2.0 * k3 + k4)
-        time = time + h / 6.0 * (t1 + 2.0 * t2 + 2.0 * t3 + t4)
-    return time
+    return flow_end(velocity, (theta, time), end - start, 60)[1]
 
 
 SOFTMAX = Statement(

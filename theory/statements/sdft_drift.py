@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 
 from fstsim.divergences import reverse_kl_gradient
+from fstsim.theory.numerics.flows import flow_end
 from fstsim.theory.sdft import sdft_path_drift
 from fstsim.theory.statements.instances import log_uniform
 from fstsim.theory.statements.statement import Bounds, Sample, Statement
@@ -24,22 +25,16 @@ def _drift_flow(
     n = delta.size
     zero = np.zeros(n)
     y = np.stack([logit(beta0), zero, delta, logit(beta0), zero, delta, zero])  # student, teacher, integral
-    h = duration / steps
 
-    def velocity(y: Array) -> Array:
+    def velocity(y: Array) -> tuple[Array]:
         g_s, g_o, g_n = reverse_kl_gradient(
             y[0], y[1][:, None], y[2][:, None], y[3] - tilt, y[4][:, None], y[5][:, None]
         )
         overlap_force = g_o[:, 0] - expit(y[0]) * (y[1] - y[4])
         student = np.stack([-g_s, -g_o[:, 0], -g_n[:, 0]])
-        return np.concatenate([student, ema_rate * (y[:3] - y[3:6]), np.abs(overlap_force)[None]])
+        return (np.concatenate([student, ema_rate * (y[:3] - y[3:6]), np.abs(overlap_force)[None]]),)
 
-    for _ in range(steps):
-        k1 = velocity(y)
-        k2 = velocity(y + 0.5 * h * k1)
-        k3 = velocity(y + 0.5 * h * k2)
-        k4 = velocity(y + h * k3)
-        y = y + h / 6.0 * (k1 + 2.0 * k2 + 2.0 * k3 + k4)
+    (y,) = flow_end(velocity, (y,), duration, steps)
     return np.maximum(np.abs(y[1]), np.abs(y[4])), y[6], expit(y[0])
 
 

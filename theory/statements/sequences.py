@@ -11,6 +11,7 @@ from fstsim.optimizers import weight_velocity
 from fstsim.overlap import overlap_gap
 from fstsim.theory.adam import adam_shift_bounds, adam_shift_path
 from fstsim.theory.forward_kl import mass_forgetting_separated
+from fstsim.theory.numerics.flows import flow_end
 from fstsim.theory.sequences import sequence_logit_bounds, sequence_mass, sequence_shift_bounds
 from fstsim.theory.statements.instances import log_uniform
 from fstsim.theory.statements.statement import Bounds, Derivation, Sample, Statement
@@ -78,17 +79,13 @@ def _derive_fisher() -> Derivation:
 
 def _fisher_flow(token_masses: Array, delta: Array, t: Array) -> Array:
     """Product of natural-gradient flows of mixtures with overlap, each integrated in its log-odds."""
-    s, h = logit(token_masses), (t / _STEPS)[:, None]
+    s = logit(token_masses)
     separation = np.broadcast_to(delta[:, None], s.shape)
 
-    def velocity(s: Array) -> Array:
-        return weight_velocity(s, expit(s) * overlap_gap(s, separation), separation, "fisher")
+    def velocity(s: Array) -> tuple[Array]:
+        return (weight_velocity(s, expit(s) * overlap_gap(s, separation), separation, "fisher"),)
 
-    for _ in range(_STEPS):
-        k1 = velocity(s)
-        k2 = velocity(s + 0.5 * h * k1)
-        k3 = velocity(s + 0.5 * h * k2)
-        s = s + h / 6.0 * (k1 + 2.0 * k2 + 2.0 * k3 + velocity(s + h * k3))
+    (s,) = flow_end(velocity, (s,), t, _STEPS)
     return expit(s).prod(axis=-1)
 
 

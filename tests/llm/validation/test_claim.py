@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.special import expit
 
 from fstsim.errors import InputError
 from fstsim.llm.experiments.plan import Scale
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.tasks.rules import parse_task
-from fstsim.llm.validation.claim import Claim, Records, first_crossing, settled, steps_to
+from fstsim.llm.validation.claim import Claim, Records, settled, steps_to
 from fstsim.llm.validation.distance import binned_slope, old_answers, old_prompts, quadratic_r2
 from fstsim.llm.validation.prediction import Prediction
 from fstsim.llm.validation.times import calibration_step
@@ -35,15 +34,6 @@ def put(out: Path, name: str, seed: int, rows: list[dict[str, Any]]) -> None:
     place.mkdir(parents=True)
     (place / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (place / "summary.json").write_text("{}")
-
-
-def test_crossings_are_interpolated_in_log_odds() -> None:
-    x = np.array([0.0, 2.0, 4.0])
-    reward = expit(np.array([-2.0, -1.0, 1.0]))
-    assert first_crossing(x, reward, float(expit(-1.5))) == pytest.approx(1.0)
-    assert first_crossing(x, reward, 0.5) == pytest.approx(3.0)
-    assert first_crossing(x, reward, 0.1) == 0.0
-    assert np.isnan(first_crossing(x, reward, 0.9))
 
 
 def test_rows_without_a_measurement_are_passed_over(base: Policy, tmp_path: Path) -> None:

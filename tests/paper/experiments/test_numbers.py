@@ -9,7 +9,6 @@ from scipy.stats import t as student
 from fstsim.paper.experiments.numbers import (
     Curves,
     estimate,
-    first_reach,
     fit_asymptote,
     kl_at_reward,
     kl_reduction,
@@ -32,13 +31,6 @@ def test_estimate_is_students_interval() -> None:
     assert (e.value, e.low, e.high) == pytest.approx((np.mean(x), low, high))
     assert str(estimate([0.5])) == "0.5"
     assert str(estimate([0.5, np.inf])) == "-"
-
-
-def test_first_reach_interpolates() -> None:
-    reward = np.clip(SAMPLES / 500.0, 0.0, 1.0)
-    assert first_reach(SAMPLES, reward, 0.33) == pytest.approx(165.0)
-    assert first_reach(SAMPLES, reward, 2.0) == np.inf
-    assert first_reach(SAMPLES, reward, -1.0) == 0.0
 
 
 def test_a_run_three_times_as_fast_is_three_times_as_fast() -> None:
