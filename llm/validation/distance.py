@@ -24,7 +24,9 @@ from fstsim.llm.tasks.rules import RuleTask, parse_task
 from fstsim.llm.types import Problem
 from fstsim.llm.validation.claim import Chapter, Claim, Records, Rows
 from fstsim.llm.validation.equilibria import PROBLEMS, TASK
+from fstsim.llm.validation.kinds import Label
 from fstsim.llm.validation.prediction import Array, Prediction
+from fstsim.llm.validation.times import NEW_ONLY
 from fstsim.theory import kl_reduction, time_to_reward
 
 MATCHED = 0.8
@@ -60,11 +62,12 @@ def fast_slow(scale: Scale, base: Policy) -> Chapter:
         reduction = float(kl_reduction(start, start + gain, max(0.0, 1.0 - capacity / gain)))
         quantity = f"KL to the base saved by FST at reward {MATCHED} on {name}, without context"
         kl = Prediction(
-            f"kl-saved-{task.rules[0]}", "fast-slow-allocation", quantity, reduction, reduction - 0.15, 1.0, 0.5
-        )
+            f"kl-saved-{task.rules[0]}", Label("kl-saved", run=pair[1], against=pair[0]), "fast-slow-allocation", quantity,
+            reduction, reduction - 0.15, 1.0, 0.5,
+        )  # fmt: skip
         claims.append(Claim(kl, pair, _kl_saved(*pair)))
         blank = Prediction(
-            f"speed-up-{task.rules[0]}", "fast-slow-search-time",
+            f"speed-up-{task.rules[0]}", Label("speed-up", run=pair[1], against=pair[0]), "fast-slow-search-time",
             f"log of samples of RL over samples of FST to reward {MATCHED} on {name}", np.nan, np.nan, np.nan, 1.5,
             f"rate of RL until reward {EARLY}, and log-odds that the first fast round found",
         )  # fmt: skip
@@ -136,11 +139,11 @@ def overlap_slope(scale: Scale, base: Policy) -> Chapter:
     own, overlap, prompts = old_prompts(base, parse_task(TASK), 24 if scale == "smoke" else 64)
     claims = []
     for name, slug, what in (
-        ("sft-new-only", "drift-under-forward-KL", "SFT"),
+        (NEW_ONLY, "drift-under-forward-KL", "SFT"),
         ("escape-plus", "old-mean-force", "RL"),
     ):
         prediction = Prediction(
-            f"overlap-{what.lower()}", slug, f"slope of log lost log-probability of old answers on log overlap, {what} on {TASK}",
+            f"overlap-{what.lower()}", Label("overlap", run=name), slug, f"slope of log lost log-probability of old answers on log overlap, {what} on {TASK}",
             1.0, 0.75, 1.25, 1.0,
         )  # fmt: skip
 
@@ -211,7 +214,7 @@ def razor(runs: Sequence[str]) -> Chapter:
     claims = []
     for direction, name in (("to", "KL(now || base)"), ("from", "KL(base || now)")):
         prediction = Prediction(
-            f"razor-{direction}-base", "fast-slow-kl",
+            f"razor-{direction}-base", Label("razor", law=direction), "fast-slow-kl",
             f"R^2 of accuracy lost on old skills against {name}, one quadratic for all methods", 0.71, 0.5, 1.0, 0.5,
         )  # fmt: skip
 

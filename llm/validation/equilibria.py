@@ -17,6 +17,7 @@ from fstsim.llm.runs.probes import ProbeConfig
 from fstsim.llm.tasks.rules import RuleTask, parse_task
 from fstsim.llm.types import Population
 from fstsim.llm.validation.claim import Chapter, Claim, Records, settled
+from fstsim.llm.validation.kinds import Label
 from fstsim.llm.validation.prediction import (
     Prediction,
     measure_base,
@@ -97,12 +98,14 @@ def replay(scale: Scale, base: Policy) -> Chapter:
             planned = Planned(name, replace(config, lr=1e-4, clip=clip))
             tail = "" if clip == 1.0 else ", gradient not clipped"
             quantity = f"old mass after SFT with 20% old demonstrations, batches of 4{tail}"
-            starved = replace(predict_replay(masses, 0.2), name=name, quantity=quantity, resolution=0.2)
+            label = Label("replay-batches", run=name, x=0.2)
+            starved = replace(predict_replay(masses, 0.2), name=name, label=label, quantity=quantity, resolution=0.2)
             runs.append(planned)
             claims.append(Claim(starved, (name,), settled(name, "old_mass")))
         empty = float(starvation_probability(0.2, 4))
         quantity = "share of batches of 4 without an old demonstration, replay of 20%"
-        empties = Prediction("starvation", "replay-reverse-starvation", quantity, empty, empty, empty, 0.1)
+        label = Label("without-signal", run="replay-starved", x=0.2)
+        empties = Prediction("starvation", label, "replay-reverse-starvation", quantity, empty, empty, empty, 0.1)
         claims.append(Claim(empties, ("replay-starved",), _empty_batches("replay-starved")))
     return Chapter(tuple(claims), tuple(runs))
 

@@ -25,6 +25,7 @@ from fstsim.llm.tasks.rules import RuleTask, parse_task
 from fstsim.llm.validation.claim import Chapter, Claim, Records, curve, settled
 from fstsim.llm.validation.equilibria import PROBLEMS, TASK
 from fstsim.llm.validation.finite_groups import entropic_group_optimum, oapl_group_step
+from fstsim.llm.validation.kinds import Label
 from fstsim.llm.validation.prediction import Array, Prediction, measure_base
 from fstsim.theory import entropic_tilt_log_odds, oapl_log_odds, sdft_fixed_point, sdft_response_bracket
 
@@ -51,8 +52,8 @@ def _config(scale: Scale, method: str, steps: int, **settings: object) -> TrainC
     return TrainConfig(method=method, tasks=(TASK,), steps=steps, probe=probe, **settings)  # type: ignore[arg-type]
 
 
-def _near(name: str, slug: str, quantity: str, value: float, margin: float) -> Prediction:
-    return Prediction(name, slug, quantity, value, value - margin, value + margin, RESOLUTION)
+def _near(name: str, label: Label, slug: str, quantity: str, value: float, margin: float) -> Prediction:
+    return Prediction(name, label, slug, quantity, value, value - margin, value + margin, RESOLUTION)
 
 
 def _log_odds(mass: Array) -> Array:
@@ -77,7 +78,8 @@ def mixtures(scale: Scale, base: Policy) -> Chapter:
         own = (1.0 - learner.smoothing) * np.where(masses.same, 1.0, alpha)
         value = float((own + learner.smoothing * masses.old).mean())
         quantity = f"old mass after reverse-KL distillation to a mixture with {alpha:.0%} of it"
-        prediction = _near(runs[-1].name, "reverse-kl-target", quantity, value, 0.04)
+        label = Label("mixture", run=runs[-1].name, x=alpha)
+        prediction = _near(runs[-1].name, label, "reverse-kl-target", quantity, value, 0.04)
         claims.append(Claim(prediction, (runs[-1].name,), settled(runs[-1].name, "old_mass")))
     return Chapter(tuple(claims), tuple(runs))
 
@@ -97,12 +99,14 @@ def sdft(scale: Scale, base: Policy) -> Chapter:
         # log-odds of success are those of the old behaviour with the sign changed
         value = float(expit(-sdft_fixed_point(-bare, anchor * (told - bare), anchor)).mean())
         quantity = f"new mass under SDFT with anchor {anchor:g}"
-        claims.append(Claim(_near(name, "sdft", quantity, value, 0.06), (name,), settled(name, "reward")))
+        label = Label("sdft", run=name, x=anchor)
+        claims.append(Claim(_near(name, label, "sdft", quantity, value, 0.06), (name,), settled(name, "reward")))
     if runs:
         runs.append(Planned("sdft-free", _config(scale, "sdft", 120, learner=SDFT(ema_rate=0.1))))
         gone = Prediction(
-            "sdft-free", "sdft-ultimate", "old mass under SDFT without an anchor", 0.0, 0.0, 0.02, RESOLUTION
-        )
+            "sdft-free", Label("sdft", run="sdft-free"), "sdft-ultimate", "old mass under SDFT without an anchor",
+            0.0, 0.0, 0.02, RESOLUTION,
+        )  # fmt: skip
         claims.append(Claim(gone, ("sdft-free",), settled("sdft-free", "old_mass")))
     return Chapter(tuple(claims), tuple(runs))
 
@@ -123,7 +127,8 @@ def sdft_levels(scale: Scale, base: Policy) -> Chapter:
         tilt = anchor * np.maximum(told - bare, 0.0)
         end, _ = sdft_response_bracket(-bare, tilt, anchor, 0.0, 0.0)
         quantity = f"new mass under SDFT with anchor {anchor:g}, a teacher that stays at its level"
-        prediction = _near(name, "sdft-response", quantity, float(expit(-end).mean()), 0.06)
+        label = Label("sdft-level", run=name, x=anchor)
+        prediction = _near(name, label, "sdft-response", quantity, float(expit(-end).mean()), 0.06)
         claims.append(Claim(prediction, (name,), settled(name, "reward")))
     return Chapter(tuple(claims), tuple(runs))
 
@@ -143,16 +148,17 @@ def sdft_rates(scale: Scale, base: Policy) -> Chapter:
     with torch.no_grad():
         bare_new, bare_old = (answer_logprobs(base, ("",), held_out, answers[k])[0] for k in ("new", "old"))
         told_new, told_old = (answer_logprobs(base, told, held_out, answers[k])[0] for k in ("new", "old"))
-    worth = {"": _odds(told_new) - _odds(bare_new), "own-": _odds(bare_old) - _odds(told_old)}
+    worth = {"sdft-rate": _odds(told_new) - _odds(bare_new), "sdft-rate-own": _odds(bare_old) - _odds(told_old)}
     claims, runs = [], []
-    for mark, rates, width in (("", RATES[scale], 4.0), ("own-", OWN_RATES[scale], 20.0)):
+    for kind, rates, width in (("sdft-rate", RATES[scale], 4.0), ("sdft-rate-own", OWN_RATES[scale], 20.0)):
         for rate in rates:
-            name = f"sdft-rate-{mark}{rate:g}"
+            name = f"{kind}-{rate:g}"
             runs.append(Planned(name, _config(scale, "sdft", RATE_STEPS, learner=SDFT(ema_rate=rate))))
-            left = _odds(bare_old) - np.maximum(worth[mark], 0.0) * (1.0 + rate * RATE_STEPS)
+            left = _odds(bare_old) - np.maximum(worth[kind], 0.0) * (1.0 + rate * RATE_STEPS)
             bound = float(logsumexp(log_expit(left)) - np.log(len(left)))
             quantity = f"log old mass after {RATE_STEPS} steps of SDFT with EMA rate {rate:g}, no anchor, is at least"
-            prediction = Prediction(name, "sdft-retention-horizon", quantity, bound, bound, 0.0, width)
+            label = Label(kind, run=name, x=rate)
+            prediction = Prediction(name, label, "sdft-retention-horizon", quantity, bound, bound, 0.0, width)
             claims.append(Claim(prediction, (name,), _log_old_mass(name)))
     return Chapter(tuple(claims), tuple(runs))
 
@@ -178,15 +184,13 @@ def discover(scale: Scale, base: Policy) -> Chapter:
         name = f"ttt-{gap:g}"
         runs.append(Planned(name, _config(scale, "ttt", 120, learner=learner)))
         values = {
-            f"groups of {GROUP}": entropic_group_optimum(x, gap, LEASH, GROUP),
-            "exact normaliser": -entropic_tilt_log_odds(-x, gap, LEASH),
+            "": (f"groups of {GROUP}", entropic_group_optimum(x, gap, LEASH, GROUP)),
+            "-exact": ("exact normaliser", -entropic_tilt_log_odds(-x, gap, LEASH)),
         }
-        for rival, value in values.items():
+        for tail, (rival, value) in values.items():
             quantity = f"new mass under TTT-Discover with reward gap {gap:g}, {rival}"
-            prediction = _near(
-                name + ("" if rival.startswith("groups") else "-exact"), "ttt-discover", quantity,
-                float(expit(value).mean()), 0.05,
-            )  # fmt: skip
+            label = Label(f"ttt{tail}", run=name, x=gap, law=rival)
+            prediction = _near(name + tail, label, "ttt-discover", quantity, float(expit(value).mean()), 0.05)
             claims.append(Claim(prediction, (name,), settled(name, "reward")))
     return Chapter(tuple(claims), tuple(runs))
 
@@ -226,10 +230,12 @@ def oapl(scale: Scale, base: Policy) -> Chapter:
         rivals = {f"groups of {GROUP}": ("", x), "exact value": ("-exact", -oapl_log_odds(-start, 1.0, TAU, k))}
         for rival, (tail, value) in rivals.items():
             quantity = f"new mass under OAPL after {k} periods, {rival}"
-            prediction = _near(f"oapl-{k}{tail}", "oapl", quantity, float(expit(value).mean()), 0.05)
+            label = Label(f"oapl{tail}", run="oapl", x=k, law=rival)
+            prediction = _near(f"oapl-{k}{tail}", label, "oapl", quantity, float(expit(value).mean()), 0.05)
             claims.append(Claim(prediction, ("oapl",), _at_step("oapl", PERIOD * k)))
     limit = float(expit(start + 1.0 / (TAU * 0.5)).mean())
     quantity = "new mass under OAPL with anchor 0.5"
-    anchored = _near("oapl-anchored", "oapl-anchored", quantity, limit, 0.08)
+    label = Label("oapl", run="oapl-anchored")
+    anchored = _near("oapl-anchored", label, "oapl-anchored", quantity, limit, 0.08)
     claims.append(Claim(anchored, ("oapl-anchored",), settled("oapl-anchored", "reward")))
     return Chapter(tuple(claims), tuple(runs))

@@ -27,6 +27,7 @@ from fstsim.intervals import student_interval
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.probes import answer_logprobs
 from fstsim.llm.tasks.rules import RuleTask
+from fstsim.llm.validation.kinds import Label
 from fstsim.theory import dead_group_probability
 from fstsim.theory.group_normalised import drift_at
 
@@ -39,6 +40,7 @@ class Prediction:
     """One number that a run is going to be compared with; ``statement`` is the slug of the theorem it comes from."""
 
     name: str
+    label: Label
     statement: str
     quantity: str
     value: float
@@ -110,7 +112,9 @@ def predict_replay(base: BaseMasses, share: float, margin: float = 0.04) -> Pred
     """
     value = float(np.where(base.same, 1.0, share).mean())
     quantity = f"old mass after SFT with {share:.0%} old demonstrations"
-    return Prediction(f"replay-{share:g}", "replay-forward", quantity, value, value - margin, value + margin, 0.1)
+    name = f"replay-{share:g}"
+    label = Label("replay", run=name, x=share)
+    return Prediction(name, label, "replay-forward", quantity, value, value - margin, value + margin, 0.1)
 
 
 def predict_dead_groups(base: BaseMasses, group: int) -> Prediction:
@@ -120,6 +124,7 @@ def predict_dead_groups(base: BaseMasses, group: int) -> Prediction:
     value = float(np.mean(each))
     return Prediction(
         f"dead-groups-{group}",
+        Label("without-signal", x=group),
         "group-normalised-dead",
         f"share of groups of {group} without signal before training",
         value,
@@ -148,6 +153,7 @@ def predict_tilt(base: BaseMasses, temperature: float, margin: float = 0.04) -> 
         found.append(
             Prediction(
                 f"tilt-{name}-{temperature:g}",
+                Label(f"tilt-{name}", run=f"tilt-{temperature:g}", x=temperature),
                 "exp-family-unification",
                 f"{name} mass under RL with a KL leash of {temperature:g}",
                 value,

@@ -23,6 +23,7 @@ from fstsim.llm.runs.probes import ProbeConfig, answer_logprobs
 from fstsim.llm.tasks.rules import parse_task
 from fstsim.llm.validation.claim import Chapter, Claim, Records, Rows
 from fstsim.llm.validation.equilibria import PROBLEMS
+from fstsim.llm.validation.kinds import Label
 from fstsim.llm.validation.prediction import Prediction, measure_base
 from fstsim.theory import stall_probability
 
@@ -73,10 +74,12 @@ def _period_two(name: str, second: str, base: Policy, problems: int) -> list[Cla
     for stage in range(2, STAGES + 1, 2):
         quantity = f"reward of RL on {second} at the end of stage {stage} of conflicting tasks in turn, no early stop"
         near = (start, start - MARGIN, start + MARGIN)
-        even = Prediction(f"{name}-{stage}", "plasticity-period-two", quantity, *near, RESOLUTION)
+        label = Label("alternate-rl", run=name, x=stage)
+        even = Prediction(f"{name}-{stage}", label, "plasticity-period-two", quantity, *near, RESOLUTION)
         claims.append(Claim(even, (name,), _at_stage(name, stage)))
     blank = Prediction(
-        f"{name}-3", "plasticity-period-two", f"reward of RL at the end of stage 3, conflicting tasks in turn ({name})",
+        f"{name}-3", Label("alternate-rl", run=name, x=3), "plasticity-period-two",
+        f"reward of RL at the end of stage 3, conflicting tasks in turn ({name})",
         np.nan, np.nan, np.nan, RESOLUTION, "reward at the end of stage 1",
     )  # fmt: skip
 
@@ -90,7 +93,8 @@ def _period_two(name: str, second: str, base: Policy, problems: int) -> list[Cla
 def _adam(name: str, second: str) -> Claim:
     """The rival for stage 2: the log-odds of the mean reward go at the constant speed of stage 1, from where it left them."""
     blank = Prediction(
-        f"{name}-2-adam", "adam-clock", f"reward of RL on {second} at the end of stage 2, Adam's clock ({name})",
+        f"{name}-2-adam", Label("alternate-rl-adam", run=name, x=2, law="adam"), "adam-clock",
+        f"reward of RL on {second} at the end of stage 2, Adam's clock ({name})",
         np.nan, np.nan, np.nan, RESOLUTION, "speed of stage 1 up to reward 1/2, and what it left of the second task",
     )  # fmt: skip
 
@@ -133,7 +137,7 @@ def stalls(scale: Scale, base: Policy) -> Chapter:  # noqa: ARG001  # every chap
             name = f"stall-{b.rules[0]}-{budget}"
             runs.append(Planned(name, config))
             blank = Prediction(
-                name, "plasticity-stall",
+                name, Label("stall", run=name, x=budget), "plasticity-stall",
                 f"share of steps without any signal in a stage of RL on {second} after {budget} steps on {first}",
                 np.nan, np.nan, np.nan, 0.4, "what the first stage left of the second task",
             )  # fmt: skip
@@ -182,7 +186,8 @@ def _searched(name: str, second: str, base: Policy, problems: int) -> list[Claim
     for stage in range(2, STAGES + 1, 2):
         quantity = f"reward of FST on {second} at the end of stage {stage} of conflicting tasks in turn"
         near = (value, value - MARGIN, min(1.0, value + MARGIN))
-        prediction = Prediction(f"{name}-{stage}", "plasticity-search-stage", quantity, *near, RESOLUTION)
+        label = Label("alternate-fst", run=name, x=stage)
+        prediction = Prediction(f"{name}-{stage}", label, "plasticity-search-stage", quantity, *near, RESOLUTION)
         claims.append(Claim(prediction, (name,), _at_stage(name, stage)))
     return claims
 
@@ -190,7 +195,7 @@ def _searched(name: str, second: str, base: Policy, problems: int) -> list[Claim
 def _stays(word: str, rl: str, fst: str) -> Claim:
     """A context that can carry the whole gain leaves the weights at the base: no share of RL's distance after an odd stage."""
     prediction = Prediction(
-        f"alternate-{word}-kl-saved", "fast-slow-allocation",
+        f"alternate-{word}-kl-saved", Label("alternate-kl-saved", run=fst, against=rl, x=3), "fast-slow-allocation",
         f"KL to the base saved by FST at the end of stage 3 of conflicting tasks in turn, without context ({word})",
         1.0, 0.85, 1.0, 0.5,
     )  # fmt: skip

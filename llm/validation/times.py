@@ -7,8 +7,8 @@ twice, by the theory's own clock and by that of a normalised optimizer, and both
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from typing import cast
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from scipy.special import logit
@@ -22,6 +22,7 @@ from fstsim.llm.runs.probes import ProbeConfig
 from fstsim.llm.tasks.rules import parse_task
 from fstsim.llm.validation.claim import Chapter, Claim, Records, Rows, curve, steps_to
 from fstsim.llm.validation.equilibria import PROBLEMS, TASK
+from fstsim.llm.validation.kinds import Label
 from fstsim.llm.validation.prediction import (
     Array,
     BaseMasses,
@@ -34,7 +35,11 @@ from fstsim.llm.validation.response import adam_direction, old_mass_response, re
 from fstsim.theory import sequence_clock, sequence_forgetting
 from fstsim.theory.sequences import SequenceLaw
 
-CURVES = {"smoke": {"sft-new-only": TASK}, "small": {"sft-new-only": TASK, "sft-new-strings": "strings:rotate"}}
+NEW_ONLY = "sft-new-only"
+"""Run of supervised fine-tuning on new data of `TASK` alone."""
+CURVES = {"smoke": {NEW_ONLY: TASK}, "small": {NEW_ONLY: TASK, "sft-new-strings": "strings:rotate"}}
+CALIBRATED = 0.8
+"""The clock of a forgetting law is set where the old mass is first below this share of its start."""
 ESCAPES = {
     "digits": ("digits:negate", "digits:plus", "digits:triple", "digits:flip"),
     "strings": ("strings:rotate", "strings:sort", "strings:mirror"),
@@ -45,19 +50,35 @@ DRIFTS = (4, 8, 12)
 AGAIN = "digits:negate"
 GROUP = 8
 LEVEL = 0.5
-LAWS = {
-    "logit": "mass-forgetting",
-    "fisher": "mass-forgetting-geometry",
-    "adam": "adam-clock",
-    "logit-tokens": "sequence-logit",
-    "adam-tokens": "sequence-adam",
-    "logit-rest": "mass-forgetting",
-    "fisher-rest": "mass-forgetting-geometry",
-    "adam-rest": "adam-clock",
-}
-"""Statement of each clock of supervised fine-tuning. ``-tokens``: every token of the old answer is a decision of its own (on the
-clock of Fisher and Rao that only changes the unit of time). ``-rest``: all that is not new counts as the old mode, as in a
-mixture of two, where the model has other behaviours besides copying."""
+
+
+@dataclass(frozen=True)
+class Law:
+    """A clock of supervised fine-tuning, what it takes for the old behaviour, its statement, and its kind among predictions.
+
+    ``tokens``: every token of the old answer is a decision of its own (on the clock of Fisher and Rao that only changes the
+    unit of time). ``rest``: all that is not new counts as the old mode, as in a mixture of two, where the model has other
+    behaviours besides copying.
+    """
+
+    name: str
+    title: str
+    clock: SequenceLaw
+    old: Literal["answer", "tokens", "rest"]
+    statement: str
+    kind: str
+
+
+LAWS = (
+    Law("logit", "logit", "logit", "answer", "mass-forgetting", "forgetting"),
+    Law("fisher", "Fisher", "fisher", "answer", "mass-forgetting-geometry", "forgetting"),
+    Law("adam", "AdamW", "adam", "answer", "adam-clock", "forgetting-adam"),
+    Law("logit-tokens", "logit, by token", "logit", "tokens", "sequence-logit", "forgetting"),
+    Law("adam-tokens", "AdamW, by token", "adam", "tokens", "sequence-adam", "forgetting-adam"),
+    Law("logit-rest", "logit, all but new", "logit", "rest", "mass-forgetting", "forgetting-rest"),
+    Law("fisher-rest", "Fisher, all but new", "fisher", "rest", "mass-forgetting-geometry", "forgetting-rest"),
+    Law("adam-rest", "AdamW, all but new", "adam", "rest", "adam-clock", "forgetting-rest"),
+)
 DISTANCES = np.linspace(0.0, 8e-3, 81)
 """Along Adam's direction, in units of the learning rate's: 8e-3 is 80 steps at 1e-4."""
 CLOCKS = {"group": "group-normalised-escape", "adam": "adam-clock"}
@@ -80,15 +101,15 @@ def forgetting(scale: Scale, base: Policy) -> Chapter:
         )
         runs.append(Planned(name, config))
         new = measure_base(base, parse_task(task), PROBLEMS[scale]).new
-        shapes = {"": tokens.prod(-1, keepdims=True), "tokens": tokens, "rest": 1.0 - new[:, None]}
-        claims += [_curve_claim(name, law, slug, shapes[law.partition("-")[2]]) for law, slug in LAWS.items()]
+        shapes = {"answer": tokens.prod(-1, keepdims=True), "tokens": tokens, "rest": 1.0 - new[:, None]}
+        claims += [_curve_claim(name, law, shapes[law.old]) for law in LAWS]
         claims.append(_response_claim(name, task, learner, PROBLEMS[scale]))
     return Chapter(tuple(claims), tuple(runs))
 
 
 def calibration_step(steps: Array, mass: Array) -> tuple[int, int] | None:
-    """Places of the first measurement below 0.8 of the start, and of the first at three times its step; None if absent."""
-    below = np.flatnonzero(mass < 0.8 * mass[0])
+    """Places of the first measurement below `CALIBRATED` of the start, and of the first at three times its step; None if absent."""
+    below = np.flatnonzero(mass < CALIBRATED * mass[0])
     if not len(below):
         return None
     later = np.flatnonzero(steps >= 3 * steps[below[0]])
@@ -105,17 +126,17 @@ def _rest(rows: Rows) -> tuple[Array, Array]:
     return steps, 1.0 - reward
 
 
-def _curve_claim(name: str, law: str, slug: str, tokens: Array) -> Claim:
-    what, read = ("the mass of all but the new", _rest) if law.endswith("-rest") else ("the old mass", _old_mass)
-    clipped = law.startswith("adam")
-    calibration = f"the step at which {what} is first below 0.8 of its start"
+def _curve_claim(name: str, law: Law, tokens: Array) -> Claim:
+    what, read = ("the mass of all but the new", _rest) if law.old == "rest" else ("the old mass", _old_mass)
+    clipped = law.clock == "adam"
+    calibration = f"the step at which {what} is first below {CALIBRATED} of its start"
     if clipped:
         calibration += ", and the norm of the first gradient (it is clipped at 1)"
     blank = Prediction(
-        f"{name}-{law}", slug, f"log of {what} at three times the calibration step, {law} clock ({name})",
+        f"{name}-{law.name}", Label(law.kind, run=name, law=law.name), law.statement,
+        f"log of {what} at three times the calibration step, {law.name} clock ({name})",
         np.nan, np.nan, np.nan, 1.5, calibration,
     )  # fmt: skip
-    kind = cast("SequenceLaw", law.split("-", maxsplit=1)[0])
 
     def calibrated(records: Records) -> Prediction:
         values = []
@@ -127,8 +148,8 @@ def _curve_claim(name: str, law: str, slug: str, tokens: Array) -> Claim:
             # shares of the start: what is no decision between the two behaviours drops out
             start = float(tokens.prod(-1).mean())
             after = start * float(mass[at[0]] / mass[0])
-            clock = sequence_clock(tokens, float(steps[at[0]]), after, kind, clip=clip)
-            later = sequence_forgetting(tokens, steps[at[1]], kind, clock=clock, clip=clip).mean()
+            clock = sequence_clock(tokens, float(steps[at[0]]), after, law.clock, clip=clip)
+            later = sequence_forgetting(tokens, steps[at[1]], law.clock, clock=clock, clip=clip).mean()
             values.append(float(np.log(later / start * mass[0])))
         value = float(np.mean(values)) if values else np.nan
         return replace(blank, value=value, low=value - 0.3, high=value + 0.3)
@@ -140,9 +161,9 @@ def _response_claim(name: str, task: str, demonstrations: SupervisedFineTuning, 
     """Distance by Adam's clock; what a distance does to the old mass is measured along Adam's direction from the base."""
     rule = parse_task(task)
     blank = Prediction(
-        f"{name}-response", "adam-clock",
+        f"{name}-response", Label("forgetting-response", run=name, law="response"), "adam-clock",
         f"log of the old mass at three times the calibration step, the base's response along Adam's direction ({name})",
-        np.nan, np.nan, np.nan, 1.5, "the step at which the old mass is first below 0.8 of its start",
+        np.nan, np.nan, np.nan, 1.5, f"the step at which the old mass is first below {CALIBRATED} of its start",
     )  # fmt: skip
 
     def calibrated(records: Records) -> Prediction:
@@ -225,10 +246,10 @@ def escapes(scale: Scale, base: Policy) -> Chapter:
                 quantity = (
                     f"log of steps to reward {LEVEL} over those of {chosen[0]}, {task}, p0 {p0:.3g}, {clock} clock"
                 )
-                prediction = Prediction(
-                    f"{names[task]}-{clock}", CLOCKS[clock], quantity, value, value - 0.25, value + 0.25, 1.5
-                )
                 needs = (names[task], names[chosen[0]])
+                label = Label(f"escape-{clock}", *needs, law=clock)
+                near = (value, value - 0.25, value + 0.25)
+                prediction = Prediction(f"{names[task]}-{clock}", label, CLOCKS[clock], quantity, *near, 1.5)
                 claims.append(Claim(prediction, needs, _measured_ratio(*needs)))
     return Chapter(tuple(claims), tuple(runs))
 
@@ -252,6 +273,7 @@ def relearning(scale: Scale, base: Policy) -> Chapter:
         for clock, slug in CLOCKS.items():
             blank = Prediction(
                 f"{again}-{clock}",
+                Label(f"relearn-{clock}", run=again, against=reference, x=steps, law=clock),
                 "plasticity-relearning-time" if clock == "group" else slug,
                 f"log of steps to reward {LEVEL} on {AGAIN} after {steps} steps on {TASK} over those from the base, {clock} clock",
                 np.nan, np.nan, np.nan, 1.5, "log-odds of the second task at the end of the first",

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from fstsim.errors import InputError
 from fstsim.llm.experiments.plan import Planned, Scale, check_runs, run_all
@@ -17,6 +18,7 @@ from fstsim.llm.policy.policy import Policy
 from fstsim.llm.validation.claim import Chapter, Claim, Records
 from fstsim.llm.validation.distance import fast_slow, overlap_slope, razor
 from fstsim.llm.validation.equilibria import dead_groups, replay, tilts
+from fstsim.llm.validation.kinds import Label
 from fstsim.llm.validation.methods import discover, mixtures, oapl, sdft, sdft_levels, sdft_rates
 from fstsim.llm.validation.prediction import Judged, Prediction, judge
 from fstsim.llm.validation.sequences import alternating, stalls
@@ -129,7 +131,7 @@ def _predicted(scale: Scale, model: str, out: Path) -> list[Prediction]:
     for name, value in (("model", model), ("scale", scale)):
         if record[name] != value:
             raise InputError(f"{out} holds a validation of {name} {record[name]}, not {value}: choose another --out")
-    return [_read(row) for row in record["predictions"]]
+    return [_read(row, place) for row in record["predictions"]]
 
 
 def _write_down(
@@ -146,6 +148,10 @@ def _write_down(
     return {p.name: p for p in [*found, *new]}
 
 
-def _read(row: Mapping[str, object]) -> Prediction:
+def _read(row: Mapping[str, Any], place: Path) -> Prediction:
+    if "label" not in row:
+        raise InputError(
+            f"{place}: prediction {row['name']} has no label: add it with python -m fstsim.paper.records.convert"
+        )
     numbers = {k: float("nan") if row[k] is None else row[k] for k in ("value", "low", "high", "resolution")}
-    return Prediction(**{**row, **numbers})  # type: ignore[arg-type]  # JSON has no nan
+    return Prediction(**{**row, **numbers, "label": Label(**row["label"])})  # JSON has no nan

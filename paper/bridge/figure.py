@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 
 from fstsim.errors import InputError
 from fstsim.front.console import complain, show
+from fstsim.llm.validation.kinds import KINDS
 from fstsim.paper import DATA, IMAGES
 from fstsim.paper.bridge.marks import MARKS, draw_absent, theory_key
 from fstsim.paper.bridge.numbers import Verdict, read_verdicts
@@ -103,7 +104,7 @@ def draw_bridge(directory: Path) -> Drawing:
     shares = [
         row
         for row in judged
-        if not row.quantity.startswith("log") and 0.0 <= row.value <= 1.0 and 0.0 <= row.measured <= 1.0
+        if not KINDS[row.label.kind].log and 0.0 <= row.value <= 1.0 and 0.0 <= row.measured <= 1.0
     ]
     others = [row for row in judged if row not in shares]
     with drawing_style():

@@ -20,26 +20,20 @@ from fstsim.intervals import Interval, student_interval
 from fstsim.llm.policy.loading import SHIPPED
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.tasks.rules import parse_task
+from fstsim.llm.validation.kinds import Label
 from fstsim.llm.validation.prediction import BaseMasses, measure_base, old_token_masses
+from fstsim.llm.validation.times import CALIBRATED, LAWS, NEW_ONLY, Law
 from fstsim.paper.experiments.numbers import Curves, read_curves
 from fstsim.records import read_json
 from fstsim.theory import sequence_clock, sequence_forgetting
-from fstsim.theory.sequences import SequenceLaw
 
 Array = NDArray[np.float64]
-LAWS: Mapping[str, SequenceLaw] = {
-    "logit": "logit",
-    "fisher": "fisher",
-    "adam": "adam",
-    "logit-tokens": "logit",
-    "adam-tokens": "adam",
-}
-"""Clocks of supervised fine-tuning, as their judged rows are called; ``-tokens``: every token of the old answer decides."""
+FORGETTING = {law.name: law for law in LAWS if law.old != "rest"}
+"""Laws of the old mass under supervised fine-tuning, by the name in the labels of their judged rows."""
 RECORDED_MASSES = "base_masses.json"
-_NEED_MASSES = ("replay-", "tilt-", "escape-", "sft-new-")
+_NEED_MASSES = ("replay", "replay-batches", "tilt-new", "tilt-old", "escape-group", "escape-adam")
+_NEED_TOKENS = ("forgetting", "forgetting-adam")
 MAX_GRADIENT = 1.0  # the norm at which `fstsim.llm.learners.weights` clips
-CALIBRATED = 0.8
-"""the clock of a forgetting law is set where the old mass is first below this share of its start, as in `llm.validate`"""
 
 
 @dataclass(frozen=True)
@@ -47,6 +41,7 @@ class Verdict:
     """One judged row of ``validation.json``; the 95 % interval of the measurement is nan below three seeds."""
 
     name: str
+    label: Label
     statement: str
     quantity: str
     value: float
@@ -57,11 +52,6 @@ class Verdict:
     measured_high: float
     seeds: int
     verdict: str
-
-    @property
-    def parameter(self) -> float:
-        """The number that the name ends with, ``replay-0.1`` for example."""
-        return float(self.name.rpartition("-")[2])
 
 
 def read_verdicts(directory: Path) -> tuple[Verdict, ...]:
@@ -79,21 +69,19 @@ def read_verdicts(directory: Path) -> tuple[Verdict, ...]:
                 f"{path}, row {k}: no {', '.join(missing)}; it must be the table that fstsim validate wrote"
             )
         filled: dict[str, Any] = {name: np.nan if row[name] is None else row[name] for name in names}
-        rows.append(Verdict(**filled))
+        try:
+            rows.append(Verdict(**filled | {"label": Label(**row["label"])}))
+        except (InputError, TypeError) as error:
+            raise InputError(f"{path}, row {k}: {error}") from error
     return tuple(rows)
 
 
-def named(rows: Sequence[Verdict], prefix: str) -> list[Verdict]:
-    """Rows called ``prefix`` and a number, by that number."""
-    chosen = [row for row in rows if row.name.startswith(prefix) and _is_number(row.name[len(prefix) :])]
-    return sorted(chosen, key=lambda row: row.parameter)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return np.isfinite(float(text))
-    except ValueError:
-        return False
+def of_kind(rows: Sequence[Verdict], kind: str) -> tuple[Array, list[Verdict]]:
+    """The rows of one kind with a number `Label.x`, and these numbers, in their order."""
+    chosen = sorted(
+        (row.label.x, k) for k, row in enumerate(rows) if row.label.kind == kind and row.label.x is not None
+    )
+    return np.array([x for x, _ in chosen]), [rows[k] for _, k in chosen]
 
 
 def config_of(directory: Path, name: str) -> Mapping[str, Any]:
@@ -156,16 +144,18 @@ def old_decisions(directory: Path, name: str) -> Array:
 def masses_to_record(directory: Path) -> dict[str, dict[str, Any]]:
     """``{task: {new, old, same}}`` (and ``tokens`` for fine-tuning on new data alone) of the runs that the figure needs them of, so that it can be drawn without the weights."""
     found: dict[str, dict[str, Any]] = {}
-    for path in sorted((directory / "runs").glob("*")):
-        if path.name.startswith(_NEED_MASSES):
-            config = config_of(directory, path.name)
-            measured = _measured(config["model"], config["tasks"][0], config["probe"]["problems"])
-            if measured is not None:
-                columns = {"new": measured.new, "old": measured.old, "same": measured.same}
-                task = found.setdefault(config["tasks"][0], {})
-                task |= {name: values.tolist() for name, values in columns.items()}
-                if path.name.startswith("sft-new-"):
-                    task["tokens"] = old_decisions(directory, path.name).tolist()
+    labels = [row.label for row in read_verdicts(directory)]
+    tokens = {label.run for label in labels if label.kind in _NEED_TOKENS}
+    masses = {run for label in labels if label.kind in _NEED_MASSES for run in (label.run, label.against) if run}
+    for run in sorted(tokens | masses):
+        config = config_of(directory, run)
+        measured = _measured(config["model"], config["tasks"][0], config["probe"]["problems"])
+        if measured is not None:
+            columns = {"new": measured.new, "old": measured.old, "same": measured.same}
+            task = found.setdefault(config["tasks"][0], {})
+            task |= {name: values.tolist() for name, values in columns.items()}
+            if run in tokens:
+                task["tokens"] = old_decisions(directory, run).tolist()
     return found
 
 
@@ -197,18 +187,25 @@ class Escape:
 
 
 def read_escapes(directory: Path, rows: Sequence[Verdict]) -> list[list[Escape]]:
-    """Escape runs that were judged, a list a task family, the easiest task first."""
-    families: dict[str, list[Escape]] = {}
-    for path in sorted((directory / "runs").glob("escape-*")):
-        config, p0 = config_of(directory, path.name), float(_curves(directory, path.name)["reward"][:, 0].mean())
-        judged = {row.name: row for row in rows if row.name == path.name or row.name.startswith(f"{path.name}-")}
-        clocks = {"group" if name == path.name else name.rpartition("-")[2]: row for name, row in judged.items()}
-        slow, family = config["learner"], config["tasks"][0].partition(":")[0]
-        new = base_masses(directory, path.name).new
-        found = Escape(path.name, family, p0, clocks, new, slow["rollouts"], slow["problems"])
-        families.setdefault(family, []).append(found)
-    ordered = [sorted(family, key=lambda e: -e.p0) for family in families.values()]
-    return [[family[0], *(e for e in family[1:] if e.rows)] for family in ordered if any(e.rows for e in family[1:])]
+    """Escape runs that were judged, a list a task family, the easiest task (which the others are compared with) first."""
+    judged = [row for row in rows if row.label.kind in ("escape-group", "escape-adam")]
+    families: dict[str, dict[str, dict[str, Verdict]]] = {}
+    for row in judged:
+        families.setdefault(row.label.against, {}).setdefault(row.label.run, {})[row.label.law] = row
+    return [
+        [
+            _read_escape(directory, easiest, {}),
+            *sorted((_read_escape(directory, run, found) for run, found in runs.items()), key=lambda e: -e.p0),
+        ]
+        for easiest, runs in families.items()
+    ]
+
+
+def _read_escape(directory: Path, run: str, rows: Mapping[str, Verdict]) -> Escape:
+    config, p0 = config_of(directory, run), float(_curves(directory, run)["reward"][:, 0].mean())
+    slow, family = config["learner"], parse_task(config["tasks"][0]).family
+    new = base_masses(directory, run).new
+    return Escape(run, family, p0, rows, new, slow["rollouts"], slow["problems"])
 
 
 @dataclass(frozen=True)
@@ -241,12 +238,12 @@ def _clip_share(curves: Curves) -> float:
     return min(1.0, MAX_GRADIENT / first) if np.isfinite(first) else 1.0
 
 
-def decisions_of(law: str, tokens: Array) -> Array:
-    """What a law of `LAWS` takes the old answers ``tokens (P, L)`` to be: all their tokens, or one decision each."""
-    return tokens if law.endswith("-tokens") else tokens.prod(axis=-1, keepdims=True)
+def decisions_of(law: Law, tokens: Array) -> Array:
+    """What a law of `FORGETTING` takes the old answers ``tokens (P, L)`` to be: all their tokens, or one decision each."""
+    return tokens if law.old == "tokens" else tokens.prod(axis=-1, keepdims=True)
 
 
-def read_forgetting(directory: Path, tokens: Array, name: str = "sft-new-only") -> Forgetting | None:
+def read_forgetting(directory: Path, tokens: Array, name: str = NEW_ONLY) -> Forgetting | None:
     """Curves of the runs ``name`` and of every law, each seed with its own clock from its first updates; None if not run."""
     curves = read_curves(directory, name)
     if curves is None:
@@ -260,21 +257,21 @@ def read_forgetting(directory: Path, tokens: Array, name: str = "sft-new-only") 
     grid = np.arange(step[-1] + 1.0)
     clocks, theory = {}, {}
     start = float(tokens.prod(axis=-1).mean())
-    for law, kind in LAWS.items():
-        if law.endswith("-tokens") and tokens.shape[-1] == 1:
+    for name, law in FORGETTING.items():
+        if law.old == "tokens" and tokens.shape[-1] == 1:
             continue  # nothing is known of the tokens
         decisions = decisions_of(law, tokens)
-        through = clip if kind == "adam" else 1.0
+        through = clip if law.clock == "adam" else 1.0
         # shares of the start, as in `llm.claims_times`: what is no decision between the behaviours drops out
         rates = [
-            sequence_clock(decisions, float(step[k]), start * float(m[k] / m[0]), kind, clip=through)
+            sequence_clock(decisions, float(step[k]), start * float(m[k] / m[0]), law.clock, clip=through)
             for m, k in zip(mass, first, strict=True)
         ]
         predicted = [
-            sequence_forgetting(decisions, grid, kind, clock=rate, clip=through).mean(axis=-1) / start * m[0]
+            sequence_forgetting(decisions, grid, law.clock, clock=rate, clip=through).mean(axis=-1) / start * m[0]
             for rate, m in zip(rates, mass, strict=True)
         ]
-        clocks[law], theory[law] = float(np.mean(rates)), np.exp(np.mean(np.log(predicted), axis=0))
+        clocks[name], theory[name] = float(np.mean(rates)), np.exp(np.mean(np.log(predicted), axis=0))
     middle, lower, upper = log_interval(mass)
     return Forgetting(
         step,

@@ -10,29 +10,23 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from fstsim.llm.validation.prediction import tilted
+from fstsim.llm.validation.times import NEW_ONLY
 from fstsim.paper.bridge import toy
 from fstsim.paper.bridge.marks import MARKS, draw_absent, draw_measured, draw_simulated, draw_theory, note, theory_key
 from fstsim.paper.bridge.numbers import (
-    LAWS,
+    FORGETTING,
     Escape,
     Verdict,
     base_masses,
     config_of,
     decisions_of,
-    named,
+    of_kind,
     old_decisions,
     read_escapes,
     read_forgetting,
 )
 from fstsim.paper.figures.drawing import BLACK, GREY, LAW, panel
 
-_LAW_NAMES = {
-    "logit": "logit",
-    "fisher": "Fisher",
-    "adam": "AdamW",
-    "logit-tokens": "logit, by token",
-    "adam-tokens": "AdamW, by token",
-}
 _PERCENT = FuncFormatter(lambda x, _: f"{100 * x:g} %")
 _PLAIN = FuncFormatter(lambda x, _: f"{x:g}")
 
@@ -40,12 +34,11 @@ _PLAIN = FuncFormatter(lambda x, _: f"{x:g}")
 def draw_replay(ax: Axes, directory: Path, rows: Sequence[Verdict]) -> None:
     """Old mass at the end against the share of old demonstrations; theory is the diagonal."""
     panel(ax, "a", "replay keeps its own share", "share of old demonstrations", "old mass at the end")
-    chosen = named(rows, "replay-")
+    share, chosen = of_kind(rows, "replay")
     if not chosen:
         return draw_absent(ax)
-    share = np.array([row.parameter for row in chosen])
-    base = base_masses(directory, chosen[0].name)
-    config = config_of(directory, chosen[0].name)
+    base = base_masses(directory, chosen[0].label.run)
+    config = config_of(directory, chosen[0].label.run)
     start = float(base.old.mean())
     grid = np.geomspace(min(0.015, 0.7 * share.min()), max(0.7, 1.4 * share.max()), 60)
     draw_theory(ax, grid, np.where(base.same, 1.0, grid[:, None]).mean(axis=1))
@@ -66,11 +59,10 @@ def draw_replay(ax: Axes, directory: Path, rows: Sequence[Verdict]) -> None:
 def draw_leash(ax: Axes, directory: Path, rows: Sequence[Verdict]) -> None:
     """New and old mass against the temperature of the KL leash; theory is the tilt of each prompt, averaged."""
     panel(ax, "b", "RL with a KL leash", r"leash $\tau$ (reward a nat of KL)", "mass at the end")
-    new, old = named(rows, "tilt-new-"), named(rows, "tilt-old-")
+    (tau, new), (_, old) = of_kind(rows, "tilt-new"), of_kind(rows, "tilt-old")
     if not new:
         return draw_absent(ax)
-    tau = np.array([row.parameter for row in new])
-    base = base_masses(directory, f"tilt-{new[0].name.rpartition('-')[2]}")
+    base = base_masses(directory, new[0].label.run)
     grid = np.geomspace(min(0.2, 0.8 * tau.min()), max(1.25, 1.25 * tau.max()), 80)
     curves = np.array([[mass.mean() for mass in tilted(base, float(t))] for t in grid])
     simulated = np.array([toy.leash(base, float(t)) for t in tau])
@@ -134,26 +126,21 @@ def _decorate_escapes(ax: Axes, families: Sequence[Sequence[Escape]]) -> None:
 def draw_forgetting(ax: Axes, directory: Path, rows: Sequence[Verdict]) -> None:
     """Old mass under fine-tuning on new data alone, and every law that was judged; what is falsified is called so."""
     panel(ax, "d", "fine-tuning on new data alone", "update", "old mass")
-    if not (directory / "runs" / "sft-new-only").is_dir():
+    if not (directory / "runs" / NEW_ONLY).is_dir():
         return draw_absent(ax)
-    tokens = old_decisions(directory, "sft-new-only")
+    tokens = old_decisions(directory, NEW_ONLY)
     found = read_forgetting(directory, tokens)
     if found is None:
         return draw_absent(ax)
     marks = np.unique(np.linspace(0, len(found.grid) - 1, 5).astype(int)[1:])
-    verdicts = {
-        row.name.removeprefix(start): row.verdict
-        for row in rows
-        for start in ("sft-new-only-", "sft-curve-")
-        if row.name.startswith(start)
-    }
+    verdicts = {row.label.law: row.verdict for row in rows if row.label.run == NEW_ONLY}
     drawn = [law for law in found.theory if law in verdicts]
     # named in the order in which the lines end, from above
     for place, law in enumerate(sorted(drawn, key=lambda law: -found.theory[law][-1])):
         draw_theory(ax, found.grid, found.theory[law], width=2.0)
-        decisions = decisions_of(law, tokens)
+        decisions = decisions_of(FORGETTING[law], tokens)
         # on the clock of Fisher and Rao, time counts for every decision
-        simulated = toy.forgetting(decisions, found.clock[law] * found.grid, LAWS[law], found.clip)
+        simulated = toy.forgetting(decisions, found.clock[law] * found.grid, FORGETTING[law].clock, found.clip)
         draw_simulated(ax, found.grid[marks], found.theory[law][0] * simulated[marks])
         verdict = verdicts[law]
         color = MARKS[verdict].color
@@ -161,7 +148,7 @@ def draw_forgetting(ax: Axes, directory: Path, rows: Sequence[Verdict]) -> None:
             ax,
             0.98,
             0.985 - 0.07 * place,
-            f"{_LAW_NAMES[law]}: {verdict}",
+            f"{FORGETTING[law].title}: {verdict}",
             ha="right",
             va="top",
             color=color,

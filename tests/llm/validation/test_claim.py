@@ -15,10 +15,11 @@ from fstsim.llm.policy.policy import Policy
 from fstsim.llm.tasks.rules import parse_task
 from fstsim.llm.validation.claim import Claim, Records, settled, steps_to
 from fstsim.llm.validation.distance import binned_slope, old_answers, old_prompts, quadratic_r2
+from fstsim.llm.validation.kinds import Label
 from fstsim.llm.validation.prediction import Prediction
 from fstsim.llm.validation.times import calibration_step
 from fstsim.llm.validation.validate import CHAPTERS, _predicted, _write_down, all_chapters, validate
-from fstsim.records import read_json
+from fstsim.records import read_json, write_json
 from fstsim.theory import ALL_STATEMENTS
 
 
@@ -100,7 +101,7 @@ def test_every_claim_can_be_judged(base: Policy, scale: Any) -> None:
 
 
 def claim(name: str, value: float, needs: tuple[str, ...]) -> Claim:
-    return Claim(Prediction(name, "s", "q", value, value, value, 1.0), needs, lambda _: [value] * 3)
+    return Claim(Prediction(name, Label("replay"), "s", "q", value, value, value, 1.0), needs, lambda _: [value] * 3)
 
 
 def write_down(claims: list[Claim], out: Path, scale: Scale = "smoke") -> dict[str, Prediction]:
@@ -121,7 +122,12 @@ def test_what_was_written_stands_and_latecomers_are_refused(tmp_path: Path) -> N
 
 def test_a_calibrated_prediction_is_written_without_a_value(tmp_path: Path) -> None:
     nan = float("nan")
-    late = Claim(Prediction("c", "s", "q", nan, nan, nan, 1.0, "a clock"), ("one",), lambda _: [1.0], lambda _: None)  # type: ignore[arg-type,return-value]
+    late = Claim(
+        Prediction("c", Label("replay"), "s", "q", nan, nan, nan, 1.0, "a clock"),
+        ("one",),
+        lambda _: [1.0],
+        lambda _: None,
+    )  # type: ignore[arg-type,return-value]
     write_down([late], tmp_path)
     row = read_json(tmp_path / "predictions.json")["predictions"][0]
     assert row["value"] is None
@@ -133,6 +139,13 @@ def test_bad_input(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="chapter 'nothing' is unknown; allowed: dead-groups, replay"):
         next(validate("smoke", "base", 3, tmp_path, only=("nothing",)))
     assert not list(tmp_path.iterdir())
+    write_down([claim("a", 0.5, ("one",))], tmp_path)
+    record = read_json(tmp_path / "predictions.json")
+    del record["predictions"][0]["label"]
+    write_json(tmp_path / "predictions.json", record)
+    with pytest.raises(InputError, match=r"prediction a has no label: add it with python -m fstsim\.paper"):
+        next(validate("smoke", "base", 3, tmp_path))
+    (tmp_path / "predictions.json").unlink()
     write_down([], tmp_path, "small")
     with pytest.raises(InputError, match="holds a validation of scale small, not smoke"):
         next(validate("smoke", "base", 3, tmp_path))

@@ -13,6 +13,7 @@ from scipy.stats import t as student
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.probes import answer_logprobs
 from fstsim.llm.tasks.rules import parse_task
+from fstsim.llm.validation.kinds import Label
 from fstsim.llm.validation.prediction import (
     BaseMasses,
     Prediction,
@@ -31,7 +32,7 @@ def masses(new: list[float], old: list[float], same: list[bool] | None = None) -
     return BaseMasses(np.array(new), np.array(old), np.array(same or [False] * len(new)))
 
 
-PREDICTION = Prediction("x", "s", "q", 0.5, 0.45, 0.55, 0.2)
+PREDICTION = Prediction("x", Label("replay"), "s", "q", 0.5, 0.45, 0.55, 0.2)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from scipy import stats
 from scipy.special import expit, logit
 
 from fstsim import InputError
+from fstsim.llm.validation.kinds import Label
 from fstsim.llm.validation.prediction import BaseMasses, tilted
 from fstsim.paper.bridge import toy
 from fstsim.paper.bridge.figure import draw_bridge, main, save_bridge
@@ -19,7 +21,7 @@ from fstsim.paper.bridge.numbers import (
     RECORDED_MASSES,
     base_masses,
     log_interval,
-    named,
+    of_kind,
     old_decisions,
     read_escapes,
     read_forgetting,
@@ -33,10 +35,13 @@ OLD = np.array([0.2, 0.3, 0.45])
 NEW = np.array([0.05, 0.1, 0.3])
 
 
-def verdict(name: str, value: float | None, measured: float | None, **more: Any) -> dict[str, Any]:
+def verdict(
+    name: str, value: float | None, measured: float | None, label: Label | None = None, **more: Any
+) -> dict[str, Any]:
     low, high = (None, None) if measured is None else (measured - 0.01, measured + 0.01)
     row = {
         "name": name,
+        "label": asdict(label or Label("without-signal")),
         "statement": "replay-forward",
         "quantity": "old mass",
         "value": value,
@@ -66,7 +71,7 @@ def run(out: Path, name: str, task: str, method: str, rewards: Any, masses: Any,
             "seed": seed,
             "probe": {"problems": 3},
         }
-        config |= {"slow": {"rollouts": 8, "problems": 16}, "demonstrations": {"problems": 64}}
+        config |= {"learner": {"rollouts": 8, "problems": 16}, "learner": {"problems": 64}}
         write_json(place / "config.json", config)
         write_json(place / "environment.json", {"commit": "abc", "device": "cpu", "versions": {"numpy": "2"}})
         write_json(place / "summary.json", {"seconds": 1.0})
@@ -84,23 +89,26 @@ def full(tmp_path: Path) -> Path:
     rows = []
     for share in (0.1, 0.02):
         run(out, f"replay-{share:g}", "digits:plus", "sft", (0.1, 0.5), (0.3, share))
-        rows.append(verdict(f"replay-{share:g}", share, share))
+        rows.append(verdict("a", share, share, Label("replay", run=f"replay-{share:g}", x=share)))
     for tau in (0.5, 1.0):
         run(out, f"tilt-{tau:g}", "digits:plus", "rl", (0.1, 0.5), (0.3, 0.2))
-        rows += [verdict(f"tilt-new-{tau:g}", 0.4, 0.45), verdict(f"tilt-old-{tau:g}", 0.2, 0.25, verdict="undecided")]
+        new, old = (Label(f"tilt-{which}", run=f"tilt-{tau:g}", x=tau) for which in ("new", "old"))
+        rows += [verdict("b", 0.4, 0.45, new), verdict("c", 0.2, 0.25, old, verdict="undecided")]
+    easiest = {"escape-plus": "escape-negate", "escape-sort": "escape-rotate"}
     for task, p0 in (("digits:negate", 0.2), ("digits:plus", 0.1), ("strings:rotate", 0.1), ("strings:sort", 0.05)):
         name = f"escape-{task.partition(':')[2]}"
         run(out, name, task, "rl", (p0, 0.6), (0.3, 0.1))
-        if name in ("escape-plus", "escape-sort"):
-            rows += [verdict(f"{name}-{clock}", 0.7, 0.6, quantity="log of steps") for clock in ("group", "adam")]
+        if name in easiest:
+            labels = [Label(f"escape-{clock}", name, easiest[name], law=clock) for clock in ("group", "adam")]
+            rows += [verdict("d", 0.7, 0.6, label) for label in labels]
     mass = 0.3 * np.exp(-0.2 * np.arange(20))
     run(out, "sft-new-only", "digits:plus", "sft", np.linspace(0.1, 0.9, 20), mass)
     rows += [
-        verdict(f"sft-new-only-{law}", -2.0, -7.0, quantity="log mass", verdict="falsified")
+        verdict("e", -2.0, -7.0, Label("forgetting", "sft-new-only", law=law), verdict="falsified")
         for law in ("logit", "fisher")
     ]
-    rows.append(verdict("sft-new-only-adam-tokens", -6.9, -7.0, quantity="log mass"))
-    rows.append(verdict("relearn-4-group", None, None, quantity="log of steps", verdict="undecided"))
+    rows.append(verdict("f", -6.9, -7.0, Label("forgetting-adam", "sft-new-only", law="adam-tokens")))
+    rows.append(verdict("g", None, None, Label("relearn-group"), verdict="undecided"))
     write_json(out / "validation.json", rows)
     write_json(out / "predictions.json", {"model": "base", "scale": "small", "predictions": []})
     columns: dict[str, Any] = {"new": NEW.tolist(), "old": OLD.tolist(), "same": [False, False, False]}
@@ -169,13 +177,17 @@ def test_the_models_optimizer_is_that_of_torch() -> None:
 
 def test_rows_are_read_in_order_and_checked(full: Path, tmp_path: Path) -> None:
     rows = read_verdicts(full)
-    assert [row.parameter for row in named(rows, "replay-")] == [0.02, 0.1]
-    assert [row.name for row in named(rows, "tilt-new-")] == ["tilt-new-0.5", "tilt-new-1"]
-    assert np.isnan(next(row for row in rows if row.name == "relearn-4-group").value)
+    shares, replayed = of_kind(rows, "replay")
+    assert shares.tolist() == [row.value for row in replayed] == [0.02, 0.1]
+    assert [row.label.run for row in of_kind(rows, "tilt-new")[1]] == ["tilt-0.5", "tilt-1"]
+    assert np.isnan(next(row for row in rows if row.name == "g").value)
     with pytest.raises(InputError, match=r"no .*validation\.json: make it with fstsim validate"):
         read_verdicts(tmp_path / "none")
     write_json(tmp_path / "validation.json", [{"name": "x"}])
     with pytest.raises(InputError, match=r"row 0: no .*verdict"):
+        read_verdicts(tmp_path)
+    write_json(tmp_path / "validation.json", [{**verdict("x", 0.1, 0.1), "label": {"kind": "tea"}}])
+    with pytest.raises(InputError, match="row 0: kind of prediction 'tea' is unknown"):
         read_verdicts(tmp_path)
     write_json(tmp_path / "validation.json", {"name": "x"})
     with pytest.raises(InputError, match="must be the table"):
@@ -268,7 +280,8 @@ def test_panels_without_runs_say_so(tmp_path: Path) -> None:
 
 def test_two_seeds_have_no_interval_and_are_drawn(tmp_path: Path) -> None:
     run(tmp_path, "replay-0.1", "digits:plus", "sft", (0.1, 0.5), (0.3, 0.1), seeds=2)
-    row = verdict("replay-0.1", 0.1, 0.12, measured_low=None, measured_high=None, verdict="undecided", seeds=2)
+    label = Label("replay", run="replay-0.1", x=0.1)
+    row = verdict("a", 0.1, 0.12, label, measured_low=None, measured_high=None, verdict="undecided", seeds=2)
     write_json(tmp_path / "validation.json", [row])
     assert texts(draw_bridge(tmp_path)).count("not recorded") == 4
 
@@ -279,7 +292,7 @@ def test_bad_input_is_one_line(
     monkeypatch.setattr("sys.argv", ["bridge", "--validation", str(tmp_path), "--out", str(tmp_path / "images")])
     assert main() == 2
     assert capsys.readouterr().err.count("\n") == 1
-    write_json(tmp_path / "validation.json", [verdict("replay-0.1", 0.1, 0.1)])
+    write_json(tmp_path / "validation.json", [verdict("a", 0.1, 0.1, Label("replay", run="replay-0.1", x=0.1))])
     with pytest.raises(InputError, match=r"replay-0\.1 holds no run"):
         draw_bridge(tmp_path)
 

@@ -10,12 +10,14 @@ import pytest
 
 from fstsim import InputError
 from fstsim.llm.policy.policy import Policy
+from fstsim.llm.validation.kinds import KINDS, Label
 from fstsim.llm.validation.validate import all_chapters
 from fstsim.paper.bridge.numbers import Verdict, read_verdicts
 from fstsim.paper.records.verdict_summary import BEGIN, END, grouped, recorded_summary, verdict_summary, with_summary
 
 ROOT = Path(__file__).parents[3]
-ROW = Verdict("replay-0.1", "replay-forward", "q", 0.1, 0.06, 0.14, 0.11, 0.1, 0.12, 3, "confirmed")
+LABEL = Label("replay", run="replay-0.1", x=0.1)
+ROW = Verdict("replay-0.1", LABEL, "replay-forward", "q", 0.1, 0.06, 0.14, 0.11, 0.1, 0.12, 3, "confirmed")
 
 
 def test_the_readme_shows_the_recorded_verdicts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,12 +29,15 @@ def test_the_readme_shows_the_recorded_verdicts(monkeypatch: pytest.MonkeyPatch)
 def test_every_prediction_has_one_line() -> None:
     base = Policy.load("base")
     base.model.eval()
-    names = [c.prediction.name for chapter in all_chapters("small", base).values() for c in chapter.claims]
-    rows = [row for _, own in grouped([replace(ROW, name=name) for name in names]) for row in own]
-    assert sorted(row.name for row in rows) == sorted(names)
-    by_name = {row.name: label for label, own in grouped([replace(ROW, name=name) for name in names]) for row in own}
+    made = [c.prediction for chapter in all_chapters("small", base).values() for c in chapter.claims]
+    lines = grouped([replace(ROW, name=p.name, label=p.label) for p in made])
+    assert sorted(row.name for _, own in lines for row in own) == sorted(p.name for p in made)
+    assert [title for title, _ in lines] == [kind.title for kind in KINDS.values()], "a kind of which there is none"
+    by_name = {row.name: title for title, own in lines for row in own}
     assert by_name["ttt-2-exact"] != by_name["ttt-2"]
     assert by_name["sft-new-only-logit-rest"] != by_name["sft-new-only-logit"] != by_name["sft-new-only-adam"]
+    recorded = {row.name: row.label for row in read_verdicts(ROOT / "paper" / "data" / "validation")}
+    assert {p.name: p.label for p in made if p.name in recorded} == recorded
 
 
 def test_recorded_verdicts_are_counted() -> None:
@@ -51,8 +56,8 @@ def test_numbers_and_verdicts_are_those_of_the_row() -> None:
 
 
 def test_what_has_no_place_is_refused() -> None:
-    with pytest.raises(InputError, match="prediction tea belongs to no line of the summary"):
-        verdict_summary([replace(ROW, name="tea")])
+    with pytest.raises(InputError, match="kind of prediction 'tea' is unknown; allowed: replay,"):
+        Label("tea")
     with pytest.raises(InputError, match="must hold the markers"):
         with_summary(f"{BEGIN}", "")
     assert with_summary(f"a\n{BEGIN}\nold\n{END}\nb", "new\n") == f"a\n{BEGIN}\nnew\n{END}\nb"

@@ -1,0 +1,70 @@
+"""Kinds of predictions, in the order of the tables of verdicts; every prediction says which one it is of (`Label.kind`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fstsim.errors import InputError
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What the predictions of one line of a table have in common; ``log``: their numbers are logarithms, nats."""
+
+    title: str
+    log: bool = False
+
+
+KINDS: Mapping[str, Kind] = {
+    "replay": Kind("old mass after SFT with replay"),
+    "replay-batches": Kind("the same in batches of 4; gradient clipped, not clipped"),
+    "tilt-new": Kind("new mass under RL with a KL leash"),
+    "tilt-old": Kind("old mass under RL with a KL leash"),
+    "mixture": Kind("old mass after distillation to a mixture"),
+    "sdft": Kind("new mass under SDFT with an anchor; old mass without"),
+    "sdft-level": Kind("the same, a teacher that stays at its level (fresh anchors)"),
+    "sdft-rate": Kind("log old mass after 40 steps of SDFT without an anchor, at least", log=True),
+    "sdft-rate-own": Kind("the same, with what the demonstration does to the old behaviour itself", log=True),
+    "ttt": Kind("new mass under TTT-Discover over reward gaps"),
+    "ttt-exact": Kind("the same, exact normaliser"),
+    "oapl": Kind("new mass under OAPL over periods; last, anchored"),
+    "oapl-exact": Kind("the same, exact value"),
+    "without-signal": Kind("groups without signal; batches without old samples"),
+    "escape-group": Kind("log of escape times of RL, group-normalised clock", log=True),
+    "escape-adam": Kind("the same, Adam's clock", log=True),
+    "relearn-group": Kind("log of relearning times after drift, group-normalised clock", log=True),
+    "relearn-adam": Kind("the same, Adam's clock", log=True),
+    "alternate-rl": Kind("reward of RL after stages 2, 4, 3 of two conflicting tasks in turn"),
+    "alternate-rl-adam": Kind("the same after stage 2, Adam's clock"),
+    "alternate-fst": Kind("the same of FST after stages 2, 4"),
+    "stall": Kind("share of steps without a signal in a stage after another task (fresh pairs)"),
+    "forgetting": Kind("log old mass under SFT, clocks of theory (logit, Fisher-Rao)", log=True),
+    "forgetting-adam": Kind("the same, Adam's clock", log=True),
+    "forgetting-response": Kind("the same, the base's response along Adam's direction", log=True),
+    "forgetting-rest": Kind("log of all but the new mass under SFT, logit, Fisher-Rao, Adam", log=True),
+    "kl-saved": Kind("KL to the base saved by FST at matched reward"),
+    "alternate-kl-saved": Kind("the same after stage 3 of conflicting tasks in turn"),
+    "speed-up": Kind("log of samples of RL over those of FST", log=True),
+    "overlap": Kind("slope of log drift on log overlap, SFT and RL"),
+    "razor": Kind("R² of forgetting against KL(now‖base) and KL(base‖now)"),
+}
+
+
+@dataclass(frozen=True)
+class Label:
+    """What a prediction is about, for tables and figures; InputError if ``kind`` is no key of `KINDS`."""
+
+    kind: str
+    run: str = ""
+    """the run that is measured; empty where that is none, or all of them"""
+    against: str = ""
+    """the run that it is compared with"""
+    x: float | None = None
+    """what differs between predictions of one kind: a share, a strength, a number of steps or stages"""
+    law: str = ""
+    """which of several laws about one measurement"""
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise InputError(f"kind of prediction {self.kind!r} is unknown; allowed: {', '.join(KINDS)}")
