@@ -71,7 +71,7 @@ def run(out: Path, name: str, task: str, method: str, rewards: Any, masses: Any,
             "seed": seed,
             "probe": {"problems": 3},
         }
-        config |= {"learner": {"rollouts": 8, "problems": 16}, "learner": {"problems": 64}}
+        config |= {"learner": {"problems": 64} if name.startswith("replay") else {"rollouts": 8, "problems": 16}}
         write_json(place / "config.json", config)
         write_json(place / "environment.json", {"commit": "abc", "device": "cpu", "versions": {"numpy": "2"}})
         write_json(place / "summary.json", {"seconds": 1.0})
