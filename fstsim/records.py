@@ -36,25 +36,40 @@ def prepare_directory(path: Path) -> None:
         raise InputError(f"cannot write in {path}: {error.strerror}") from error
 
 
-def check_directory(
-    path: Path, config: Mapping[str, Any], kind: str, defaults: Mapping[str, Any] | None = None
-) -> None:
-    """InputError if ``path`` holds a run with another configuration, or something else than a run of this ``kind``.
+def check_contents(path: Path, kind: str, ours: Callable[[Path], bool]) -> None:
+    """InputError if directory ``path`` exists and holds anything but what is ``ours`` and what a killed write left."""
+    if path.is_dir() and not all(ours(inside) or inside.suffix == ".tmp" for inside in path.iterdir()):
+        raise InputError(f"{path} is not empty and holds no {kind}: choose a new or an empty --out")
 
-    Settings that the run was recorded without, because they did not exist yet, count as their ``defaults``.
+
+def check_settings(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any], kind: str) -> None:
+    """InputError if what was ``found`` in directory ``path`` differs from a setting that is ``wanted``."""
+    for name, was, value in _differences(found, plain(wanted)):
+        raise InputError(f"{path} holds a {kind} with {name} {was}, not {value}: choose another --out")
+
+
+def check_directory(
+    path: Path,
+    config: Mapping[str, Any],
+    kind: str,
+    defaults: Mapping[str, Any] | None = None,
+    name: str = "config.json",
+) -> None:
+    """InputError if ``path`` holds something of this ``kind`` with another configuration, or something else.
+
+    The configuration is in file ``name``. Settings that it was recorded without, because they did not exist yet, count as
+    their ``defaults``.
     """
-    file = path / "config.json"
-    wanted = plain(config)
-    if file.exists():
-        found = read_json(file)
-        if defaults is not None and isinstance(found, dict) and found.keys() & defaults.keys():
-            found = _completed(found, plain(defaults))
-        if not isinstance(found, dict) or found.keys() != wanted.keys():
-            raise InputError(f"{file} is not the configuration of a {kind}: choose another --out")
-        for name, was, value in _differences(found, wanted):
-            raise InputError(f"{path} holds a run with {name} {was}, not {value}: choose another --out")
-    elif path.is_dir() and any(not inside.name.endswith(".tmp") for inside in path.iterdir()):
-        raise InputError(f"{path} is not empty and holds no run: choose a new or an empty --out")
+    file = path / name
+    if not file.exists():
+        check_contents(path, kind, lambda _: False)
+        return
+    found = read_json(file)
+    if defaults is not None and isinstance(found, dict) and found.keys() & defaults.keys():
+        found = _completed(found, plain(defaults))
+    if not isinstance(found, dict) or found.keys() != config.keys():
+        raise InputError(f"{file} is not the configuration of a {kind}: choose another --out")
+    check_settings(path, found, config, kind)
 
 
 def _differences(
@@ -84,14 +99,15 @@ def claim_directory(
     record: Mapping[str, Any],
     kind: str,
     defaults: Mapping[str, Any] | None = None,
+    name: str = "config.json",
 ) -> None:
-    """Make ``path`` the directory of the run that ``config`` describes, or make sure that it is.
+    """Make ``path`` the directory of what ``config`` describes, or make sure that it is.
 
-    Writes ``config.json`` and ``environment.json`` (``record``) into a new directory; clears what a killed write left in
-    an old one. Raises InputError, before anything is written, as `check_directory` does.
+    Writes ``config`` (to file ``name``) and ``environment.json`` (``record``) into a new directory; clears what a killed
+    write left in an old one. Raises InputError, before anything is written, as `check_directory` does.
     """
-    check_directory(path, config, kind, defaults)
-    file = path / "config.json"
+    check_directory(path, config, kind, defaults, name)
+    file = path / name
     prepare_directory(path)
     for leftover in path.glob(".*.tmp"):  # of a write that was killed
         leftover.unlink(missing_ok=True)

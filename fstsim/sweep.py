@@ -8,10 +8,9 @@ so that the table does not depend on the backend, the number of jobs, or interru
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -25,7 +24,7 @@ from fstsim.errors import InputError
 from fstsim.logistic_normal import MAX_SCALE
 from fstsim.objectives import forward_kl_estimate, reverse_kl_estimate
 from fstsim.optimizers import Geometry, Trained, weight_step
-from fstsim.records import environment, prepare_directory, read_json, row_line, write_json, write_text
+from fstsim.records import check_directory, claim_directory, environment, row_line, write_text
 
 Array = NDArray[np.float64]
 State = tuple[Array, Array, Array]
@@ -221,14 +220,7 @@ def run_sweep(
         raise InputError(f"backend must be one of {', '.join(get_args(Backend))}; got {backend!r}")
     if jobs == 0:
         raise InputError("jobs must not be 0 (-1 uses every core)")
-    plain = json.loads(json.dumps(asdict(config)))
-    if (out / "config.json").exists():
-        found = read_json(out / "config.json")
-        for name in (f.name for f in fields(config)):
-            if found.get(name) != plain[name]:
-                raise InputError(
-                    f"{out} holds a sweep with {name} {found.get(name)}, not {plain[name]}: choose another --out"
-                )
+    check_directory(out, asdict(config), "sweep")
     chunks = range(-(-config.size // CHUNK))
     table = out / "table.jsonl"
     if table.exists():
@@ -236,9 +228,7 @@ def run_sweep(
             progress(config.size)
         return table
     with _backend(backend, jobs, address):
-        prepare_directory(out)
-        write_json(out / "config.json", plain)
-        write_json(out / "environment.json", environment(config.seed))
+        claim_directory(out, asdict(config), environment(config.seed), "sweep")
         parts = {k: out / "parts" / f"{k:06d}.jsonl" for k in chunks}
         missing = [k for k in chunks if not parts[k].exists()]
         if progress is not None:

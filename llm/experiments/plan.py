@@ -27,7 +27,7 @@ from fstsim.llm.runs.config import METHODS, TrainConfig
 from fstsim.llm.runs.probes import ProbeConfig, answer_logprobs, mean_se
 from fstsim.llm.runs.run import run_training
 from fstsim.llm.tasks.rules import parse_task
-from fstsim.records import check_directory, prepare_directory, read_json, read_rows, write_json
+from fstsim.records import check_contents, check_directory, prepare_directory, read_json, read_rows, write_json
 
 Scale = Literal["smoke", "small", "paper"]
 
@@ -276,8 +276,7 @@ def check_runs(planned: Sequence[Planned], seeds: int, out: Path, jobs: int) -> 
     if jobs == 0:
         raise InputError("jobs must be at least 1, or -1 for every core; got 0")
     ours = ("runs", "predictions.json", "validation.json", "base_masses.json")
-    if out.is_dir() and any(p.name not in ours and p.suffix not in (".png", ".tmp") for p in out.iterdir()):
-        raise InputError(f"{out} is not empty and holds no runs: choose a new or an empty --out")
+    check_contents(out, "training runs", lambda p: p.name in ours or p.suffix == ".png")
     for p in planned:
         for seed in range(seeds):
             place = out / "runs" / p.name / f"seed-{seed}"

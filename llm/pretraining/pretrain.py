@@ -39,7 +39,7 @@ from fstsim.llm.runs.checkpoint import (
 )
 from fstsim.llm.tasks.families import FAMILIES
 from fstsim.llm.tasks.rules import SIZES
-from fstsim.records import environment, plain, prepare_directory, read_json, read_rows, row_line, write_json, write_text
+from fstsim.records import check_directory, claim_directory, environment, read_json, read_rows, row_line, write_text
 
 Precision = Literal["float32", "bfloat16"]
 _WARM_UP = 50
@@ -242,20 +242,10 @@ def pretrain(
     place = torch.device(device)
     _check_precision(config, place)
     wanted = recorded(config)
-    if (out / "pretrain.json").exists():
-        found = read_json(out / "pretrain.json")
-        if not isinstance(found, dict) or found.keys() != wanted.keys():
-            raise InputError(f"{out / 'pretrain.json'} is not a configuration of this version: choose another --out")
-        for name, value in plain(wanted).items():
-            if found[name] != value:
-                raise InputError(f"{out} holds a model with {name} {found[name]}: choose another --out")
-        if (out / "model.safetensors").exists() and not (out / "checkpoint.safetensors").exists():
-            return read_rows(out / "metrics.jsonl")[-1]
-    elif out.is_dir() and any(out.iterdir()):
-        raise InputError(f"{out} is not empty and holds no model of ours: choose a new or an empty --out")
-    prepare_directory(out)
-    write_json(out / "pretrain.json", wanted)
-    write_json(out / "environment.json", environment(config.seed, device))
+    check_directory(out, wanted, "model", name="pretrain.json")
+    if (out / "model.safetensors").exists() and not (out / "checkpoint.safetensors").exists():
+        return read_rows(out / "metrics.jsonl")[-1]
+    claim_directory(out, wanted, environment(config.seed, device), "model", name="pretrain.json")
     tokenizer = build_tokenizer()
     model = new_model(config, tokenizer)
     model.to(place)  # type: ignore[arg-type]  # the stub of a decorated method

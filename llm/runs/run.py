@@ -31,19 +31,21 @@ from fstsim.llm.runs.probes import Probe, relearn_steps
 from fstsim.llm.runs.run_checkpoint import RunRecord, State, load_run, save_run
 from fstsim.llm.tasks.rules import RuleTask, parse_task
 from fstsim.llm.types import Population
-from fstsim.records import check_directory, claim_directory, environment, plain, row_line, write_json, write_text
+from fstsim.records import (
+    check_contents,
+    check_directory,
+    claim_directory,
+    environment,
+    plain,
+    row_line,
+    write_json,
+    write_text,
+)
 
 
 def check_runs(config: TrainConfig, out: Path, seeds: int) -> None:
     """InputError unless every ``out/seed-k`` is free, or holds the run of ``config`` with that seed."""
-    if out.is_dir():
-        strange = [
-            p
-            for p in out.iterdir()
-            if not (p.name.startswith("seed-") or p.name == "picture.png" or p.suffix == ".tmp")
-        ]
-        if strange:
-            raise InputError(f"{out} is not empty and holds no run: choose a new or an empty --out")
+    check_contents(out, "training run", lambda p: p.name.startswith("seed-") or p.name == "picture.png")
     for seed in range(seeds):
         wanted = dataclasses.asdict(replace(config, seed=seed))
         check_directory(

@@ -23,7 +23,7 @@ from fstsim.llm.validation.methods import discover, mixtures, oapl, sdft, sdft_l
 from fstsim.llm.validation.prediction import Judged, Prediction, judge
 from fstsim.llm.validation.sequences import alternating, stalls
 from fstsim.llm.validation.times import escapes, forgetting, relearning
-from fstsim.records import plain, prepare_directory, read_json, write_json
+from fstsim.records import check_settings, plain, prepare_directory, read_json, write_json
 
 CHAPTERS: Mapping[str, Callable[[Scale, Policy], Chapter]] = {
     "dead-groups": dead_groups,
@@ -128,9 +128,7 @@ def _predicted(scale: Scale, model: str, out: Path) -> list[Prediction]:
     if not place.exists():
         return []
     record = read_json(place)
-    for name, value in (("model", model), ("scale", scale)):
-        if record[name] != value:
-            raise InputError(f"{out} holds a validation of {name} {record[name]}, not {value}: choose another --out")
+    check_settings(out, record, {"model": model, "scale": scale}, "validation")
     return [_read(row, place) for row in record["predictions"]]
 
 

@@ -40,7 +40,7 @@ MISTAKES = {
     "simulate --batch 1000000 --dimension 11": "must be at most 10,000,000",
     "simulate --out file": "file is not a directory",
     "simulate --out file/below": "file is not a directory",
-    "simulate --out full": "full is not empty and holds no run",
+    "simulate --out full": "full is not empty and holds no simulation",
     "simulate --out /proc/here": "cannot write in /proc/here",
     "figures no-such-figure": "allowed: mass-forgetting",
     "figures --out file geometry": "file is not a directory",
@@ -96,7 +96,9 @@ def test_a_run_directory_of_another_configuration(place: Path, capfd: pytest.Cap
     before = {path: path.read_bytes() for path in (place / "run").iterdir()}
     capfd.readouterr()
     assert main([*RUN, "--lr", "0.2"]) == 2
-    assert capfd.readouterr().err == "fstsim: error: run holds a run with lr 0.1, not 0.2: choose another --out\n"
+    assert (
+        capfd.readouterr().err == "fstsim: error: run holds a simulation with lr 0.1, not 0.2: choose another --out\n"
+    )
     assert {path: path.read_bytes() for path in (place / "run").iterdir()} == before
 
 

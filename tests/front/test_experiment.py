@@ -221,7 +221,7 @@ MISTAKES = {
     "experiment core --jobs 0 --out new": "jobs must be at least 1",
     "experiment core --jobs 1 --device abacus --out new": "device 'abacus' cannot be used here",
     "experiment plasticity --jobs 1 --out new": "starts from strings-easy-rl, which is not finished in new/runs",
-    "experiment core --jobs 1 --out papers": "papers is not empty and holds no runs",
+    "experiment core --jobs 1 --out papers": "papers is not empty and holds no training runs",
     "experiment core --show --out new": "no directory at new",
     "experiment core --show --out file": "no directory at file",
     "experiment core --show --out empty": "empty holds no finished run of experiment core",
@@ -229,8 +229,8 @@ MISTAKES = {
     "experiment all --show --out empty": "empty holds no finished run of experiment core or",
     "experiment plasticity --jobs 1 --out empty": "starts from strings-easy-rl, which is not finished in empty/runs: run what",
     "experiment distill --jobs 1 --out empty": "starts from strings-hard-fst, which is not finished in empty/runs: run what",
-    "experiment core --jobs 1 --out other": "holds a run with lr 0.5",
-    "experiment continual --jobs 1 --out full": "continual-rl/seed-1 is not empty and holds no run",
+    "experiment core --jobs 1 --out other": "holds a training run with lr 0.5",
+    "experiment continual --jobs 1 --out full": "continual-rl/seed-1 is not empty and holds no training run",
 }
 
 

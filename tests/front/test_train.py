@@ -202,8 +202,8 @@ MISTAKES = {
     f"train {QUICK} --task strings digits star_graph --context {shlex.quote(' '.join(['up'] * 50))}": "do not fit",
     f"train {QUICK} --out file": "file is not a directory",
     f"train {QUICK} --out file/below": "file is not a directory",
-    f"train {QUICK} --out full": "full is not empty and holds no run",
-    f"train {QUICK} --out half --seeds 2": "half/seed-1 is not empty and holds no run",
+    f"train {QUICK} --out full": "full is not empty and holds no training run",
+    f"train {QUICK} --out half --seeds 2": "half/seed-1 is not empty and holds no training run",
     f"train {QUICK} --out /proc/here": "cannot write in /proc/here",
     "train --no-such-flag": "--no-such-flag",
     "prompts": "RUN",
@@ -216,7 +216,7 @@ MISTAKES = {
     "pretrain --preset smoke --precision float16": "bfloat16",
     "pretrain --preset smoke --device abacus": "device 'abacus' cannot be used here",
     "pretrain --preset smoke --out file": "file is not a directory",
-    "pretrain --preset smoke --out full": "full is not empty and holds no model of ours",
+    "pretrain --preset smoke --out full": "full is not empty and holds no model",
 }
 
 
@@ -256,7 +256,7 @@ def test_a_run_directory_of_another_configuration(place: Path, capfd: pytest.Cap
         assert run(*flags) == 2
         err = capfd.readouterr().err
         assert err.count("\n") == 1
-        assert "run/seed-0 holds a run with" in err
+        assert "run/seed-0 holds a training run with" in err
         assert "choose another --out" in err
         assert says in err
         assert contents(place) == before
@@ -271,7 +271,7 @@ def test_seeds_are_checked_before_the_first_is_trained(place: Path, capfd: pytes
     before = contents(place)
     capfd.readouterr()
     assert run("--seeds", "2", "--lr", "0.01", "--out", "other") == 2
-    assert "other/seed-1 holds a run with lr" in capfd.readouterr().err
+    assert "other/seed-1 holds a training run with lr" in capfd.readouterr().err
     assert contents(place) == before
 
 

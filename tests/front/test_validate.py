@@ -72,8 +72,8 @@ MISTAKES = {
     "validate --out new --model nowhere": "nowhere",
     "validate --out new --model tiny --jobs 0": "jobs must be at least 1",
     "validate --out new --model chat": "model 'chat' is not of this world",
-    "validate --out full --model tiny --only dead-groups": "full is not empty and holds no runs",
-    "validate --out begun --model tiny --only replay --seeds 1": "is not empty and holds no run",
+    "validate --out full --model tiny --only dead-groups": "full is not empty and holds no training runs",
+    "validate --out begun --model tiny --only replay --seeds 1": "is not empty and holds no training run",
 }
 
 
@@ -112,7 +112,7 @@ def test_what_needs_no_run_is_judged_at_once(tmp_path: Path, capfd: pytest.Captu
     assert all(j["name"] in said for j in judged)
     before = contents(out)
     assert main(["validate", "--preset", "small", "--model", "tiny", "--only", "dead-groups", "--out", "out"]) == 2
-    assert "holds a validation of scale smoke, not small" in capfd.readouterr().err
+    assert "holds a validation with scale smoke, not small" in capfd.readouterr().err
     assert contents(out) == before
 
 

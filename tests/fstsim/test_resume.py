@@ -150,13 +150,13 @@ def test_lost_rows_are_written_again(tmp_path: Path) -> None:
 def test_another_configuration_is_refused(field: str, value: object, tmp_path: Path) -> None:
     config = replace(SHORT["sgd"], replicates=1)
     run_simulation(config, tmp_path)
-    with pytest.raises(InputError, match=rf"holds a run with {field} {getattr(config, field)}, not {value}"):
+    with pytest.raises(InputError, match=rf"holds a simulation with {field} {getattr(config, field)}, not {value}"):
         run_simulation(replace(config, **{field: value}), tmp_path)  # type: ignore[arg-type]
 
 
 def test_another_segment_is_refused(tmp_path: Path) -> None:
     run_simulation(SHORT["flow"], tmp_path, segment=10)
-    with pytest.raises(InputError, match="holds a run with segment 10, not 5"):
+    with pytest.raises(InputError, match="holds a simulation with segment 10, not 5"):
         run_simulation(SHORT["flow"], tmp_path, segment=5)
 
 

@@ -175,7 +175,7 @@ def test_the_precision_belongs_to_the_run(model: str, tmp_path: Path) -> None:
     assert held.pop("precision") == "float32"
     place.write_text(json.dumps(held))
     assert run_training(config, tmp_path) == rows
-    with pytest.raises(InputError, match="holds a run with precision float32, not bfloat16"):
+    with pytest.raises(InputError, match="holds a training run with precision float32, not bfloat16"):
         run_training(replace(config, precision="bfloat16"), tmp_path)
 
 

@@ -198,7 +198,7 @@ def test_a_configuration_that_is_none_of_ours_is_refused(text: str, tmp_path: Pa
 def test_a_directory_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("mine")
     before = snapshot(tmp_path)
-    with pytest.raises(InputError, match="is not empty and holds no model of ours"):
+    with pytest.raises(InputError, match="is not empty and holds no model"):
         pretrain(TINY, tmp_path)
     assert snapshot(tmp_path) == before
 
@@ -442,7 +442,7 @@ def test_the_command_trains_shows_and_refuses(
     assert {name: data for name, (data, _) in snapshot(tmp_path).items()} == {k: d for k, (d, _) in before.items()}
     assert main([*command, "--seed", "1"]) == 2
     err = capsys.readouterr().err
-    assert err == "fstsim: error: deep/model holds a model with seed 0: choose another --out\n"
+    assert err == "fstsim: error: deep/model holds a model with seed 0, not 1: choose another --out\n"
     assert {name: data for name, (data, _) in snapshot(tmp_path).items()} == {k: d for k, (d, _) in before.items()}
 
 

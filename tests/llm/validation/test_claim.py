@@ -147,7 +147,7 @@ def test_bad_input(tmp_path: Path) -> None:
         next(validate("smoke", "base", 3, tmp_path))
     (tmp_path / "predictions.json").unlink()
     write_down([], tmp_path, "small")
-    with pytest.raises(InputError, match="holds a validation of scale small, not smoke"):
+    with pytest.raises(InputError, match="holds a validation with scale small, not smoke"):
         next(validate("smoke", "base", 3, tmp_path))
     assert "dead-groups" in CHAPTERS
 

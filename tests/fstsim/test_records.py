@@ -1,0 +1,55 @@
+"""Directories that belong to something: what may be continued, what is refused, and that a refusal changes nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fstsim.errors import InputError
+from fstsim.records import check_contents, check_directory, claim_directory, read_json, write_json
+
+CONFIG: dict[str, Any] = {"steps": 3, "grid": (0.1, 0.2), "inner": {"lr": 0.5}}
+
+
+def files(path: Path) -> dict[str, bytes]:
+    """All that is below ``path``."""
+    return {str(p.relative_to(path)): p.read_bytes() for p in path.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.json"])
+def test_a_claimed_directory_is_claimed_again_by_its_own_settings_only(tmp_path: Path, name: str) -> None:
+    place = tmp_path / "run"
+    claim_directory(place, CONFIG, {"cores": 2}, "sweep", name=name)
+    assert read_json(place / name) == {"steps": 3, "grid": [0.1, 0.2], "inner": {"lr": 0.5}}
+    (place / "table.jsonl").write_text("{}\n")
+    (place / ".table.jsonl.abc.tmp").write_text("half")
+    claim_directory(place, CONFIG, {"cores": 9}, "sweep", name=name)
+    assert read_json(place / "environment.json") == {"cores": 2}
+    before = files(place)
+    assert set(before) == {name, "environment.json", "table.jsonl"}
+    with pytest.raises(InputError, match=r"run holds a sweep with steps 3, not 4: choose another --out"):
+        claim_directory(place, {**CONFIG, "steps": 4}, {}, "sweep", name=name)
+    with pytest.raises(InputError, match=rf"{name} is not the configuration of a model"):
+        claim_directory(place, {"layers": 2}, {}, "model", name=name)
+    assert files(place) == before
+
+
+def test_settings_that_came_later_count_as_their_defaults(tmp_path: Path) -> None:
+    write_json(tmp_path / "config.json", {"steps": 3, "inner": {}})
+    defaults = {"steps": 1, "inner": {"lr": 0.5}}
+    check_directory(tmp_path, {"steps": 3, "inner": {"lr": 0.5}}, "run", defaults)
+    with pytest.raises(InputError, match="holds a run with inner"):
+        check_directory(tmp_path, {"steps": 3, "inner": {"lr": 0.6}}, "run", defaults)
+
+
+def test_a_directory_of_something_else_is_refused(tmp_path: Path) -> None:
+    check_contents(tmp_path / "nowhere", "run", lambda _: False)
+    check_contents(tmp_path, "run", lambda _: False)
+    (tmp_path / ".half.tmp").write_text("")
+    check_directory(tmp_path, CONFIG, "run")
+    (tmp_path / "seed-0").mkdir()
+    check_contents(tmp_path, "run", lambda p: p.name.startswith("seed-"))
+    with pytest.raises(InputError, match="is not empty and holds no run: choose a new or an empty --out"):
+        check_directory(tmp_path, CONFIG, "run")
