@@ -98,11 +98,6 @@ def test_it_is_the_wheel_that_runs_outside(site: Path, tmp_path: Path) -> None:
             ("all/report.html", "all/checks.json", "all/figures/mass-forgetting.pdf"),
             marks=pytest.mark.slow,
         ),
-        pytest.param(
-            "reproduce --examples 5 --out all",
-            ("all/report.html", "all/validation/validation.json"),
-            marks=pytest.mark.slow,
-        ),
     ],
 )
 def test_what_make_reproduce_runs(command: str, written: tuple[str, ...], site: Path, tmp_path: Path) -> None:
