@@ -6,10 +6,7 @@ violated or a run failed, 2 bad input (one line on stderr, nothing written), 130
 
 from __future__ import annotations
 
-import contextlib
-import io
 import operator
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -19,10 +16,9 @@ from typing import Annotated, Any
 import tyro
 
 import fstsim
-from fstsim.errors import InputError
 from fstsim.front.check import Check
 from fstsim.front.command import AGAIN, Command
-from fstsim.front.console import complain, unboxed
+from fstsim.front.entry import exit_code, parse
 from fstsim.front.experiment import Experiment
 from fstsim.front.explore import Explore
 from fstsim.front.figures import Figures
@@ -35,7 +31,10 @@ from fstsim.front.tasks import Tasks
 from fstsim.front.train import Train
 from fstsim.front.validate import Validate
 
-_ABOUT = "Exact two-mode mixtures that predict forgetting, drift and fast-slow training."
+_ABOUT = (
+    "Exact two-mode mixtures that predict forgetting, drift and fast-slow training. "
+    f"Version {fstsim.__version__}, which --version prints."
+)
 
 COMMANDS: dict[str, type[Command]] = {
     command.__name__.lower(): command
@@ -67,30 +66,6 @@ def _union(arguments: Sequence[str]) -> Any:
     return reduce(operator.or_, (Annotated[each, tyro.conf.subcommand(name)] for name, each in commands.items()))
 
 
-def _parse(arguments: Sequence[str]) -> Command:
-    """The subcommand with its flags; InputError with one line instead of tyro's box."""
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            command: Command = tyro.cli(
-                _union(arguments),
-                prog="fstsim",
-                description=f"{_ABOUT} Version {fstsim.__version__}, which --version prints.",
-                args=arguments,
-                config=(tyro.conf.FlagCreatePairsOff,),
-            )
-    except SystemExit as stop:
-        if not stop.code:  # --help
-            raise
-        cause: BaseException | None = stop
-        while cause is not None:
-            if isinstance(cause, InputError):
-                raise cause from None
-            cause = cause.__cause__ or cause.__context__
-        raise InputError(unboxed(said.getvalue())) from None
-    return command
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (without the program's name); returns the exit code."""
     arguments = sys.argv[1:] if argv is None else list(argv)
@@ -98,24 +73,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"fstsim {fstsim.__version__}")
         return 0
     stopped = AGAIN
-    try:
-        command = _parse(arguments)
+
+    def work() -> int:
+        nonlocal stopped
+        command: Command = parse(_union(arguments), arguments, "fstsim", _ABOUT)
         stopped = command.stopped
         return command.run()
-    except SystemExit:  # --help has been printed
-        return 0
-    except InputError as error:
-        complain(f"error: {error}")
-        return 2
-    except KeyboardInterrupt:
-        complain(f"{stopped}: {shlex.join(['fstsim', *arguments])}")
-        return 130
-    except BrokenPipeError:  # the reader of stdout has gone, as in `fstsim check | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except OSError as error:
-        complain(f"error: {error}")
-        return 1
+
+    return exit_code(work, lambda: f"{stopped}: {shlex.join(['fstsim', *arguments])}")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ def prepare_directory(path: Path) -> None:
         while not nearest.exists() and nearest != nearest.parent:
             nearest = nearest.parent
         if not nearest.is_dir():
-            raise InputError(f"{nearest} is not a directory: --out must be one, or not exist yet")
+            raise InputError(f"{nearest} is not a directory: choose another --out")
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
@@ -158,7 +158,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise InputError(f"no file at {path}") from error
+        raise InputError(f"there is no file {path}") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not JSON: {error}") from error
 
@@ -168,7 +168,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     try:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
     except FileNotFoundError as error:
-        raise InputError(f"no file at {path}") from error
+        raise InputError(f"there is no file {path}") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not JSON lines: {error}") from error
 

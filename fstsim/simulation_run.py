@@ -37,47 +37,47 @@ Progress = Callable[[int, float], None]
 
 @dataclass(frozen=True)
 class SimulationConfig:
-    """What is minimised, from where, and how."""
+    """What is minimised, where the learner starts, and how it learns."""
 
     objective: Literal["forward", "reverse"] = "forward"
     """forward: KL(train || learner), supervised fine-tuning; reverse: KL(learner || target), reinforcement learning"""
     old_fraction: float = 0.0
     """share of old data in the training set of the forward objective, 0 to 1 (0: new data only)"""
     alpha: float = 0.5
-    """old mass of the target of the reverse objective, between 0 and 1"""
+    """weight of the old mode in the target of the reverse objective, between 0 and 1"""
     separation: float = 3.0
     """Mahalanobis distance of the old and the new mean, standard deviations"""
     dimension: int = 1
     """dimension of a sample"""
     beta0: float = 0.5
-    """old mass of the learner at the start, between 0 and 1"""
+    """weight of the old mode in the learner at the start, between 0 and 1"""
     new_error: float = 0.0
     """error of the learner's new mean at the start, standard deviations; positive is away from the old mean"""
     optimizer: Literal["flow", "descent", "sgd", "adamw"] = "sgd"
     """flow: exact gradient flow; descent: exact gradients in steps; sgd: gradients of finite batches; adamw: the optimizer
     of the language models, on such batches or on exact gradients"""
     geometry: Geometry = "logit"
-    """metric of the weight: logit, probability, complete data (em) or Fisher-Rao"""
+    """metric in which the weight moves: its logit, its probability (prob), complete data (em) or Fisher-Rao (fisher)"""
     train: Trained = "all"
     """train the weight and both means, or hold the means fixed"""
     lr: float = 0.1
-    """learning rate; a flow records at times lr, 2 lr, ..., so that its rows compare with those of descent and sgd"""
+    """learning rate; a flow is recorded at times lr, 2 lr, ..., so that its rows compare with those of descent and sgd"""
     growth: float = 1.0
-    """factor from one time interval of a flow to the next; above 1 the times are geometric, as power laws want"""
+    """each time interval of a flow is this factor longer than the one before; above 1 for power laws"""
     steps: int = 500
-    """steps, each a row of metrics.jsonl"""
+    """number of steps; each is a row of metrics.jsonl"""
     batch: int = 32
     """samples in one step of sgd or adamw; 0 gives adamw exact gradients"""
     beta1: float = 0.9
-    """adamw: share of the mean gradient that a step keeps, at least 0 and below 1"""
+    """adamw: decay of the running mean of gradients, at least 0 and below 1"""
     beta2: float = 0.999
-    """adamw: share of the mean squared gradient that a step keeps, at least 0 and below 1"""
+    """adamw: decay of the running mean of squared gradients, at least 0 and below 1"""
     eps: float = 1e-8
-    """adamw: added to the root of the mean squared gradient"""
+    """adamw: added to the root of the running mean of squared gradients"""
     weight_decay: float = 0.0
-    """adamw: shrinks log-odds and whitened means by lr times this, a step"""
+    """adamw: each step shrinks log-odds and whitened means by lr times this"""
     replicates: int = 1
-    """independent learners that draw batches of their own; rows are then their means, with standard errors"""
+    """independent learners, each with its own batches; a row is then their mean, with its standard error"""
     seed: int = 0
     """seed of the batches"""
 
@@ -127,7 +127,9 @@ class SimulationConfig:
         draws = self.optimizer == "sgd" or (self.optimizer == "adamw" and self.batch > 0)
         if not draws and self.replicates != 1:
             exact = "exact adamw (batch 0)" if self.optimizer == "adamw" else f"optimizer {self.optimizer}"
-            raise InputError(f"replicates must be 1 with {exact}: only sgd is random, and adamw with a batch")
+            raise InputError(
+                f"replicates must be 1 with {exact}: replicates differ in their batches, and this draws none"
+            )
         if self.optimizer == "adamw" and self.geometry != "logit":
             raise InputError(
                 f"geometry must be logit with optimizer adamw, which scales its own steps; got {self.geometry}"
@@ -135,7 +137,9 @@ class SimulationConfig:
         if self.optimizer != "flow" and self.growth != 1.0:
             raise InputError(f"growth must be 1 with optimizer {self.optimizer}: only a flow has uneven times")
         if self.objective == "reverse" and self.old_fraction != 0.0:
-            raise InputError("old_fraction belongs to the forward objective: leave it at 0 with reverse")
+            raise InputError(
+                "old_fraction is used by objective forward only; leave it at 0, or choose objective forward"
+            )
         if self.objective == "reverse" and draws and self.batch < 2:
             raise InputError("batch must be at least 2 with the reverse objective: its baseline leaves one sample out")
         with np.errstate(over="ignore"):

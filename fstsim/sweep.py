@@ -31,59 +31,61 @@ State = tuple[Array, Array, Array]
 Backend = Literal["loky", "threading", "sequential", "dask", "ray"]
 
 CHUNK = 2000  # settings advanced together: enough to fill the vectors, few enough to resume and to balance
-AXES = ("separation", "alpha", "beta0", "new_error", "old_fraction", "lr")
+# axes of the grid: what fits, and how that is said
+_AXIS: dict[str, tuple[Callable[[float], bool], str]] = {
+    "separation": (lambda v: 0.0 < v <= MAX_SCALE, f"lie in (0, {MAX_SCALE:g}]"),
+    "alpha": (lambda v: 0.0 < v < 1.0, "lie strictly between 0 and 1"),
+    "beta0": (lambda v: 0.0 < v < 1.0, "lie strictly between 0 and 1"),
+    "new_error": (lambda _: True, "be finite"),
+    "old_fraction": (lambda v: 0.0 <= v <= 1.0, "lie in [0, 1]"),
+    "lr": (lambda v: v > 0.0, "be positive and finite"),
+}
+AXES = tuple(_AXIS)
 
 
 @dataclass(frozen=True)
 class SweepConfig:
-    """A grid: every combination of the listed values, times ``seeds``. Tuples are axes of the grid."""
+    """A grid: every combination of the values that are listed for each setting."""
 
     objective: Literal["forward", "reverse"] = "reverse"
-    """Forward KL on the training data, or reverse KL to the target."""
+    """forward: KL(train || learner), supervised fine-tuning; reverse: KL(learner || target), reinforcement learning"""
     separation: tuple[float, ...] = (2.0, 4.0, 6.0)
-    """Mahalanobis distances of the two target modes."""
+    """Mahalanobis distances of the old and the new mean, standard deviations"""
     alpha: tuple[float, ...] = (0.5,)
-    """Old masses of the target (reverse KL)."""
+    """weights of the old mode in the target of the reverse objective, between 0 and 1"""
     beta0: tuple[float, ...] = (0.5,)
-    """Initial old masses."""
+    """weights of the old mode in the learner at the start, between 0 and 1"""
     new_error: tuple[float, ...] = (0.0,)
-    """Initial errors of the new mean, along the axis, positive away from the old mode."""
+    """errors of the learner's new mean at the start, standard deviations; positive is away from the old mean"""
     old_fraction: tuple[float, ...] = (0.0,)
-    """Shares of old data in the training mixture (forward KL)."""
+    """shares of old data in the training set of the forward objective, 0 to 1"""
     lr: tuple[float, ...] = (0.1,)
-    """Learning rates."""
+    """learning rates"""
     seeds: int = 1
-    """Repetitions of every setting; they differ only with a finite batch."""
+    """repetitions of every combination; they differ in their batches only"""
     steps: int = 500
-    """Updates of every learner."""
+    """updates of every learner"""
     batch: int = 0
-    """Samples an update; 0 uses the exact gradient."""
+    """samples in one update; 0 gives exact gradients"""
     geometry: Geometry = "logit"
-    """Metric of the weight."""
+    """metric in which the weight moves: its logit, its probability (prob), complete data (em) or Fisher-Rao (fisher)"""
     train: Trained = "all"
-    """Train everything, or the weight alone."""
+    """train the weight and both means, or hold the means fixed"""
     seed: int = 0
-    """Seed of the whole sweep."""
+    """seed of the whole sweep"""
 
     def __post_init__(self) -> None:
         for name in AXES:
             values = getattr(self, name)
             if len(values) == 0:
                 raise InputError(f"{name} is empty: a grid needs at least one value on every axis")
-            if not all(np.isfinite(v) for v in values):
-                raise InputError(f"{name} must be finite, got {values}")
-        open_unit = {"alpha": self.alpha, "beta0": self.beta0}
-        for name, values in open_unit.items():
-            if not all(0.0 < v < 1.0 for v in values):
-                raise InputError(f"{name} must lie strictly between 0 and 1, got {values}")
-        if not all(0.0 <= v <= 1.0 for v in self.old_fraction):
-            raise InputError(f"old_fraction must lie in [0, 1], got {self.old_fraction}")
-        if not all(0.0 < v <= MAX_SCALE for v in self.separation):
-            raise InputError(f"separation must lie in (0, {MAX_SCALE:g}], got {self.separation}")
-        if not all(v > 0.0 for v in self.lr):
-            raise InputError(f"lr must be positive, got {self.lr}")
-        if self.seeds < 1 or self.steps < 0 or self.seed < 0:
-            raise InputError("seeds must be at least 1, steps and seed nonnegative")
+            for value in values:
+                fits, allowed = _AXIS[name]
+                if not (np.isfinite(value) and fits(value)):
+                    raise InputError(f"{name} must {allowed}, got {value}")
+        for name, smallest in (("seeds", 1), ("steps", 0), ("seed", 0)):
+            if getattr(self, name) < smallest:
+                raise InputError(f"{name} must be at least {smallest}, got {getattr(self, name)}")
         least = 2 if self.objective == "reverse" else 1
         if self.batch != 0 and self.batch < least:
             raise InputError(f"batch must be 0 (exact) or at least {least} for {self.objective} KL, got {self.batch}")
@@ -182,7 +184,7 @@ def _backend(backend: str, jobs: int, address: str | None) -> Iterator[None]:
             try:
                 from dask.distributed import Client
             except ImportError as error:
-                raise InputError("backend dask needs: pip install 'dask[distributed]'") from error
+                raise InputError("backend dask is not installed: pip install 'dask[distributed]'") from error
             if address is None:
                 raise InputError("backend dask needs --address of a scheduler (start one with: dask scheduler)")
             try:
@@ -195,7 +197,7 @@ def _backend(backend: str, jobs: int, address: str | None) -> Iterator[None]:
                 import ray
                 from ray.util.joblib import register_ray
             except ImportError as error:
-                raise InputError("backend ray needs: pip install 'ray[default]'") from error
+                raise InputError("backend ray is not installed: pip install 'ray[default]'") from error
             register_ray()
             ray.init(address=address, ignore_reinit_error=True)
         stack.enter_context(joblib.parallel_config(backend=backend, n_jobs=jobs))
@@ -219,7 +221,7 @@ def run_sweep(
     if backend not in get_args(Backend):
         raise InputError(f"backend must be one of {', '.join(get_args(Backend))}; got {backend!r}")
     if jobs == 0:
-        raise InputError("jobs must not be 0 (-1 uses every core)")
+        raise InputError("jobs must not be 0: give a number of workers, or -1 for every core")
     check_directory(out, asdict(config), "sweep")
     chunks = range(-(-config.size // CHUNK))
     table = out / "table.jsonl"

@@ -19,14 +19,14 @@ _Slug = Annotated[str | None, tyro.conf.arg(metavar="SLUG", help_behavior_hint="
 
 @dataclass(frozen=True)
 class Check:
-    """Look for violations of the statements on random instances; exit code 1 if there is one."""
+    """Search random instances for one that violates a statement; exit code 1 if there is one."""
 
     examples: int = 2000
     """random instances of each statement"""
     statement: _Slug = None
-    """check this one only; an unknown one lists those that exist"""
+    """check this statement only; an unknown name lists those that exist"""
     json: bool = False
-    """print JSON and nothing else"""
+    """print JSON instead of a table"""
     seed: int = 0
     """seed of the instances"""
     stopped: ClassVar[str] = AGAIN

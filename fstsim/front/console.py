@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import time
 from typing import Any
@@ -27,27 +26,6 @@ def show(*tables: Table | str) -> None:
 def complain(message: str) -> None:
     """Print one line on stderr, whatever ``message`` holds."""
     sys.stderr.write(f"fstsim: {' '.join(message.split())}\n")
-
-
-def unboxed(text: str) -> str:
-    """The one line that an error box of tyro says: what is wrong, then what is allowed."""
-    parts: list[list[str]] = [[]]
-    for line in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines():
-        inside = line.strip("│ ")
-        if line.startswith("│") and set(inside) == {"─"}:
-            parts.append([])
-        elif line.startswith("│") and not inside.startswith("For full helptext"):
-            parts[-1].append(inside)
-    what, *more = [part for part in parts if part] or [["malformed command line"]]
-    said = " ".join(what).removeprefix("Error parsing ").rstrip(".")
-    if not more:
-        return said
-    first, *rest = more[0]
-    if first.startswith("Argument helptext"):
-        return f"{said}; expected {rest[0]}"
-    if first.startswith("Perhaps you meant"):
-        return f"{said}; perhaps you meant {rest[0]}"
-    return f"{said}; {' '.join(more[0])}"
 
 
 class Progress:

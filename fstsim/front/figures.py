@@ -25,7 +25,7 @@ class Figures:
     names: tyro.conf.Positional[_Names] = ()
     """figures to draw; an unknown name lists those that exist"""
     out: Directory = Path("out/figures")
-    """directory to write in"""
+    """directory to write to"""
     stopped: ClassVar[str] = AGAIN
 
     def run(self) -> int:

@@ -20,11 +20,11 @@ class Pretrain:
     out: Directory = Path("out/base")
     """directory of the model"""
     steps: OfPreset[int] = None
-    """updates"""
+    """updates of the weights"""
     seed: int = 0
     """seed of weights and data"""
     precision: OfPreset[Literal["float32", "bfloat16"]] = None
-    """of activations; every preset has bfloat16"""
+    """precision of activations; every preset uses bfloat16"""
     device: str = "cpu"
     """torch device, for example cuda"""
     stopped: ClassVar[str] = CONTINUE

@@ -27,7 +27,7 @@ class Prompts:
         """Show them."""
         if not (self.run_directory / "prompts.jsonl").exists():
             seeds = sorted(path.parent.name for path in self.run_directory.glob("seed-*/prompts.jsonl"))
-            where = f": name one of {', '.join(seeds)} in it" if seeds else ": fst and gepa runs have them"
+            where = f": name one of {', '.join(seeds)} in it" if seeds else ": only runs of method fst or gepa have one"
             raise InputError(f"{self.run_directory} holds no prompts.jsonl{where}")
         show(prompts_table(read_rows(self.run_directory / "prompts.jsonl"), str(self.run_directory)))
         return 0

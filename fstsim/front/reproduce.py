@@ -24,7 +24,7 @@ class Reproduce:
     seed: int = 0
     """seed of the instances"""
     skip_models: bool = False
-    """leave out the language models: the simulator and the theory alone, two minutes instead of ten"""
+    """leave out the language models: simulator and theory alone take two minutes instead of six"""
     stopped: ClassVar[str] = CONTINUE
 
     def run(self) -> int:

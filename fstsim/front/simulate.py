@@ -22,7 +22,7 @@ class Simulate:
 
     config: tyro.conf.OmitArgPrefixes[SimulationConfig]
     out: Directory = Path("out/simulation")
-    """run directory; a run that is in it already is continued or only shown"""
+    """run directory; a run that it holds already is continued, or shown if it is finished"""
     stopped: ClassVar[str] = CONTINUE
 
     def run(self) -> int:
@@ -34,7 +34,7 @@ class Simulate:
                     self.config, self.out, lambda k, mass: progress.at(k, f"old mass {mass:.3g}")
                 )
             except RuntimeError as error:
-                complain(f"error: {error}; end it earlier or use another geometry")
+                complain(f"error: {error}; take fewer --steps or another --geometry")
                 return 1
         from fstsim.paper.records.run_picture import save_run_picture
 

@@ -24,13 +24,13 @@ class Sweep:
 
     config: tyro.conf.OmitArgPrefixes[SweepConfig]
     out: Directory = Path("out/sweep")
-    """directory of the sweep; its table.jsonl has one row a trajectory"""
+    """directory of the sweep; table.jsonl in it has one row for each trajectory"""
     backend: Backend = "loky"
-    """where the work is done: processes, threads, this process, or a dask or ray cluster"""
+    """where the work is done: in processes (loky), in threads, in this process (sequential), or on a dask or ray cluster"""
     jobs: int = -1
-    """workers; -1 uses every core"""
+    """number of workers; -1 uses every core"""
     address: _Address = None
-    """address of the dask scheduler, which dask needs, or of the ray cluster"""
+    """address of the dask scheduler (required by dask) or of the ray cluster"""
     stopped: ClassVar[str] = CONTINUE
 
     def run(self) -> int:

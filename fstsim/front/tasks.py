@@ -29,7 +29,7 @@ class Tasks:
     model: str = "base"
     """the shipped base model, or any causal LM by path or hub name"""
     task: _Tasks = ()
-    """only these: family:rule+rule, or family@size:rule+rule for problems of another size"""
+    """only these tasks: family:rule+rule, or family@size:rule+rule for problems of another size"""
     problems: int = 128
     """test problems of each task"""
     device: str = "cpu"

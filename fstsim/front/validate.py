@@ -26,7 +26,7 @@ class Validate:
     preset: Literal["smoke", "small", "paper"] = "smoke"
     """smoke: minutes on 2 cores; small: an hour; paper: for a GPU"""
     model: str = "base"
-    """the shipped base model, or another model of this world by path"""
+    """the shipped base model, or the path of another one that fstsim pretrain has made"""
     seeds: int = 3
     """seeds of every run; a verdict needs at least 3"""
     out: Directory = Path("out/validation")
@@ -36,7 +36,7 @@ class Validate:
     device: str = "cpu"
     """torch device"""
     only: _Chapters = ()
-    """chapters whose runs are made (dead-groups, replay, forgetting, ...); an unknown one lists those that exist"""
+    """make the runs of these chapters only (dead-groups, replay, forgetting, ...); an unknown name lists those that exist"""
     stopped: ClassVar[str] = CONTINUE
 
     def run(self) -> int:

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import tyro
 from matplotlib.axes import Axes
 
-from fstsim.errors import InputError
-from fstsim.front.console import complain, show
+from fstsim.front.console import show
+from fstsim.front.entry import run_module
 from fstsim.llm.validation.kinds import KINDS
-from fstsim.paper import DATA, IMAGES
+from fstsim.paper import DATA, IMAGES, check_recorded, checkout
 from fstsim.paper.bridge.marks import MARKS, draw_absent, theory_key
 from fstsim.paper.bridge.numbers import Verdict, read_verdicts
 from fstsim.paper.bridge.panels import draw_escapes, draw_forgetting, draw_leash, draw_replay
@@ -51,7 +50,7 @@ class Config:
     validation: Path = DATA / "validation"
     """directory of fstsim validate, or a recorded one"""
     out: Path = IMAGES
-    """directory for bridge.png"""
+    """directory for bridge.png; without this flag it replaces the picture in the checkout's README"""
 
 
 def draw_verdicts(ax: Axes, rows: Sequence[Verdict]) -> None:
@@ -140,17 +139,19 @@ def save_bridge(directory: Path, path: Path) -> Path:
     return save_png(draw_bridge(directory), path, "Toy, language model and theory")
 
 
-def main() -> int:
-    """Command line: 2 and one line on bad input."""
-    config = tyro.cli(Config)
-    try:
-        prepare_directory(config.out)
-        path = save_bridge(config.validation, config.out / "bridge.png")
-    except InputError as error:
-        complain(f"error: {error}")
-        return 2
-    show(f"picture: {path}")
+def save_and_show(config: Config) -> int:
+    """Draw, write and say where."""
+    check_recorded(config.validation, "--validation")
+    if config.out == IMAGES:
+        checkout("--out")
+    prepare_directory(config.out)
+    show(f"picture: {save_bridge(config.validation, config.out / 'bridge.png')}")
     return 0
+
+
+def main() -> int:
+    """Command line; returns the exit code."""
+    return run_module("fstsim.paper.bridge.figure", Config, save_and_show)
 
 
 if __name__ == "__main__":

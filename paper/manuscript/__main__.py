@@ -6,22 +6,21 @@ Writes ``fstsim.pdf`` and ``numbers.json``, in which every number of the text na
 
 from __future__ import annotations
 
-import tyro
-
-from fstsim.errors import InputError
-from fstsim.front.console import complain, show
+from fstsim.front.console import show
+from fstsim.front.entry import run_module
 from fstsim.paper.manuscript.build import Config, build
 
 
-def main() -> int:
-    """Command line; 2 for bad input, in one line."""
-    try:
-        path = build(tyro.cli(Config, description=__doc__))
-    except InputError as error:
-        complain(str(error))
-        return 2
+def build_and_show(config: Config) -> int:
+    """Make the manuscript and say where it is."""
+    path = build(config)
     show(f"{path}, and {path.with_name('numbers.json')}: where each of its numbers comes from")
     return 0
+
+
+def main() -> int:
+    """Command line; returns the exit code."""
+    return run_module("fstsim.paper.manuscript", Config, build_and_show)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import joblib
 
 from fstsim.errors import InputError
 from fstsim.front.console import Progress
-from fstsim.paper import DATA
+from fstsim.paper import DATA, check_recorded
 from fstsim.records import prepare_directory, read_json, write_atomically, write_json
 
 SOURCES = Path(__file__).parent
@@ -32,14 +32,14 @@ MEASURED = ("core", "decomposition", "continual", "bridge")
 
 @dataclass(frozen=True)
 class Config:
-    """Where the manuscript goes, and the records that it is made from."""
+    """Make the manuscript as PDF from recorded runs: fstsim.pdf, and numbers.json, which names the record of every number."""
 
     out: Path = Path("out")
     """directory for fstsim.pdf and numbers.json"""
     data: Path = DATA
-    """recorded runs: checks.json, experiments, validation"""
+    """folder of records: checks.json, experiments/ and validation/"""
     jobs: int = -1
-    """processes (-1: one a core)"""
+    """processes; -1 uses every core"""
 
 
 def write_records(folder: Path, data: Path) -> None:
@@ -123,6 +123,7 @@ def compile_pdf(folder: Path) -> bytes:
 
 def build(config: Config) -> Path:
     """Make the manuscript; returns the path of the PDF. Errors are raised before anything is written to ``out``."""
+    check_recorded(config.data, "--data")
     prepare_directory(config.out)
     # The longest first, so that no core waits for another at the end: the text's later figures take longer. What is
     # read from records is one piece: the modules of the language models take longer to import than its parts to make,

@@ -14,7 +14,8 @@ from typing import Any
 import tyro
 
 from fstsim.errors import InputError
-from fstsim.front.console import complain, show
+from fstsim.front.console import show
+from fstsim.front.entry import run_module
 from fstsim.llm.runs.convert import convert
 from fstsim.paper import DATA
 from fstsim.records import plain, read_json, write_json
@@ -68,20 +69,15 @@ def _labels(scale: Any, model: str) -> Mapping[str, Mapping[str, Any]]:
     return {claim.prediction.name: plain(asdict(claim.prediction.label)) for claim in claims}
 
 
-def main() -> int:
-    """Command line: 2 and one line on bad input."""
-    config = tyro.cli(Config, description=__doc__)
-    try:
-        if not config.directory.is_dir():
-            raise InputError(f"{config.directory} is not a directory")
-        rewritten = len(convert([config.directory]))
-        labelled = sum(convert_predictions(path.parent) for path in sorted(config.directory.rglob("predictions.json")))
-    except InputError as error:
-        complain(f"error: {error}")
-        return 2
+def bring_up_to_date(config: Config) -> int:
+    """Convert, and say how much there was to convert."""
+    if not config.directory.is_dir():
+        raise InputError(f"{config.directory} is not a directory")
+    rewritten = len(convert([config.directory]))
+    labelled = sum(convert_predictions(path.parent) for path in sorted(config.directory.rglob("predictions.json")))
     show(f"{config.directory}: {rewritten} configurations rewritten, labels added to {labelled} rows")
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run_module("fstsim.paper.records.convert", Config, bring_up_to_date))

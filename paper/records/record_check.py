@@ -11,28 +11,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 
+from fstsim.front.command import CONTINUE, check_numbers
 from fstsim.front.console import Progress, show
+from fstsim.front.entry import run_module
 from fstsim.front.tables import check_summary, check_table
-from fstsim.paper import DATA
+from fstsim.paper import DATA, checkout
 from fstsim.paper.report.workers import work_through
-from fstsim.records import environment, read_json, write_json
+from fstsim.records import environment, prepare_directory, read_json, write_json
 from fstsim.theory import ALL_STATEMENTS, examples_of
 
 
 @dataclass(frozen=True)
 class Config:
-    """What to record."""
+    """Check every statement on many random instances and record the results, or continue where that was stopped."""
 
     examples: int = 1_000_000
-    """Random instances of each statement (fewer where every instance is a flow of its own)."""
+    """random instances of each statement (fewer where every instance is a flow of its own)"""
     seed: int = 1
-    """Seed of the instances."""
+    """seed of the instances"""
     jobs: int = -1
-    """Processes (-1: one a core)."""
+    """processes; -1 uses every core"""
     out: Path = DATA / "checks.json"
-    """Where the results go; statements that stand there with the same seed and at least as many are not run again."""
+    """file to write; a statement that it holds with the same seed and at least as many instances is not checked again"""
 
 
 def record(config: Config) -> list[dict[str, Any]]:
@@ -72,11 +73,20 @@ def record(config: Config) -> list[dict[str, Any]]:
     return [done[slug] for slug in order]
 
 
-def main() -> int:
-    """Command line of the record; 1 if a statement was violated."""
-    checks = record(tyro.cli(Config))
+def record_and_show(config: Config) -> int:
+    """Record and print the table; 1 if a statement was violated."""
+    check_numbers(config.examples, config.seed)
+    if config.out == DATA / "checks.json":
+        checkout("--out")
+    prepare_directory(config.out.parent)
+    checks = record(config)
     show(check_table(checks), check_summary(checks))
     return int(any(check["violations"] for check in checks))
+
+
+def main() -> int:
+    """Command line; returns the exit code."""
+    return run_module("fstsim.paper.records.record_check", Config, record_and_show, CONTINUE)
 
 
 if __name__ == "__main__":

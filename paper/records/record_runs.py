@@ -17,7 +17,8 @@ from typing import Any
 import tyro
 
 from fstsim.errors import InputError
-from fstsim.front.console import complain, show
+from fstsim.front.console import show
+from fstsim.front.entry import run_module
 from fstsim.records import plain, prepare_directory, read_json, read_rows, write_json, write_rows
 
 _OF_A_RUN = ("config.json", "environment.json", "summary.json", "decomposition.json")
@@ -25,7 +26,7 @@ _OF_A_RUN = ("config.json", "environment.json", "summary.json", "decomposition.j
 
 @dataclass(frozen=True)
 class Config:
-    """What to cut down, and where to put it."""
+    """Copy the finished runs of an experiment or a validation, cut down to what tables and figures read."""
 
     source: tyro.conf.Positional[Path]
     """directory of `fstsim experiment` or `fstsim validate`"""
@@ -141,18 +142,18 @@ def _add(source: Path, target: Path, finished: list[Path], unfinished: tuple[str
     return Recorded(len(written), sum(path.stat().st_size for path in written), len(finished), unfinished)
 
 
-def main() -> int:
-    """Command line: 0 when all runs were recorded, 2 and one line on bad input."""
-    config = tyro.cli(Config)
-    try:
-        done = record(config)
-    except InputError as error:
-        complain(f"error: {error}")
-        return 2
+def record_and_show(config: Config) -> int:
+    """Record, and say what was written and what was left out."""
+    done = record(config)
     show(f"{config.target}: {done.files} files of {done.runs} runs, {done.size / 1e6:.2f} MB")
     if done.unfinished:
         show(f"left out, not finished: {', '.join(done.unfinished)}")
     return 0
+
+
+def main() -> int:
+    """Command line; returns the exit code."""
+    return run_module("fstsim.paper.records.record_runs", Config, record_and_show)
 
 
 if __name__ == "__main__":

@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from fstsim.errors import InputError
+from fstsim.front.console import show
+from fstsim.front.entry import run_module
 from fstsim.number_text import ratio_number
-from fstsim.paper import DATA
+from fstsim.paper import DATA, checkout
 from fstsim.paper.records.verdict_summary import recorded_summary, with_summary
 from fstsim.records import read_json, write_text
 from fstsim.theory import ALL_STATEMENTS, Statement
@@ -64,13 +66,25 @@ def with_table(readme: str, table: str) -> str:
     return f"{before}{BEGIN}\n{table}{END}{after}"
 
 
-def main() -> None:
-    """Rewrite the tables of statements and of verdicts in README.md from ``paper/data`` (run from the repository's root)."""
-    readme = Path("README.md")
+@dataclass(frozen=True)
+class Config:
+    """Write the tables of statements and of verdicts in the checkout's README.md again, from the records in paper/data."""
+
+
+def rewrite(_: Config) -> int:
+    """Do it; InputError outside a checkout, or where a record lacks a statement."""
+    readme = checkout() / "README.md"
     checks = read_json(DATA / "checks.json")["checks"]
     text = with_table(readme.read_text(encoding="utf-8"), statement_table(checks))
     write_text(readme, with_summary(text, recorded_summary()))
+    show(f"tables of {len(checks)} statements and of the verdicts: {readme}")
+    return 0
+
+
+def main() -> int:
+    """Command line; returns the exit code."""
+    return run_module("fstsim.paper.records.statement_table", Config, rewrite)
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

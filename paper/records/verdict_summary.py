@@ -62,5 +62,5 @@ def with_summary(readme: str, summary: str) -> str:
 
 
 def recorded_summary() -> str:
-    """The summary of ``paper/data/validation`` (from the repository's root)."""
+    """The summary of the recorded validation; InputError where it is missing."""
     return verdict_summary(read_verdicts(DATA / "validation"))

@@ -12,10 +12,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import tyro
-
 from fstsim.errors import InputError
-from fstsim.front.console import complain, show
+from fstsim.front.console import show
+from fstsim.front.entry import run_module
 from fstsim.number_text import html_number
 from fstsim.paper.figures.catalogue import FIGURES, Figure
 from fstsim.paper.report.page import image, row, table
@@ -232,20 +231,22 @@ class Config:
     """directory of `fstsim reproduce`, with figures/, checks.json and environment.json"""
 
 
-def main() -> int:
-    """Command line: 2 and one line on bad input."""
+def rewrite(config: Config) -> int:
+    """Write it and say where; InputError where `fstsim reproduce` has not been."""
     from fstsim.paper.report.models import model_section
 
-    out = tyro.cli(Config).out
-    try:
-        checks, record = read_json(out / "checks.json"), read_json(out / "environment.json")
-        models = model_section(out / "experiments", out / "validation")
-        path = write_report(out, list(FIGURES.values()), checks, record, models)
-    except InputError as error:
-        complain(f"error: {error}")
-        return 2
-    show(f"open {path}")
+    out = config.out
+    if not (out / "checks.json").is_file():
+        raise InputError(f"{out} holds no checks.json: run fstsim reproduce --out {out} first")
+    checks, record = read_json(out / "checks.json"), read_json(out / "environment.json")
+    models = model_section(out / "experiments", out / "validation")
+    show(f"open {write_report(out, list(FIGURES.values()), checks, record, models)}")
     return 0
+
+
+def main() -> int:
+    """Command line; returns the exit code."""
+    return run_module("fstsim.paper.report.report", Config, rewrite)
 
 
 if __name__ == "__main__":

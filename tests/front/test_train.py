@@ -368,7 +368,7 @@ def test_every_method_ends_the_same_way(method: str, place: Path, capsys: pytest
     shown = capsys.readouterr()
     if method not in ("fst", "gepa"):
         assert code == 2
-        assert "fst and gepa runs have them" in shown.err
+        assert "only runs of method fst or gepa have one" in shown.err
     else:
         assert code == 0
         assert_fits(shown.out)

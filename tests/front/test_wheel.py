@@ -98,11 +98,6 @@ def test_it_is_the_wheel_that_runs_outside(site: Path, tmp_path: Path) -> None:
             ("all/report.html", "all/checks.json", "all/figures/mass-forgetting.pdf"),
             marks=pytest.mark.slow,
         ),
-        pytest.param(
-            "reproduce --examples 5 --out all",
-            ("all/report.html", "all/validation/validation.json"),
-            marks=pytest.mark.slow,
-        ),
     ],
 )
 def test_what_make_reproduce_runs(command: str, written: tuple[str, ...], site: Path, tmp_path: Path) -> None:
@@ -123,3 +118,25 @@ def test_what_make_test_runs(site: Path, tmp_path: Path) -> None:
     done = run_outside(site, tmp_path, "-m", "pytest", *tests)
     assert done.returncode == 0, done.stdout
     assert " passed" in done.stdout
+
+
+# module with a command line of its own -> what it says where there are no records
+WITHOUT_RECORDS = {
+    "fstsim.paper.manuscript.__main__": "there are no recorded runs at {data}: run this in a checkout of the repository",
+    "fstsim.paper.bridge.figure": "there are no recorded runs at {data}/validation: run this in a checkout of the repository",
+    "fstsim.paper.records.statement_table": "{package} is an installed package: run this in a checkout of the repository",
+    "fstsim.paper.records.record_check": "{package} is an installed package: run this in a checkout of the repository",
+    "fstsim.paper.report.report": "out holds no checks.json: run fstsim reproduce --out out first",
+}
+
+
+def test_what_needs_records_says_so_in_one_line(site: Path, tmp_path: Path) -> None:
+    before = sorted(path for path in site.rglob("*") if path.suffix != ".pyc" and path.name != "__pycache__")
+    code = "import importlib\nfor name in NAMES: print(importlib.import_module(name).main())"
+    done = run_outside(site, tmp_path, "-c", code.replace("NAMES", repr(list(WITHOUT_RECORDS))))
+    assert done.stdout.split() == ["2"] * len(WITHOUT_RECORDS)
+    package = site / "fstsim"
+    for said, expected in zip(done.stderr.splitlines(), WITHOUT_RECORDS.values(), strict=True):
+        assert said.startswith(f"fstsim: error: {expected.format(package=package, data=package / 'paper/data')}")
+    assert list(tmp_path.iterdir()) == []
+    assert sorted(p for p in site.rglob("*") if p.suffix != ".pyc" and p.name != "__pycache__") == before

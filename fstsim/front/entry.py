@@ -1,0 +1,120 @@
+"""From a command line to an exit code: what `fstsim` and the modules with a command line of their own share."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import tyro
+
+from fstsim.errors import InputError
+from fstsim.front.command import AGAIN
+from fstsim.front.console import complain
+
+_T = TypeVar("_T")
+
+
+# tyro's words and Python's, in ours
+_REWORDED = (
+    (r"^Error parsing ", ""),
+    (r"invalid literal for int\(\) with base 10: ('.*')", r"\1 is not a whole number"),
+    (r"could not convert string to float: ('.*')", r"\1 is not a number"),
+    (r"Could not find valid parse for arguments: \[(.*)\]", r"cannot read \1"),
+    (r"^invalid choice ('.*') for argument '(.*)'\. Expected one of \((.*)\)", r"\2: \1 is unknown; allowed: \3"),
+    (r"^Missing value for argument '(.*)'\. Expected \d+ values?", r"\1 needs a value"),
+    (r"^Missing from (.*?): (\S+) .*", r"\1 needs \2; see \1 --help"),
+    (r"^Unrecognized options: (.*); Available subcommands: ", r"there is no command \1; commands: "),
+    (r"^Unrecognized options: ", "unknown: "),
+    (r"^Expected one of \{(.*)\}", r"name a command: \1"),
+)
+
+
+def unboxed(text: str) -> str:
+    """The one line that an error box of tyro says: what is wrong, then what is allowed."""
+    lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()]
+    if any(line.startswith("│") for line in lines):
+        lines = [line.strip("│ ") for line in lines if line.startswith("│")]
+    else:  # without UTF-8 a box is its title, a rule, and what is in it
+        lines = lines[2:]
+    parts: list[list[str]] = [[]]
+    for line in lines:
+        if line and set(line) <= {"─", "-"}:
+            parts.append([])
+        elif line and not line.startswith("For full helptext"):
+            parts[-1].append(line)
+    what, *more = [part for part in parts if part] or [["malformed command line"]]
+    said = " ".join(what).rstrip(".")
+    if more:
+        first, *rest = more[0]
+        if first.startswith("Argument helptext"):
+            said = f"{said}; expected {rest[0]}"
+        elif first.startswith("Perhaps you meant"):
+            said = f"{said}; perhaps you meant {rest[0]}"
+        else:
+            said = f"{said}; {' '.join(more[0])}"
+    for pattern, words in _REWORDED:
+        said = re.sub(pattern, words, said)
+    return said
+
+
+def parse(kind: Any, arguments: Sequence[str], program: str, description: str | None) -> Any:
+    """A value of ``kind``, whose fields are the flags; InputError with one line instead of tyro's box.
+
+    Raises SystemExit after ``--help`` has been printed.
+    """
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(
+                kind,
+                prog=program,
+                description=description,
+                args=arguments,
+                config=(tyro.conf.FlagCreatePairsOff,),
+            )
+    except SystemExit as stop:
+        if not stop.code:  # --help
+            raise
+        cause: BaseException | None = stop
+        while cause is not None:
+            if isinstance(cause, InputError):
+                raise cause from None
+            cause = cause.__cause__ or cause.__context__
+        raise InputError(unboxed(said.getvalue())) from None
+
+
+def exit_code(work: Callable[[], int], stopped: Callable[[], str]) -> int:
+    """What ``work`` returns; 2 for bad input, 1 for what the system refuses, 130 after Ctrl-C, each with one line on stderr.
+
+    ``stopped`` is asked for that line after Ctrl-C.
+    """
+    try:
+        return work()
+    except SystemExit:  # --help has been printed
+        return 0
+    except InputError as error:
+        complain(f"error: {error}")
+        return 2
+    except KeyboardInterrupt:
+        complain(stopped())
+        return 130
+    except BrokenPipeError:  # the reader of stdout has gone, as in `fstsim check | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        complain(f"error: {error}")
+        return 1
+
+
+def run_module(module: str, config: type[_T], work: Callable[[_T], int], stopped: str = AGAIN) -> int:
+    """Exit code of ``python -m MODULE``: its command line, whose flags are the fields of ``config``, given to ``work``."""
+    arguments, program = sys.argv[1:], f"python -m {module}"
+    return exit_code(
+        lambda: work(parse(config, arguments, program, None)), lambda: f"{stopped}: {program} {shlex.join(arguments)}"
+    )
