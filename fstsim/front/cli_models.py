@@ -77,7 +77,7 @@ class Tasks:
     model: str = "base"
     """the shipped base model, or any causal LM by path or hub name"""
     task: _Tasks = ()
-    """only these: family:rule+rule, or family@size:rule+rule for problems of another size"""
+    """only these, named as for fstsim train --task: a family with rules, a file, a Python object, a reasoning-gym data set"""
     problems: int = 128
     """test problems of each task"""
     device: str = "cpu"
@@ -89,7 +89,7 @@ class Tasks:
         if self.problems < 2:
             raise InputError(f"problems must be at least 2, got {self.problems}")
         from fstsim.llm.policy.policy import Policy
-        from fstsim.llm.tasks.rules import parse_task
+        from fstsim.llm.tasks.parse import parse_task
         from fstsim.llm.tasks.table import measure_tasks, table_tasks
 
         quiet()

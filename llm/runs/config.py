@@ -17,8 +17,6 @@ from fstsim.llm.learners.slow import PolicyGradient, SupervisedFineTuning
 from fstsim.llm.learners.ttt import TTTDiscover
 from fstsim.llm.policy.loading import SHIPPED
 from fstsim.llm.runs.probes import ProbeConfig
-from fstsim.llm.tasks.families import FAMILIES
-from fstsim.llm.tasks.rules import RuleTask, parse_task
 from fstsim.llm.types import Population
 
 Method = Literal["rl", "sft", "fst", "gepa", "distill", "sdft", "ttt", "oapl", "mixture"]
@@ -37,6 +35,10 @@ class TrainConfig:
     old and new behaviour"""
     tasks: tuple[str, ...] = ("strings:reverse",)
     """tasks, one after the other in one uninterrupted run"""
+    old: tuple[str, ...] = ()
+    """tasks whose forgetting is measured, each in its own context"""
+    problems_sha256: tuple[tuple[str, str], ...] = ()
+    """(name, hash of the problems) of every task that its name alone does not fix, filled in when a run begins"""
     model: str = SHIPPED
     """the shipped base model, or any causal LM by path or hub name"""
     context: str = ""
@@ -95,8 +97,6 @@ class TrainConfig:
             raise InputError("tasks must not be empty")
         if self.fast.reuse and (self.fast.max_new_tokens, 1.0) != (self.slow.max_new_tokens, self.slow.temperature):
             raise InputError("reuse needs slow temperature 1, and the same max_new_tokens in both channels")
-        for name in self.tasks:
-            parse_task(name)
 
     def learners(self) -> tuple[SlowLearner[Any, Population, Any], FastLearner[Any, Population, Any], int]:
         """Slow channel, fast channel, slow steps a round: the methods differ in these settings alone."""
@@ -141,18 +141,3 @@ PRESETS: dict[str, TrainConfig] = {
         probe=ProbeConfig(every=20, problems=256, exam=128),
     ),
 }
-
-
-_TOO_SLOW = {"forward", "inner"}
-"""rules that the shipped model does not learn in the 60 steps of the relearning probe: they would say nothing"""
-
-
-def relearn_task(tasks: tuple[str, ...]) -> RuleTask | None:
-    """The task of the relearning probe: the first single rule of the last task's family that no task uses, if there is one.
-
-    Rules that take longer than the probe lasts, from the base already, are left out.
-    """
-    last = parse_task(tasks[-1])
-    used = {word for name in tasks for word in parse_task(name).rules} | _TOO_SLOW
-    free = [word for word in FAMILIES[last.family].rules if word not in used]
-    return RuleTask(last.family, (free[0],), size=last.size) if free else None

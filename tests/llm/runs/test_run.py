@@ -46,7 +46,7 @@ from fstsim.llm.learners.ttt import TTTDiscover
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.pretraining.corpus import collate, problem_line, reflection_line
 from fstsim.llm.runs.checkpoint import read_checkpoint
-from fstsim.llm.runs.config import PRESETS, TrainConfig, relearn_task
+from fstsim.llm.runs.config import PRESETS, TrainConfig
 from fstsim.llm.runs.probes import Probe, ProbeConfig, relearn_steps
 from fstsim.llm.runs.run import run_training
 from fstsim.llm.tasks.families import STRINGS
@@ -674,14 +674,6 @@ def test_a_task_of_another_family_takes_the_population_along(model: str, tmp_pat
     assert [row["task"] for row in rows] == [0, 0, 0, 1, 1, 2, 2]
     assert {"reward", "reward_task0", "reward_task1"} <= rows[-1].keys()
     assert all(math.isfinite(rows[-1][name]) for name in ("reward", "old_mass", "drift", "kl_to_base"))
-
-
-def test_the_task_of_the_relearning_probe_is_new_to_the_run() -> None:
-    assert relearn_task(("strings:reverse+next",)).name == "strings:rotate"
-    assert relearn_task(("strings:next", "digits:negate/share")).name == "digits:plus"
-    assert relearn_task(("star_graph:cross", "star_graph:up", "star_graph:forward")).name == "star_graph:roll"
-    assert relearn_task(("star_graph:cross",)).name == "star_graph:up", "forward takes longer than the probe lasts"
-    assert relearn_task(("star_graph:cross+up+roll+down",)) is None
 
 
 def test_a_run_that_uses_every_rule_of_its_family(model: str, tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from fstsim.errors import InputError
 from fstsim.llm.tasks import rules as world
 from fstsim.llm.tasks.families import FAMILIES, UNNAMED, Family, rule_masses
-from fstsim.llm.tasks.rules import RuleTask, draw_problem, make_problem, parse_start, parse_task, split_of
+from fstsim.llm.tasks.rules import RuleTask, draw_problem, make_problem, parse_start, parse_task
+from fstsim.llm.tasks.splits import split_of
 from fstsim.llm.types import SPLITS, Demonstrated, Problem, Split, Task
 
 EACH_FAMILY = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
@@ -408,3 +409,24 @@ def test_a_star_graph_has_names_for_three_arms_only_up_to_five_nodes() -> None:
     """1 + 3 arms of 5 nodes need 16 names; there are 14. It must be said, not made up with shorter arms."""
     with pytest.raises(InputError, match="size"):
         RuleTask("star_graph", ("up",), size=6)
+
+
+def test_the_task_of_the_relearning_probe_is_new_to_the_run() -> None:
+    def after(*names: str) -> str | None:
+        met = [parse_task(name) for name in names]
+        found = met[-1].next_task(met, "world")
+        return None if found is None else found.name
+
+    assert after("strings:reverse+next") == "strings:rotate"
+    assert after("strings:next", "digits:negate/share") == "digits:plus"
+    assert after("star_graph:cross", "star_graph:up", "star_graph:forward") == "star_graph:roll"
+    assert after("star_graph:cross") == "star_graph:up", "forward takes longer than the probe lasts"
+    assert after("star_graph:cross+up+roll+down") is None
+    assert parse_task("strings:reverse").next_task([], "chat") is None, "only models of the world know its words"
+
+
+def test_a_rule_in_words() -> None:
+    task = parse_task("strings:reverse+rotate")
+    assert task.rule_words("world") == "reverse rotate"
+    assert task.rule_words("chat") == "write it backwards; then move the first letter to the end"
+    assert parse_task("strings:reverse+unnamed").rule_words("world") is None
