@@ -5,16 +5,22 @@ The module is run as any Python program is, with your rights: name only files th
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import sys
+import sysconfig
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from fstsim.errors import InputError
 from fstsim.llm.types import SPLITS, Problem, Score, Task
+
+_NOT_THEIRS = (__file__, "<", sysconfig.get_paths()["stdlib"])
+"""how the names of files begin that a user did not write"""
 
 
 def load_task(name: str) -> Task:
@@ -42,7 +48,8 @@ def _file(path: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses in it look themselves up there
     try:
-        spec.loader.exec_module(module)
+        with _nothing_written():
+            spec.loader.exec_module(module)
     except Exception as error:
         raise InputError(f"task module {path} raises {_said(error)}") from error
     return module
@@ -54,7 +61,12 @@ def _package(name: str) -> ModuleType:
     if added:
         sys.path.insert(0, here)
     try:
-        return importlib.import_module(name)
+        with _nothing_written():
+            return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{name}.".startswith(f"{error.name}."):
+            raise InputError(f"task module {name} does not exist: there is no {error.name}") from error
+        raise InputError(f"task module {name} raises {_said(error)}") from error
     except Exception as error:
         raise InputError(f"task module {name} raises {_said(error)}") from error
     finally:
@@ -62,12 +74,24 @@ def _package(name: str) -> ModuleType:
             sys.path.remove(here)
 
 
+@contextlib.contextmanager
+def _nothing_written() -> Iterator[None]:
+    """No bytecode is left beside a user's files."""
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = before
+
+
 def _said(error: Exception) -> str:
-    """What was raised, in one line, and the line that raised it."""
+    """What was raised, and the line of a user's file that raised it, in one line."""
     message = " ".join(str(error).split())
     if isinstance(error, SyntaxError):
         return f"{type(error).__name__} at {error.filename}:{error.lineno}: {error.msg}"
-    last = traceback.extract_tb(error.__traceback__)[-1]
+    frames = traceback.extract_tb(error.__traceback__)
+    of_user = [f for f in frames if not f.filename.startswith(_NOT_THEIRS) and "site-packages" not in f.filename]
+    last = (of_user or frames)[-1]
     return f"{type(error).__name__} at {last.filename}:{last.lineno}: {message}"
 
 

@@ -32,6 +32,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 import fstsim.llm.learners.sdft as sdft_module
+import fstsim.llm.runs.probes as probes_module
 import fstsim.llm.runs.run as module
 import fstsim.llm.runs.run_checkpoint as run_checkpoint
 from fstsim.__main__ import main
@@ -47,7 +48,7 @@ from fstsim.llm.policy.policy import Policy
 from fstsim.llm.pretraining.corpus import collate, problem_line, reflection_line
 from fstsim.llm.runs.checkpoint import read_checkpoint
 from fstsim.llm.runs.config import PRESETS, TrainConfig
-from fstsim.llm.runs.probes import Probe, ProbeConfig, relearn_steps
+from fstsim.llm.runs.probes import ProbeConfig, relearn_steps
 from fstsim.llm.runs.run import run_training
 from fstsim.llm.tasks.families import STRINGS
 from fstsim.llm.tasks.rules import parse_task
@@ -519,7 +520,7 @@ def test_samples_are_the_rollouts_of_both_channels(
     """Counted at the policy itself: everything drawn but for the probes' own samples, the checks of the contexts, and the
     worked examples that the base reads for SDFT, which are demonstrations and no rollouts."""
     drawn, probed, shown = 0, 0, 0
-    sample, sampled, read = Policy.sample, Probe._sampled, sdft_module.read_examples
+    sample, sampled, read = Policy.sample, probes_module.sample_once, sdft_module.read_examples
 
     def counted(*args: Any, **kwargs: Any) -> Any:
         nonlocal drawn
@@ -539,7 +540,7 @@ def test_samples_are_the_rollouts_of_both_channels(
         return read(policy, task, count, rng)
 
     monkeypatch.setattr(Policy, "sample", counted)
-    monkeypatch.setattr(Probe, "_sampled", counted_probe)
+    monkeypatch.setattr(probes_module, "sample_once", counted_probe)
     monkeypatch.setattr(sdft_module, "read_examples", counted_examples)
     rows = run_training(tiny(method, model), tmp_path / "run")
     checks = 2 if method == "sdft" else 1
@@ -765,13 +766,21 @@ def test_demonstrations_that_cannot_be_shown_are_found_before_anything_is_writte
         ({"seed": -1}, "seed must be at least 0"),
         ({"slow_steps_per_round": 0}, "slow_steps_per_round"),
         ({"tasks": ()}, "tasks must not be empty"),
-        ({"tasks": ("strings:next", "chess")}, "'chess' is unknown"),
-        ({"tasks": ("strings:nxt",)}, "no rule 'nxt'"),
     ],
 )
 def test_settings_out_of_range(wrong: dict[str, Any], says: str) -> None:
     with pytest.raises(InputError, match=says):
         TrainConfig(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "says"), [(("strings:next", "chess"), "'chess' is unknown"), (("strings:nxt",), "no rule 'nxt'")]
+)
+def test_a_task_that_does_not_exist(model: str, tmp_path: Path, tasks: tuple[str, ...], says: str) -> None:
+    for named in ({"tasks": tasks}, {"old": tasks}):
+        with pytest.raises(InputError, match=says):
+            run_training(tiny("rl", model, **named), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_context_that_does_not_fit_is_found_before_anything_is_written(model: str, tmp_path: Path) -> None:
