@@ -23,11 +23,12 @@ COMPOSED = {
 
 
 def table_tasks(sizes: Mapping[str, int] = SIZES) -> list[RuleTask]:
-    """Every single rule, the rule without a word and some compositions, of every family, with problems of ``sizes``."""
+    """Every single rule, the rule without a word and some compositions, of every family in ``sizes``, with problems of that size."""
     rules = [
         (family.name, words)
         for family in FAMILIES.values()
-        for words in (*((word,) for word in family.rules), *COMPOSED[family.name], (UNNAMED,))
+        if family.name in sizes
+        for words in (*((word,) for word in family.rules), *COMPOSED.get(family.name, ()), (UNNAMED,))
     ]
     return [RuleTask(family, words, size=sizes[family]) for family, words in rules]
 
@@ -51,7 +52,7 @@ def measure_tasks(policy: Policy, tasks: Sequence[Task], problems: int = 128, gr
     for task in tasks:
         held_out = list(task.problems("test"))[:problems]
         words = rule_words(task, policy.template)
-        contexts = ("",) if words is None else ("", words)
+        contexts = ("",) if words is None or policy.unknown(words) else ("", words)
         if task.exact and isinstance(task, Answered):
             answers = [task.answer(p) for p in held_out]
             means = np.exp(answer_logprobs(policy, contexts, held_out, answers))

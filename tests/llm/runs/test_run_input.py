@@ -288,9 +288,7 @@ def test_a_verifier_that_refuses_its_own_answer_is_found(place: Path) -> None:
     assert not (place / "run").exists()
 
 
-def test_a_chat_model_may_have_answers_that_are_too_long_in_any_split(
-    place: Path, make_policy: Callable[..., Policy]
-) -> None:
+def test_answers_of_every_split_of_a_file_are_looked_at(place: Path, make_policy: Callable[..., Policy]) -> None:
     """Not those of the test split alone."""
     policy = make_policy(max_position_embeddings=80)
     policy.model.save_pretrained(place / "model")
