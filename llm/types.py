@@ -101,7 +101,7 @@ class Described(Task, Protocol):
 class Followed(Task, Protocol):
     """A task that knows another one of its kind: what the relearning probe learns."""
 
-    def next_task(self, met: Sequence[Task], template: str) -> Answered | None:
+    def next_task(self, met: Sequence[Task], template: str) -> Demonstrated | None:
         """A task unlike all ``met``, for a policy of ``template``, None if there is none."""
         ...
 

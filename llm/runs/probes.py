@@ -185,7 +185,7 @@ class Probe:
 
 
 def relearn_steps(
-    policy: Policy, task: Answered, *, level: float = 0.5, most: int = 60, lr: float = 1e-3, batch: int = 32
+    policy: Policy, task: Demonstrated, *, level: float = 0.5, most: int = 60, lr: float = 1e-3, batch: int = 32
 ) -> int:
     """Supervised steps until the right answer of the next task has probability ``level`` on held-out problems without context.
 

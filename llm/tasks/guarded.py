@@ -52,7 +52,7 @@ class Guarded:
         """Those of the task, None if it has none."""
         return rule_words(self.task, template)
 
-    def next_task(self, met: Sequence[Task], template: str) -> Answered | None:
+    def next_task(self, met: Sequence[Task], template: str) -> Demonstrated | None:
         """That of the task, None if it knows none."""
         if not isinstance(self.task, Followed):
             return None

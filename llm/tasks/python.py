@@ -102,7 +102,7 @@ def _checked(found: Any, name: str) -> Task:
     first: list[Problem] = []
     for split in SPLITS:
         try:
-            problems = list(found.problems(split))
+            problems: list[Any] = list(found.problems(split))
         except Exception as error:
             raise InputError(f"task {name}: problems({split!r}) raises {_said(error)}") from error
         strange = [p for p in problems if not isinstance(p, Problem)]
