@@ -26,7 +26,7 @@ def parse_task(name: str) -> Task:
     ``reasoning_gym:NAME?size=..&key=..``.
     """
     if rules.names_rules(name):
-        return rules.parse_task(name)
+        return rules.parse_rules(name)
     if name.startswith(PREFIX):
         return load_gym(name)
     if name.endswith(".jsonl"):
@@ -47,7 +47,7 @@ def own_problems(names: Sequence[str], tasks: Sequence[Task]) -> dict[str, str]:
     return {
         name: problems_hash(task)
         for name, task in zip(names, tasks, strict=True)
-        if not (rules.names_rules(name) and rules.parse_task(name) == task)
+        if not (rules.names_rules(name) and rules.parse_rules(name) == task)
     }
 
 

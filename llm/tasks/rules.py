@@ -185,7 +185,7 @@ def names_rules(name: str) -> bool:
     return re.split("[/:@]", name, maxsplit=1)[0] in FAMILIES
 
 
-def parse_task(name: str, reward: str | None = None) -> RuleTask:
+def parse_rules(name: str, reward: str | None = None) -> RuleTask:
     """The task of this world called ``family[@size][:rule[+rule ...]][/reward]``; InputError says what is allowed."""
     rest, slash, last = name.partition("/")
     head, colon, words = rest.partition(":")

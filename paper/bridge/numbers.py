@@ -19,7 +19,7 @@ from scipy.stats import t as student
 from fstsim.errors import InputError
 from fstsim.llm.policy.loading import SHIPPED
 from fstsim.llm.policy.policy import Policy
-from fstsim.llm.tasks.rules import parse_task
+from fstsim.llm.tasks.rules import parse_rules
 from fstsim.llm.validation.prediction import BaseMasses, measure_base, old_token_masses
 from fstsim.paper.experiments.numbers import Curves, read_curves
 from fstsim.records import read_json
@@ -109,7 +109,7 @@ def config_of(directory: Path, name: str) -> Mapping[str, Any]:
 def _measured(model: str, task: str, problems: int) -> BaseMasses | None:
     """Masses on the test problems of a task, from the weights; None where they are not on this machine."""
     policy = _policy(model)
-    return None if policy is None else measure_base(policy, parse_task(task), problems)
+    return None if policy is None else measure_base(policy, parse_rules(task), problems)
 
 
 @functools.lru_cache(maxsize=1)
@@ -148,7 +148,7 @@ def old_decisions(directory: Path, name: str) -> Array:
         return np.array(found[task]["tokens"])
     policy = _policy(config["model"])
     if policy is not None:
-        return old_token_masses(policy, parse_task(task), config["probe"]["problems"])
+        return old_token_masses(policy, parse_rules(task), config["probe"]["problems"])
     base = base_masses(directory, name)
     return base.old[~base.same][:, None]
 

@@ -22,7 +22,7 @@ from fstsim.llm.runs.config import PRESETS
 from fstsim.llm.runs.probes import ProbeConfig
 from fstsim.llm.runs.run import run_training
 from fstsim.llm.tasks.families import FAMILIES, STRINGS, Family
-from fstsim.llm.tasks.rules import parse_task
+from fstsim.llm.tasks.rules import parse_rules
 from fstsim.llm.tasks.table import measure_tasks, table_tasks
 
 MakeModel = Callable[..., PreTrainedModel]
@@ -67,7 +67,7 @@ def test_what_is_measured_on_it_stays_the_same(request: pytest.FixtureRequest) -
     after = Exam.of_world(policy.tokenizer, policy.sizes, problems=6, reflections=False).sit(policy.model)
     assert after == before
     assert [task.name for task in table_tasks(policy.sizes) if "double" not in task.name] == table
-    (row,) = measure_tasks(policy, [parse_task("strings:double")], problems=4)
+    (row,) = measure_tasks(policy, [parse_rules("strings:double")], problems=4)
     assert "told" not in row, "it has no word for the rule"
 
 
@@ -79,7 +79,7 @@ def test_it_learns_the_new_rule_and_is_shown_no_word_for_it(grown: None, tmp_pat
     assert {"drift", "old_mass", "relearn"} <= rows[-1].keys()
     assert Policy.load(str(tmp_path / "run" / "model")).template == "world"
     with pytest.raises(InputError, match="the rule of strings:double has words that the model does not know: double"):
-        SDFT().check(Policy.load(), "", parse_task("strings:double"))
+        SDFT().check(Policy.load(), "", parse_rules("strings:double"))
     with pytest.raises(InputError, match="the context of strings:double has words that base does not know: 'double'"):
         run_training(replace(config, old=("strings:double",)), tmp_path / "other")
 

@@ -51,7 +51,7 @@ from fstsim.llm.runs.config import PRESETS, TrainConfig
 from fstsim.llm.runs.probes import ProbeConfig, relearn_steps
 from fstsim.llm.runs.run import run_training
 from fstsim.llm.tasks.families import STRINGS
-from fstsim.llm.tasks.rules import parse_task
+from fstsim.llm.tasks.rules import parse_rules
 from fstsim.llm.types import Population
 from fstsim.records import plain, read_json, read_rows, row_line
 
@@ -558,7 +558,7 @@ def test_a_plain_loop_over_the_learners_gives_the_same(method: str, model: str, 
     policy = Policy.load(model)
     base = Policy.of(copy.deepcopy(policy.model), policy.tokenizer)
     weights = Weights(policy, base, torch.optim.AdamW(policy.model.parameters(), lr=config.lr, weight_decay=0.0))
-    population, task, rng = Population(), parse_task(config.tasks[0]), np.random.default_rng(config.seed)
+    population, task, rng = Population(), parse_rules(config.tasks[0]), np.random.default_rng(config.seed)
     rewards, populations = [], []
     for step in range(STEPS):
         if method == "fst" and step % 2 == 0:

@@ -18,7 +18,7 @@ from fstsim.llm.runs.config import PRESETS, TrainConfig
 from fstsim.llm.runs.probes import ProbeConfig
 from fstsim.llm.runs.run import run_training
 from fstsim.llm.tasks.parse import problems_hash
-from fstsim.llm.tasks.rules import parse_task
+from fstsim.llm.tasks.rules import parse_rules
 from fstsim.llm.types import Problem, Score, Split
 from fstsim.records import read_json, read_rows
 
@@ -159,8 +159,8 @@ class Ends:
 
 def test_run_training_takes_objects(place: Path) -> None:
     config = replace(PRESETS["smoke"], steps=1, method="sft")
-    task, old = Ends(), parse_task("strings:next")
-    rows = run_training(config, place / "run", tasks=[task, parse_task("strings:reverse")], old=[old])
+    task, old = Ends(), parse_rules("strings:next")
+    rows = run_training(config, place / "run", tasks=[task, parse_rules("strings:reverse")], old=[old])
     assert [row["task"] for row in rows] == [0, 0, 1]
     recorded = read_json(place / "run" / "config.json")
     assert (recorded["tasks"], recorded["old"]) == (["ends", "strings:reverse"], ["strings:next"])

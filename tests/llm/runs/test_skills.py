@@ -16,7 +16,7 @@ from fstsim.llm.pretraining.exam import Exam, ExamSkills
 from fstsim.llm.runs.probes import Probe, ProbeConfig
 from fstsim.llm.runs.skills import TaskSkills, old_skills
 from fstsim.llm.tasks.jsonl import read_jsonl
-from fstsim.llm.tasks.rules import parse_task
+from fstsim.llm.tasks.rules import parse_rules
 from fstsim.llm.types import Population
 
 MakePolicy = Callable[..., Policy]
@@ -45,7 +45,7 @@ def lines(path: Path, context: str) -> str:
 
 def test_exact_tasks_are_measured_exactly_each_in_its_own_context(make_policy: MakePolicy, tmp_path: Path) -> None:
     base = make_policy(max_position_embeddings=80)
-    tasks = [parse_task("strings:reverse"), read_jsonl(lines(tmp_path / "own.jsonl", "rotate next"))]
+    tasks = [parse_rules("strings:reverse"), read_jsonl(lines(tmp_path / "own.jsonl", "rotate next"))]
     now = Policy.of(copy.deepcopy(base.model), base.tokenizer)
     with torch.no_grad():
         for weight in now.model.parameters():
@@ -72,7 +72,7 @@ def test_exact_tasks_are_measured_exactly_each_in_its_own_context(make_policy: M
 
 def test_other_tasks_are_sampled_always_with_the_same_numbers(make_policy: MakePolicy) -> None:
     base = make_policy(max_position_embeddings=80)
-    task = parse_task("strings:next/share")
+    task = parse_rules("strings:next/share")
     row = TaskSkills.of(base, [task], SMALL, seed=3).measure(base)
     problems = list(task.problems("test"))[:8]
     drawn = base.sample(
@@ -84,17 +84,17 @@ def test_other_tasks_are_sampled_always_with_the_same_numbers(make_policy: MakeP
 
 def test_columns_of_the_same_name_are_numbered(make_policy: MakePolicy) -> None:
     base = make_policy(max_position_embeddings=80)
-    skills = TaskSkills.of(base, [parse_task("strings:next")] * 2, SMALL, seed=0)
+    skills = TaskSkills.of(base, [parse_rules("strings:next")] * 2, SMALL, seed=0)
     assert skills.columns == ("old_skill_strings_next_0", "old_skill_strings_next_1")
 
 
 def test_a_model_of_the_world_has_its_exam_and_every_probe_measures_all(make_policy: MakePolicy) -> None:
     base = make_policy(max_position_embeddings=80)
-    kinds = [type(each) for each in old_skills(base, [parse_task("strings:next")], SMALL, 0)]
+    kinds = [type(each) for each in old_skills(base, [parse_rules("strings:next")], SMALL, 0)]
     assert kinds == [ExamSkills, TaskSkills]
     assert [type(each) for each in old_skills(base, [], SMALL, 0)] == [ExamSkills]
-    skills = old_skills(base, [parse_task("strings:next")], SMALL, 0)
-    row = Probe(base, parse_task("digits:plus"), SMALL, skills=skills).measure(base, Population())
+    skills = old_skills(base, [parse_rules("strings:next")], SMALL, 0)
+    row = Probe(base, parse_rules("digits:plus"), SMALL, skills=skills).measure(base, Population())
     sat = Exam.of_world(base.tokenizer, problems=2, reflections=False).sit(base.model)
     assert {name: row[name] for name in sat} == sat
     assert (row["drift"], row["drift_nll"], row["old_skills_drift"]) == (0.0, 0.0, 0.0)

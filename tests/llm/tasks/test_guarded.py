@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fstsim.llm.tasks.guarded import VerifierErrors, guarded
-from fstsim.llm.tasks.rules import parse_task
+from fstsim.llm.tasks.rules import parse_rules
 from fstsim.llm.types import Answered, Demonstrated, Problem, Score, Split, rule_words
 
 
@@ -28,7 +28,7 @@ class Fragile:
 
 
 def test_a_task_of_the_world_is_the_same() -> None:
-    task, errors = parse_task("strings:reverse/share"), VerifierErrors()
+    task, errors = parse_rules("strings:reverse/share"), VerifierErrors()
     inside = guarded(task, errors)
     assert isinstance(inside, Demonstrated)
     assert (inside.name, inside.exact) == (task.name, False)

@@ -25,7 +25,7 @@ def write(path: Path, lines: list[dict[str, str]]) -> str:
 def test_families_are_families_still(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("strings", "digits:plus+flip/share", "strings@12:reverse", "star_graph:unnamed"):
-        assert parse_task(name) == rules.parse_task(name)
+        assert parse_task(name) == rules.parse_rules(name)
     write(tmp_path / "strings.jsonl", LINES)
     assert parse_task("./strings.jsonl").name == "./strings.jsonl"
     assert parse_task("strings.jsonl") == read_jsonl("strings.jsonl")
