@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from fstsim.llm.runs.probes import Probe as Probe
     from fstsim.llm.runs.probes import ProbeConfig as ProbeConfig
     from fstsim.llm.runs.run import run_training as run_training
+    from fstsim.llm.tasks.parse import parse_task as parse_task
     from fstsim.llm.tasks.rules import RuleTask as RuleTask
-    from fstsim.llm.tasks.rules import parse_task as parse_task
     from fstsim.llm.types import Demonstrated as Demonstrated
     from fstsim.llm.types import Population as Population
     from fstsim.llm.types import Problem as Problem
@@ -72,7 +72,7 @@ _MODULES = {
     "Task": "types",
     "TrainConfig": "runs.config",
     "Weights": "learners.weights",
-    "parse_task": "tasks.rules",
+    "parse_task": "tasks.parse",
     "run_training": "runs.run",
 }
 """Public name -> module; the imports above say the same to type checkers, and a test compares."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
 Split = Literal["train", "validation", "test"]
@@ -13,11 +13,17 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Problem:
-    """One problem: ``text`` in the world's short notation, ``question`` the same in English, for models that read it."""
+    """One problem: ``text`` in the world's short notation, ``question`` the same in English, for models that read it.
+
+    A problem of another task has its prompt as both. ``messages``, pairs (role, content) of which the last is a user's,
+    are what a chat model is shown in place of the question. ``where`` is the file and line that it was read from.
+    """
 
     family: str
     text: str
     question: str
+    messages: tuple[tuple[str, str], ...] = ()
+    where: str = field(default="", compare=False)
 
     @property
     def uid(self) -> str:
@@ -33,16 +39,22 @@ class Score:
     feedback: str
 
 
+@runtime_checkable
 class Task(Protocol):
     """Problems in three disjoint splits, and a verifier.
 
-    ``score`` never raises on a completion, whatever a model wrote: nonsense scores 0. ``problems`` returns the same
-    sequence at every call. ``name`` is what ``--task`` accepts.
+    ``problems`` returns the same sequence at every call. What more a task can do it says by the protocols below. A
+    verifier that raises scores 0 in a run (`fstsim.llm.tasks.guarded`).
     """
 
     @property
     def name(self) -> str:
         """Name of the task, unique in a run."""
+        ...
+
+    @property
+    def exact(self) -> bool:
+        """Whether one completion of each problem, its ``answer``, has reward 1 and all others 0: rewards are then probabilities."""
         ...
 
     def problems(self, split: Split) -> Sequence[Problem]:
@@ -55,19 +67,55 @@ class Task(Protocol):
 
 
 @runtime_checkable
-class Demonstrated(Task, Protocol):
-    """A task that can show answers: what supervised fine-tuning and exact probes need.
-
-    ``answer`` is the one completion with reward 1; ``old_answer`` what the base model's main behaviour without context
-    writes on the same problem: the behaviour whose mass may be forgotten.
-    """
+class Answered(Task, Protocol):
+    """A task that can show a right answer: what supervised fine-tuning and exact success need."""
 
     def answer(self, problem: Problem) -> str:
-        """The right completion."""
+        """A completion with reward 1."""
         ...
+
+
+@runtime_checkable
+class Demonstrated(Answered, Protocol):
+    """A task that can show both behaviours: what replay, the mixture teacher and the old behaviour's mass need.
+
+    ``old_answer`` is what the base model's main behaviour without context writes on the same problem: the behaviour
+    whose mass may be forgotten.
+    """
 
     def old_answer(self, problem: Problem) -> str:
         """The old behaviour's completion."""
+        ...
+
+
+@runtime_checkable
+class Described(Task, Protocol):
+    """A task whose rule can be put in words: what a context may say, and a teacher may be shown."""
+
+    def rule_words(self, template: str) -> str | None:
+        """The rule in words for a policy of ``template`` (`Policy.template`), None if no words say it."""
+        ...
+
+
+@runtime_checkable
+class Followed(Task, Protocol):
+    """A task that knows another one of its kind: what the relearning probe learns."""
+
+    def next_task(self, met: Sequence[Task], template: str) -> Demonstrated | None:
+        """A task unlike all ``met``, for a policy of ``template``, None if there is none."""
+        ...
+
+
+def rule_words(task: Task, template: str) -> str | None:
+    """The rule of ``task`` in words for a policy of ``template``, None if the task has none."""
+    return task.rule_words(template) if isinstance(task, Described) else None
+
+
+class Skills(Protocol):
+    """Old skills: what is measured of a policy beside the tasks that it is trained on."""
+
+    def measure(self, policy: Any) -> dict[str, float]:
+        """Columns of a row. ``policy`` is a `fstsim.llm.policy.policy.Policy`; it is not changed."""
         ...
 
 

@@ -159,6 +159,8 @@ _TRAINED = {
     "old_mass": "probability of the old behaviour, no context",
     "drift": "accuracy lost on old skills, own context",
     "drift_nll": "NLL gained on old skills, nats a token",
+    "old_skills": "held-out reward on the tasks of --old, own context",
+    "old_skills_drift": "reward lost on them",
     "kl_to_base": "KL(now || base), nats a sequence",
     "kl_from_base": "KL(base || now), nats a sequence",
     "kl_to_base_token": "KL(now || base), nats a token",

@@ -10,7 +10,7 @@ import tyro
 
 from fstsim.errors import InputError
 from fstsim.front.command import AGAIN, quiet
-from fstsim.front.console import Progress, show
+from fstsim.front.console import Progress, complain, show
 from fstsim.front.tables import tasks_table
 
 _Tasks = Annotated[
@@ -29,7 +29,7 @@ class Tasks:
     model: str = "base"
     """the shipped base model, or any causal LM by path or hub name"""
     task: _Tasks = ()
-    """only these tasks: family:rule+rule, or family@size:rule+rule for problems of another size"""
+    """only these, named as for fstsim train --task: a family with rules, a file, a Python object, a reasoning-gym data set"""
     problems: int = 128
     """test problems of each task"""
     device: str = "cpu"
@@ -41,11 +41,16 @@ class Tasks:
         if self.problems < 2:
             raise InputError(f"problems must be at least 2, got {self.problems}")
         from fstsim.llm.policy.policy import Policy
-        from fstsim.llm.tasks.rules import parse_task
+        from fstsim.llm.runs.run_input import check_splits
+        from fstsim.llm.tasks.guarded import VerifierErrors, guarded
+        from fstsim.llm.tasks.parse import parse_task
         from fstsim.llm.tasks.table import measure_tasks, table_tasks
 
         quiet()
-        named = [parse_task(name) for name in self.task]
+        errors = VerifierErrors()
+        named = [guarded(parse_task(name), errors) for name in self.task]
+        for task in named:
+            check_splits(task, ("test",))
         policy = Policy.load(self.model, self.device)
         tasks = named or table_tasks(policy.sizes)
         rows = []
@@ -54,5 +59,7 @@ class Tasks:
                 progress.add(0, task.name)
                 rows += measure_tasks(policy, [task], self.problems)
                 progress.add(1)
+        if errors.count:
+            complain(f"the verifier failed {errors.count} times, each scored 0; first: {errors.first[0]}")
         show(tasks_table(rows, self.model))
         return 0

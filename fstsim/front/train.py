@@ -16,6 +16,7 @@ from fstsim.front.tables import training_table
 from fstsim.records import read_json
 
 _Tasks = Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK [TASK ...]")]
+_Old = Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK [TASK ...]", help_behavior_hint="(default: none)")]
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,15 @@ class Train:
     """Post-train a model on tasks, one run directory a seed, or continue what was stopped; ends with a picture and a table."""
 
     task: _Tasks = ("strings:reverse",)
-    """family:rule+rule, of family strings, digits or star_graph, with rules from the table that fstsim tasks prints; a family
-    alone is its default task; family@size has problems of another size; /share at the end rewards every right symbol, not
-    right answers alone; several tasks are trained one after the other"""
+    """what is trained; several tasks are trained one after the other. family:rule+rule, of family strings, digits or
+    star_graph, with rules from the table that fstsim tasks prints (a family alone is its default task; family@size has
+    problems of another size; /share at the end rewards every right symbol, not right answers alone); file.jsonl, a problem a
+    line: an object with prompt (or chat messages) and answer (or answers), optional old_answer, split and context;
+    module.py:object or package.module:object, a Task of fstsim.llm.types or a function that returns one, run with your rights;
+    reasoning_gym:NAME?size=1000&seed=0&key=value, a data set of the package reasoning-gym"""
+    old: _Old = ()
+    """old skills: tasks, named as for --task, that are not trained but measured in every probe, each in its own context (its
+    rule in words, or the context of its file)"""
     method: str = "rl"
     """what moves: weights, contexts or both"""
     preset: Literal["smoke", "small", "paper"] = "small"
@@ -86,6 +93,7 @@ class Train:
         return replace(
             config,
             tasks=self.task,
+            old=self.old,
             model=self.model,
             device=self.device,
             precision=self.precision,
@@ -128,6 +136,11 @@ class Train:
         from fstsim.paper.records.train_picture import save_train_picture
 
         summaries = [read_json(self.out / f"seed-{k}" / "summary.json") for k in range(self.seeds)]
+        for seed, failed in enumerate(summary.get("verifier_errors") for summary in summaries):
+            if failed is not None:
+                complain(
+                    f"seed {seed}: the verifier failed {failed['count']} times, each scored 0; first: {failed['first']}"
+                )
         picture = save_train_picture(config, runs, self.out / "picture.png")
         what = f"{self.method} on {', '.join(config.tasks)} from {config.model} in {config.precision}"
         show(training_table(runs, summaries, f"{self.out}: {what}, {total:,} steps"), f"picture: {picture}")

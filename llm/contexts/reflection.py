@@ -19,12 +19,10 @@ import torch
 from fstsim.errors import InputError
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.pretraining.corpus import EXAMPLES
-from fstsim.llm.tasks.families import FAMILIES
 
 Record = Mapping[str, str]
 
 _FEEDBACK = re.compile(r"start: (?P<start>\S+) wrote: (?P<wrote>\S*) right: (?P<right>\S+)")
-_WORDS = frozenset(word for family in FAMILIES.values() for word in family.rules)
 _LONGEST = 8  # rules in a context that the policy writes
 
 
@@ -73,7 +71,7 @@ class SelfReflection:
         generator = torch.Generator(policy.device).manual_seed(int(rng.integers(2**62)))
         prompt = policy.tokenizer(shown)["input_ids"]
         written = policy.sample([prompt], 1, generator, max_new_tokens=_LONGEST, temperature=self.temperature)
-        rules = [word for word in policy.decode(written)[0].split() if word in _WORDS]
+        rules = [word for word in policy.decode(written)[0].split() if word in policy.words]
         words = [*context.split(), *rules] if residual else rules
         return " ".join(words[:_LONGEST]), 1
 

@@ -26,7 +26,8 @@ from fstsim.llm.pretraining.exam import Exam
 from fstsim.llm.runs.config import METHODS, TrainConfig
 from fstsim.llm.runs.probes import ProbeConfig, answer_logprobs, mean_se
 from fstsim.llm.runs.run import run_training
-from fstsim.llm.tasks.rules import parse_task
+from fstsim.llm.tasks.parse import parse_task
+from fstsim.llm.types import Answered
 from fstsim.records import check_contents, check_directory, prepare_directory, read_json, read_rows, write_json
 
 Scale = Literal["smoke", "small", "paper"]
@@ -309,6 +310,8 @@ def decompose(run: Path, problems: int = 256) -> dict[str, Any]:
         return dict(read_json(place))
     config, summary = read_json(run / "config.json"), read_json(run / "summary.json")
     task = parse_task(config["tasks"][-1])
+    if not isinstance(task, Answered):
+        raise InputError(f"{task.name} has no answers: success without sampling needs them")
     held_out = list(task.problems("test"))[:problems]
     answers = [task.answer(p) for p in held_out]
     best = summary["prompts"][0]
@@ -317,7 +320,7 @@ def decompose(run: Path, problems: int = 256) -> dict[str, Any]:
         for shown, context in (("empty", ""), ("evolved", best)):
             success = np.exp(answer_logprobs(policy, (context,), held_out, answers))[0]
             result[f"{name}_{shown}"], result[f"{name}_{shown}_se"] = mean_se(success)
-        skills = Exam.of_world(policy.tokenizer).sit(policy.model)
+        skills = Exam.of_world(policy.tokenizer, policy.sizes).sit(policy.model)
         result |= {f"{name}_{key}": value for key, value in skills.items() if key.startswith("accuracy")}
     write_json(place, result)
     return result

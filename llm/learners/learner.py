@@ -26,8 +26,6 @@ class Learner(Protocol):
     """what it does, in one phrase, for help and tables"""
     shadowed: ClassVar[bool] = False
     """whether its weights need a second copy that moves with the run (`fstsim.llm.learners.shadow`)"""
-    demonstrated: ClassVar[bool] = False
-    """whether it can only learn from tasks that show answers (`fstsim.llm.types.Demonstrated`)"""
 
     def step(self, weights: Any, context: Population, task: Any, rng: np.random.Generator) -> tuple[Any, StepInfo]:
         """One update of the weights on ``task``; see `fstsim.fast_slow.SlowLearner`."""

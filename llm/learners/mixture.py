@@ -24,7 +24,7 @@ from fstsim.llm.learners.method_losses import Direction, check_direction, mixtur
 from fstsim.llm.learners.weights import Weights
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import Rollouts, check_batch
-from fstsim.llm.types import Demonstrated, Population, Problem
+from fstsim.llm.types import Demonstrated, Population, Problem, Task
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,6 @@ class MixtureDistillation(Learner):
     """Slow learner: KL to the mixture ``alpha`` old behaviour, ``1 - alpha`` right answer, smoothed by the base."""
 
     about: ClassVar[str] = "distillation to old and new behaviour in given shares"
-    demonstrated: ClassVar[bool] = True
 
     problems: int = 48
     """problems a step, one completion each"""
@@ -54,6 +53,11 @@ class MixtureDistillation(Learner):
         if not 0.0 < self.smoothing < 1.0:
             raise InputError(f"smoothing must lie above 0 and below 1, got {self.smoothing}")
         check_direction(self.direction)
+
+    def check(self, policy: Policy, context: str, task: Task) -> None:  # noqa: ARG002 -- what is taught depends on the task
+        """InputError unless ``task`` has answers and old answers to mix."""
+        if not isinstance(task, Demonstrated):
+            raise InputError(f"method mixture needs answers and old answers, {task.name} lacks them")
 
     def teacher_logprobs(
         self, base: Policy, rollouts: Rollouts, problems: Sequence[Problem], task: Demonstrated

@@ -31,27 +31,21 @@ from fstsim.llm.learners.weights import sample_problems
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import Rollouts, check_batch
 from fstsim.llm.pretraining.corpus import EXAMPLES
-from fstsim.llm.tasks.families import FAMILIES, UNNAMED
-from fstsim.llm.tasks.rules import RuleTask
-from fstsim.llm.types import Population, Problem
+from fstsim.llm.types import Demonstrated, Population, Problem, Task, rule_words
 
 Demonstration = Literal["rule", "examples"]
 _LONGEST_RULES = 4  # tokens that reading the examples may write
 
 
-def rule_context(policy: Policy, task: RuleTask) -> str:
-    """The rules of ``task`` in words: those of the world, or in English for a model that reads it.
-
-    Raises InputError when a rule has no word.
-    """
-    if UNNAMED in task.rules:
+def rule_context(policy: Policy, task: Task) -> str:
+    """The rule of ``task`` in words, as ``policy`` reads them. Raises InputError when there are none."""
+    words = rule_words(task, policy.template)
+    if words is None:
         raise InputError(f"{task.name} has a rule that no word describes: it cannot be shown as a demonstration")
-    if policy.template == "world":
-        return " ".join(task.rules)
-    return "; then ".join(FAMILIES[task.family].explained[word] for word in task.rules)
+    return words
 
 
-def read_examples(policy: Policy, task: RuleTask, count: int, rng: np.random.Generator) -> list[str]:
+def read_examples(policy: Policy, task: Demonstrated, count: int, rng: np.random.Generator) -> list[str]:
     """What ``policy`` makes of ``count`` times four worked examples: rules in words, the likeliest, ``count`` of them."""
     shown = []
     for _ in range(count):
@@ -104,18 +98,22 @@ class SDFT(Learner):
             raise InputError(f"base_sees must be nothing or demonstration, got {self.base_sees!r}")
         check_direction(self.direction)
 
-    def check(self, policy: Policy, context: str, task: RuleTask) -> None:
+    def check(self, policy: Policy, context: str, task: Task) -> None:
         """InputError unless demonstrations of ``task`` can be shown to ``policy``, and fit."""
         shown = rule_context(policy, task)
+        if unknown := policy.unknown(shown):
+            raise InputError(f"the rule of {task.name} has words that the model does not know: {', '.join(unknown)}")
         if self.demonstration == "examples":
             if policy.template != "world":
                 raise InputError("demonstration examples needs a model of this world: only it was taught to read them")
+            if not isinstance(task, Demonstrated):
+                raise InputError(f"demonstration examples needs answers and old answers, {task.name} lacks them")
             read_examples(policy, task, 1, np.random.default_rng(0))
-            shown = " ".join([next(iter(FAMILIES[task.family].rules))] * _LONGEST_RULES)
+            shown = " ".join([policy.words[0]] * _LONGEST_RULES)
         prompt = policy.encode(_joined(context, shown), task.problems("test")[0])
         policy.sample([prompt], 1, torch.Generator(policy.device), max_new_tokens=self.max_new_tokens)
 
-    def demonstrations(self, base: Policy, task: RuleTask, count: int, rng: np.random.Generator) -> list[str]:
+    def demonstrations(self, base: Policy, task: Demonstrated, count: int, rng: np.random.Generator) -> list[str]:
         """What the teacher is shown with each of ``count`` problems."""
         if self.demonstration == "rule":
             return [rule_context(base, task)] * count
@@ -140,7 +138,7 @@ class SDFT(Learner):
         return anchored_logprobs(taught, fixed, self.teacher_share)
 
     def step(
-        self, weights: ShadowedWeights, context: Population, task: RuleTask, rng: np.random.Generator
+        self, weights: ShadowedWeights, context: Population, task: Demonstrated, rng: np.random.Generator
     ) -> tuple[ShadowedWeights, StepInfo]:
         """Sample, compare, update in place; then the teacher follows."""
 

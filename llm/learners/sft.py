@@ -13,8 +13,9 @@ from fstsim.fast_slow import StepInfo
 from fstsim.llm.learners.learner import Learner
 from fstsim.llm.learners.losses import sft_loss
 from fstsim.llm.learners.weights import Diverged, Weights, sample_problems
+from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import check_batch, token_logprobs
-from fstsim.llm.types import Demonstrated, Population
+from fstsim.llm.types import Answered, Demonstrated, Population, Task
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,6 @@ class SupervisedFineTuning(Learner):
     """
 
     about: ClassVar[str] = "supervised fine-tuning: forward KL on demonstrations"
-    demonstrated: ClassVar[bool] = True
 
     problems: int = 48
     """demonstrations a step"""
@@ -39,6 +39,13 @@ class SupervisedFineTuning(Learner):
         check_batch(self.problems)
         if not 0.0 <= self.replay_share <= 1.0:
             raise InputError(f"replay_share must lie in [0, 1], got {self.replay_share}")
+
+    def check(self, policy: Policy, context: str, task: Task) -> None:  # noqa: ARG002 -- what is shown depends on the task
+        """InputError unless ``task`` has the answers that are to be shown."""
+        if not isinstance(task, Answered):
+            raise InputError(f"method sft needs answers to show, {task.name} has none")
+        if self.replay_share > 0.0 and not isinstance(task, Demonstrated):
+            raise InputError(f"replay needs answers and old answers, {task.name} lacks them")
 
     def step(
         self, weights: Weights, context: Population, task: Demonstrated, rng: np.random.Generator

@@ -29,8 +29,7 @@ from fstsim.llm.policy.scoring import score_groups, score_rows, score_tree
 from fstsim.llm.policy.shared_prompts import can_share, keeps_cache
 from fstsim.llm.policy.static_decode import Decoders, takes_slots
 from fstsim.llm.policy.tree import takes_trees
-from fstsim.llm.pretraining.tokenizer import vocabulary
-from fstsim.llm.tasks.rules import SIZES
+from fstsim.llm.policy.world import has_world, world_sizes, world_words
 from fstsim.llm.types import Problem
 
 _ASKED = "Answer:"  # how a plain prompt ends
@@ -83,10 +82,8 @@ class Policy:
             )
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
-        if tokenizer.chat_template:
-            template = "chat"
-        else:
-            template = "world" if set(vocabulary()) <= set(tokenizer.get_vocab()) else "plain"
+        written = "world" if has_world(model, tokenizer) else "plain"
+        template = "chat" if tokenizer.chat_template else written
         sharing = can_share(model)
         tree = sharing and model.device.type == "cpu" and takes_trees(model)
         static = sharing and model.device.type == "cuda" and takes_slots(model)
@@ -105,16 +102,31 @@ class Policy:
 
     @property
     def sizes(self) -> Mapping[str, int]:
-        """Symbols of a start list, by family, in the world that the model was trained on (the largest); of others, `SIZES`."""
-        return getattr(self.model.config, "world_sizes", None) or SIZES
+        """Symbols of a start list, by family, in the world that the model was trained on (the largest); of others, the shipped one's."""
+        return world_sizes(self.model)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Words of the rules in the world that the model was trained on; of others, none."""
+        return world_words(self.model) if self.template == "world" else ()
+
+    def unknown(self, text: str) -> list[str]:
+        """Words of ``text`` that are no tokens of the world that the model was trained on; none for other models."""
+        if self.template != "world":
+            return []
+        unknown = self.tokenizer.unk_token_id
+        return [word for word in text.split() if unknown in self._tokens(word)]
 
     def encode(self, context: str, problem: Problem) -> list[int]:
-        """Tokens of the prompt: the context, then the problem."""
+        """Tokens of the prompt: the context, then the problem.
+
+        A problem with chat messages is shown as them to a chat model, the context before the user's last message.
+        """
         if self.template == "world":
             return self.tokenizer(f"{context} | {problem.text} =")["input_ids"]
         if self.template == "chat":
-            content = f"{context}\n\n{problem.question}" if context else problem.question
-            return self._turn(content)
+            *before, (role, content) = problem.messages or (("user", problem.question),)
+            return self._turn(*before, (role, f"{context}\n\n{content}" if context else content))
         return self.tokenizer(f"{context}\n{problem.question}\n{_ASKED}".lstrip())["input_ids"]
 
     def encode_all(self, pairs: Sequence[tuple[str, Problem]]) -> list[list[int]]:
@@ -127,12 +139,15 @@ class Policy:
         """Tokens of one user's message in the chat template, or of the message alone where there is none."""
         if self.template != "chat":
             return self.tokenizer(message)["input_ids"]
-        return self._turn(message)
+        return self._turn(("user", message))
 
-    def _turn(self, content: str) -> list[int]:
-        """A user's turn in the chat template, and the beginning of the answer to it."""
+    def _turn(self, *messages: tuple[str, str]) -> list[int]:
+        """Messages (role, content), the last of the user, in the chat template, and the beginning of the answer."""
         text: Any = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False, enable_thinking=False
+            [{"role": role, "content": content} for role, content in messages],
+            add_generation_prompt=True,
+            tokenize=False,
+            enable_thinking=False,
         )
         return self._tokens(text)
 

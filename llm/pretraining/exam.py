@@ -7,12 +7,13 @@ no generation; the same pass gives the probability of the answer and its NLL.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from fstsim.llm.policy.policy import Policy
 from fstsim.llm.pretraining.corpus import IGNORED, reflection_line, some_rules
 from fstsim.llm.tasks.families import FAMILIES
 from fstsim.llm.tasks.rules import SIZES, draw_problem
@@ -80,13 +81,15 @@ class Exam:
         """Fixed problems of the test split with no rules (the identity), one, two, ... ``depth``; reflections on fresh lists.
 
         ``sizes`` are the symbols of a start list by family, one exam for each size that is to be asked; a family that is
-        not in it is not asked.
+        not in it is not asked, nor is a family or a rule that the tokenizer has no words for.
         """
         parts = []
+        known = set(tokenizer.get_vocab())
         for index, family in enumerate(FAMILIES.values()):
             size = (sizes or SIZES).get(family.name)
-            if size is None:
+            if size is None or not set(family.symbols) <= known:
                 continue
+            family = replace(family, rules={word: rule for word, rule in family.rules.items() if word in known})
             rng = np.random.default_rng([seed, index])
 
             def encode(shown: str, written: str) -> tuple[list[int], list[int]]:
@@ -125,3 +128,24 @@ class Exam:
                 tokens += float(length.sum())
         model.train(training)
         return {**result, "nll": nll / tokens}
+
+
+@dataclass(frozen=True)
+class ExamSkills:
+    """The exam as old skills of a model of the world: its results, and what was lost of them since ``base`` sat it."""
+
+    exam: Exam
+    base: Mapping[str, float]
+
+    @classmethod
+    def of(cls, base: Policy, problems: int) -> ExamSkills:
+        """An exam of ``problems`` problems a part, which ``base`` sits."""
+        exam = Exam.of_world(base.tokenizer, base.sizes, problems=problems, reflections=False)
+        return cls(exam, exam.sit(base.model))
+
+    def measure(self, policy: Policy) -> dict[str, float]:
+        """``drift``, the accuracy lost, ``drift_nll``, nats a token gained, and the results of `Exam.sit`."""
+        skills = self.exam.sit(policy.model)
+        accuracies = [name for name in skills if name.startswith("accuracy")]
+        drift = float(np.mean([self.base[name] - skills[name] for name in accuracies]))
+        return {"drift": drift, "drift_nll": skills["nll"] - self.base["nll"], **skills}

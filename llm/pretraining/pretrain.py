@@ -291,6 +291,7 @@ def pretrain(
     model.config._attn_implementation = "sdpa"
     if config.corpus.sizes is not None:
         model.config.world_sizes = config.corpus.worlds()[0]  # what `Policy.sizes` reads
+    model.config.world_words = [word for family in FAMILIES.values() for word in family.rules]  # and `Policy.words`
     model.to(torch.device("cpu"))  # type: ignore[arg-type]  # as above
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)

@@ -14,8 +14,6 @@ from fstsim.llm.learners import LEARNERS
 from fstsim.llm.learners.learner import Learner
 from fstsim.llm.policy.loading import SHIPPED
 from fstsim.llm.runs.probes import ProbeConfig
-from fstsim.llm.tasks.families import FAMILIES
-from fstsim.llm.tasks.rules import RuleTask, parse_task
 from fstsim.llm.types import Population
 
 Precision = Literal["float32", "bfloat16"]
@@ -50,6 +48,10 @@ class TrainConfig:
     """one of `METHODS`"""
     tasks: tuple[str, ...] = ("strings:reverse",)
     """tasks, one after the other in one uninterrupted run"""
+    old: tuple[str, ...] = ()
+    """tasks whose forgetting is measured, each in its own context"""
+    problems_sha256: tuple[tuple[str, str], ...] = ()
+    """(name, hash of the problems) of every task that its name alone does not fix, filled in when a run begins"""
     model: str = SHIPPED
     """the shipped base model, or any causal LM by path or hub name"""
     context: str = ""
@@ -99,8 +101,6 @@ class TrainConfig:
             sampled = asdict(self.learner)  # type: ignore[call-overload]  # every learner is a dataclass
             if (self.fast.max_new_tokens, 1.0) != (sampled["max_new_tokens"], sampled["temperature"]):
                 raise InputError("reuse needs slow temperature 1, and the same max_new_tokens in both channels")
-        for name in self.tasks:
-            parse_task(name)
 
     def _fill_channels(self, method: Method) -> None:
         """Defaults for channels of the method that were left out; InputError for one that it does not have."""
@@ -141,6 +141,8 @@ class TrainConfig:
         held = dict(recorded)
         method = METHODS[held["method"]]
         held["tasks"] = tuple(held["tasks"])
+        held["old"] = tuple(held.get("old", ()))
+        held["problems_sha256"] = tuple(map(tuple, held.get("problems_sha256", ())))
         held["probe"] = ProbeConfig(**held["probe"])
         held["learner"] = None if method.learner is None else method.learner(**held["learner"])
         if method.evolves:
@@ -172,18 +174,3 @@ PRESETS: Mapping[str, Preset] = {
     "small": Preset("minutes", 200, 48, ProbeConfig(every=200, problems=32, exam=8, early=8)),
     "paper": Preset("for a GPU", 400, 64, ProbeConfig(every=20, problems=256, exam=128)),
 }
-
-
-_TOO_SLOW = {"forward", "inner"}
-"""rules that the shipped model does not learn in the 60 steps of the relearning probe: they would say nothing"""
-
-
-def relearn_task(tasks: tuple[str, ...]) -> RuleTask | None:
-    """The task of the relearning probe: the first single rule of the last task's family that no task uses, if there is one.
-
-    Rules that take longer than the probe lasts, from the base already, are left out.
-    """
-    last = parse_task(tasks[-1])
-    used = {word for name in tasks for word in parse_task(name).rules} | _TOO_SLOW
-    free = [word for word in FAMILIES[last.family].rules if word not in used]
-    return RuleTask(last.family, (free[0],), size=last.size) if free else None

@@ -5,12 +5,13 @@ r"""Probes: the columns of a run for a language model, on fixed problems, exact 
 - KL(now || base) and KL(base || now), nats a sequence: sequences are sampled from the first argument, and at each of their
   tokens the KL of the next-token distributions is taken with the full vocabulary (Rao-Blackwellised): by the chain rule
   its sum has the sequences' KL as expectation. Standard errors are over sequences. The same context on both sides.
-- The old behaviour's mass is the probability of its answer, exactly. Old skills are one teacher-forced pass (`exam`).
+- The old behaviour's mass is the probability of its answer, exactly, where the task says what it is. Old skills are what
+  was passed as ``skills`` (`fstsim.llm.runs.skills`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,8 +22,7 @@ from fstsim.errors import InputError
 from fstsim.llm.learners.losses import token_entropy, token_kl
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import Rollouts
-from fstsim.llm.pretraining.exam import Exam
-from fstsim.llm.types import Demonstrated, Population, Problem, Task
+from fstsim.llm.types import Answered, Demonstrated, Population, Problem, Skills, Task
 
 _BLOCK = 256  # rollouts of one pass
 
@@ -94,6 +94,27 @@ def sequence_kl_and_entropy(p: Policy, q: Policy, rollouts: Rollouts) -> tuple[n
     return np.concatenate(kl), np.concatenate(entropy)
 
 
+def sample_once(
+    policy: Policy, contexts: Sequence[str], problems: Sequence[Problem], seed: int, max_new_tokens: int
+) -> Rollouts:
+    """One completion of each problem, the contexts in turn; always the same random numbers."""
+    prompts = [policy.encode(contexts[i % len(contexts)], p) for i, p in enumerate(problems)]
+    generator = torch.Generator(policy.device).manual_seed(seed)
+    return policy.sample(prompts, 1, generator, max_new_tokens=max_new_tokens)
+
+
+@torch.no_grad()
+def rewards(
+    policy: Policy, task: Task, problems: Sequence[Problem], contexts: Sequence[str], seed: int, max_new_tokens: int
+) -> np.ndarray:
+    """Reward of each problem: the success probability, mean over contexts, of an exact task; else that of one sample."""
+    if task.exact and isinstance(task, Answered):
+        answers = [task.answer(p) for p in problems]
+        return np.exp(answer_logprobs(policy, contexts, problems, answers)).mean(0)
+    texts = policy.decode(sample_once(policy, contexts, problems, seed, max_new_tokens))
+    return np.array([task.score(p, t).reward for p, t in zip(problems, texts, strict=True)])
+
+
 @dataclass
 class Probe:
     """Measures a policy against the ``base`` on the test problems of a task; what never changes is computed once."""
@@ -102,24 +123,15 @@ class Probe:
     task: Task
     config: ProbeConfig
     seed: int = 0
-    _exam: Exam | None = field(init=False, default=None)
-    _base_exam: Mapping[str, float] = field(init=False, default_factory=dict)
+    skills: Sequence[Skills] = ()
     _problems: list[Problem] = field(init=False, default_factory=list)
     _base_rollouts: dict[tuple[str, ...], Rollouts] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self._problems = list(self.task.problems("test"))[: self.config.problems]
-        if self.base.template == "world":
-            self._exam = Exam.of_world(
-                self.base.tokenizer, self.base.sizes, problems=self.config.exam, reflections=False
-            )
-            self._base_exam = self._exam.sit(self.base.model)
 
     def _sampled(self, policy: Policy, contexts: tuple[str, ...]) -> Rollouts:
-        """One completion of each problem, the contexts in turn; always the same random numbers."""
-        prompts = [policy.encode(contexts[i % len(contexts)], p) for i, p in enumerate(self._problems)]
-        generator = torch.Generator(policy.device).manual_seed(self.seed)
-        return policy.sample(prompts, 1, generator, max_new_tokens=self.config.max_new_tokens)
+        return sample_once(policy, contexts, self._problems, self.seed, self.config.max_new_tokens)
 
     @torch.no_grad()
     def measure(self, policy: Policy, population: Population) -> dict[str, Any]:
@@ -143,29 +155,19 @@ class Probe:
     @torch.no_grad()
     def reward(self, policy: Policy, contexts: tuple[str, ...], tail: str = "") -> dict[str, float]:
         """Mean reward over the contexts on held-out problems: exactly for exact-match tasks, else of one sample a problem."""
-        exact = isinstance(self.task, Demonstrated) and getattr(self.task, "reward", None) == "exact"
-        if exact:
-            answers = [self.task.answer(p) for p in self._problems]  # type: ignore[attr-defined]
-            success = np.exp(answer_logprobs(policy, contexts, self._problems, answers)).mean(0)
-        else:
-            sampled = self._sampled(policy, contexts)
-            texts = policy.decode(sampled)
-            success = np.array([self.task.score(p, t).reward for p, t in zip(self._problems, texts, strict=True)])
-        mean, error = mean_se(success)
+        mean, error = mean_se(
+            rewards(policy, self.task, self._problems, contexts, self.seed, self.config.max_new_tokens)
+        )
         return {f"reward{tail}": mean, f"reward{tail}_se": error}
 
     def _drift(self, policy: Policy, row: dict[str, Any]) -> None:
-        """Mass of the old behaviour on ambiguous prompts (no context), and loss of the old skills with their own context."""
+        """Mass of the old behaviour on ambiguous prompts (no context), and the old skills with their own context."""
         if isinstance(self.task, Demonstrated):
             answers = [self.task.old_answer(p) for p in self._problems]
             mass = np.exp(answer_logprobs(policy, ("",), self._problems, answers))[0]
             row["old_mass"], row["old_mass_se"] = mean_se(mass)
-        if self._exam is not None:
-            skills = self._exam.sit(policy.model)
-            accuracies = [name for name in skills if name.startswith("accuracy")]
-            row["drift"] = float(np.mean([self._base_exam[name] - skills[name] for name in accuracies]))
-            row["drift_nll"] = skills["nll"] - self._base_exam["nll"]
-            row |= skills
+        for skills in self.skills:
+            row |= skills.measure(policy)
 
     def _distances(self, policy: Policy, contexts: tuple[str, ...], row: dict[str, Any], tail: str) -> None:
         now = self._sampled(policy, contexts)

@@ -13,7 +13,7 @@ import contextlib
 import copy
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,16 +21,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from fstsim.errors import InputError
 from fstsim.fast_slow import FastSlowState, fast_slow
 from fstsim.llm.learners.shadow import ShadowedWeights
 from fstsim.llm.learners.weights import Weights
 from fstsim.llm.policy.policy import Policy
-from fstsim.llm.runs.config import TrainConfig, relearn_task
+from fstsim.llm.runs.config import TrainConfig
 from fstsim.llm.runs.probes import Probe, relearn_steps
 from fstsim.llm.runs.run_checkpoint import RunRecord, State, load_run, save_run
-from fstsim.llm.tasks.rules import RuleTask, parse_task
-from fstsim.llm.types import Population
+from fstsim.llm.runs.run_input import check_problems, check_tasks, with_tasks
+from fstsim.llm.runs.skills import old_skills
+from fstsim.llm.tasks.guarded import VerifierErrors, guarded
+from fstsim.llm.types import Followed, Population, Task
 from fstsim.records import (
     check_contents,
     check_directory,
@@ -44,10 +45,12 @@ from fstsim.records import (
 
 
 def check_runs(config: TrainConfig, out: Path, seeds: int) -> None:
-    """InputError unless every ``out/seed-k`` is free, or holds the run of ``config`` with that seed."""
+    """InputError unless there are such tasks, and every ``out/seed-k`` is free or holds the run of ``config`` with that seed."""
+    config, _, _ = with_tasks(config)
     check_contents(out, "training run", lambda p: p.name.startswith("seed-") or p.name == "picture.png")
     for seed in range(seeds):
         wanted = dataclasses.asdict(replace(config, seed=seed))
+        check_problems(out / f"seed-{seed}", config)
         check_directory(
             out / f"seed-{seed}", wanted, "training run", dataclasses.asdict(TrainConfig(method=config.method))
         )
@@ -81,15 +84,25 @@ class _Clock:
         self.saved = time.perf_counter()
 
 
-def run_training(config: TrainConfig, out: Path, progress: Notes | None = None) -> list[dict[str, Any]]:
+def run_training(
+    config: TrainConfig,
+    out: Path,
+    progress: Notes | None = None,
+    *,
+    tasks: Sequence[Task] | None = None,
+    old: Sequence[Task] | None = None,
+) -> list[dict[str, Any]]:
     """Run, continue or only load the run in directory ``out``; returns its rows.
 
-    ``progress(step, note)`` is called after every slow step. Raises InputError before any work if ``out`` holds another
-    run, and `slow.Diverged` when a loss is not finite: the last checkpoint, if there is one, stays.
+    ``tasks`` are trained one after the other, ``old`` are skills that every probe measures; where they are not given, they
+    are those that ``config`` names. ``progress(step, note)`` is called after every slow step. Raises InputError before any
+    work if ``out`` holds another run, and `slow.Diverged` when a loss is not finite: the last checkpoint, if there is one,
+    stays.
     """
-    tasks = [parse_task(name) for name in config.tasks]
+    config, tasks, old = with_tasks(config, tasks, old)
+    check_problems(out, config)
     policy = Policy.load(config.model, config.device)
-    _check_room(config, policy, tasks)
+    check_tasks(config, policy, tasks, old)
     slow, start = config.begin()
     fast, every = config.evolution()  # a reflector that is not there is found here
     if config.learner is not None:
@@ -113,11 +126,14 @@ def run_training(config: TrainConfig, out: Path, progress: Notes | None = None) 
             return record.rows
     rows, rounds = record.rows, record.rounds
     clock = _Clock(record.spent)
-    relearn = relearn_task(config.tasks) if policy.template == "world" else None
+    relearn = tasks[-1].next_task(tasks, policy.template) if isinstance(tasks[-1], Followed) else None
+    errors = VerifierErrors(first=record.errors)
+    tasks = [guarded(task, errors) for task in tasks]
     with clock.on("probe_seconds"):
-        probes = [Probe(base, task, config.probe, config.seed) for task in tasks]
+        skills = old_skills(base, [guarded(task, errors) for task in old], config.probe, config.seed)
+        probes = [Probe(base, task, config.probe, config.seed, skills) for task in tasks]
         if not rows:
-            rows.append(plain({"step": 0, "samples": 0, "task": 0, **_measure(probes, policy, state)}))
+            rows.append(plain({"step": 0, "samples": 0, "task": 0, **_measure(probes, policy, state), **errors.take()}))
     if relearn is not None and len(rows) == 1:
         with clock.on("relearn_seconds"):
             rows[0]["relearn"] = relearn_steps(policy, relearn)
@@ -137,7 +153,7 @@ def run_training(config: TrainConfig, out: Path, progress: Notes | None = None) 
             if last and relearn is not None:
                 with clock.on("relearn_seconds"):
                     row["relearn"] = relearn_steps(policy, relearn)
-            rows.append(plain(row))
+            rows.append(plain(row | errors.take()))
             if measured or last or time.perf_counter() - clock.saved > _UNSAVED_SECONDS:
                 clock.stop()
                 save_run(checkpoint, state, record, rng)
@@ -148,33 +164,6 @@ def run_training(config: TrainConfig, out: Path, progress: Notes | None = None) 
     policy.tokenizer.save_pretrained(out / "model")
     write_json(out / "summary.json", _summary(config, record, state))
     return rows
-
-
-def _check_room(config: TrainConfig, policy: Policy, tasks: list[RuleTask]) -> None:
-    """InputError if the shipped world has no such words as the context, or answers or the context of some task do not fit.
-
-    Found before anything is written.
-    """
-    if policy.template == "world":
-        tokens, unknown = policy.tokenizer, policy.tokenizer.unk_token_id
-        strange = [w for w in config.context.split() if unknown in tokens(w, add_special_tokens=False)["input_ids"]]
-        if strange:
-            raise InputError(f"--context has words that {config.model} does not know: {', '.join(map(repr, strange))}")
-    for task in tasks:
-        problem = task.problems("test")[0]
-        # in other vocabularies than the world's, some answers have more tokens than others
-        longest = max(len(policy.encode_answer(task.answer(p))) for p in task.problems("test"))
-        if longest > config.max_new_tokens:
-            raise InputError(
-                f"answers of {task.name} have {longest} tokens, the end token included: --max-new-tokens must be at least "
-                f"{longest}, got {config.max_new_tokens}"
-            )
-        policy.sample(
-            [policy.encode(config.context, problem)],
-            1,
-            torch.Generator(policy.device),
-            max_new_tokens=config.max_new_tokens,
-        )
 
 
 def _weights(config: TrainConfig, policy: Policy, base: Policy, *, shadowed: bool) -> Weights:
@@ -230,6 +219,7 @@ def _note(rows: list[dict[str, Any]], rate: float) -> str:
 
 def _summary(config: TrainConfig, record: RunRecord, state: State) -> dict[str, Any]:
     seconds = record.spent["seconds"]
+    failed = sum(row.get("verifier_errors", 0) for row in record.rows)
     return {
         "first": record.rows[0],
         "last": record.rows[-1],
@@ -239,4 +229,5 @@ def _summary(config: TrainConfig, record: RunRecord, state: State) -> dict[str, 
         "relearn_share": record.spent["relearn_seconds"] / seconds if seconds else None,
         "rollouts_per_second": state.samples / seconds if seconds and state.samples else None,
         "tasks": list(config.tasks),
+        **({"verifier_errors": {"count": failed, "first": record.errors[0]}} if failed else {}),
     }

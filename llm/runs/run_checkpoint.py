@@ -31,11 +31,15 @@ _COUNTERS = ("step", "task", "step_in_task", "slow_samples", "fast_samples")
 
 @dataclass(frozen=True)
 class RunRecord:
-    """``rows`` of metrics, the population after each of the fast ``rounds``, and seconds ``spent``: in all, on probes, on relearning."""
+    """``rows`` of metrics, the population after each of the fast ``rounds``, seconds ``spent`` (in all, on probes, on relearning).
+
+    ``errors`` holds the first message of a verifier that failed, if one did.
+    """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     rounds: list[dict[str, Any]] = field(default_factory=list)
     spent: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_SPENT, 0.0))
+    errors: list[str] = field(default_factory=list)
 
 
 def save_run(path: Path, state: State, record: RunRecord, rng: np.random.Generator) -> None:
@@ -49,6 +53,7 @@ def save_run(path: Path, state: State, record: RunRecord, rng: np.random.Generat
         "rounds": record.rounds,
         "rows": record.rows,
         "spent": record.spent,
+        **({"errors": record.errors} if record.errors else {}),
     }
     tensors |= weights_of(state.weights.policy.model)
     if isinstance(state.weights, ShadowedWeights):
@@ -75,7 +80,8 @@ def load_run(path: Path, fresh: State, rng: np.random.Generator) -> tuple[State,
         raise InputError(f"{path} has an optimizer of another model: {error}") from error
     rng.bit_generator.state = meta["generator"]
     state = replace(fresh, weights=weights, context=Population.from_dict(meta["population"]), **meta["counters"])
-    return state, RunRecord(meta["rows"], meta["rounds"], dict.fromkeys(_SPENT, 0.0) | meta["spent"])
+    spent = dict.fromkeys(_SPENT, 0.0) | meta["spent"]
+    return state, RunRecord(meta["rows"], meta["rounds"], spent, meta.get("errors", []))
 
 
 def _shadow(name: str) -> str:

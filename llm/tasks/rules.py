@@ -8,7 +8,6 @@ its default task. The hidden rules are never shown: they are in the verifier and
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,8 @@ import numpy as np
 
 from fstsim.errors import InputError
 from fstsim.llm.tasks.families import FAMILIES, LONGEST_WALK, UNNAMED, Family, Symbols
-from fstsim.llm.types import SPLITS, Problem, Score, Split
+from fstsim.llm.tasks.splits import split_of
+from fstsim.llm.types import SPLITS, Problem, Score, Split, Task
 
 Reward = Literal["exact", "share"]
 
@@ -29,6 +29,8 @@ SIZES: Mapping[str, int] = {"strings": 5, "digits": 5, "star_graph": 4}
 _DEFAULT = {"strings": "reverse+next", "digits": "negate+shift", "star_graph": "forward"}
 _COUNTS: Mapping[Split, int] = {"train": 4096, "validation": 512, "test": 512}
 _MOST_RULES = 6
+_TOO_SLOW = {"forward", "inner"}
+"""rules that the shipped model does not learn in the 60 steps of the relearning probe: they would say nothing"""
 LARGEST: Mapping[str, int] = {"strings": 64, "digits": 64, "star_graph": LONGEST_WALK}
 """Most symbols of a start list; the least is 2."""
 
@@ -37,12 +39,6 @@ def check_size(family: str, size: int) -> None:
     """InputError unless problems of ``family`` can have ``size`` symbols in their start list."""
     if not 2 <= size <= LARGEST[family]:
         raise InputError(f"task size of {family} must lie in 2..{LARGEST[family]}, got {size}")
-
-
-def split_of(problem: Problem) -> Split:
-    """Which split a problem belongs to, by hash of the problem alone: 80 % train, 10 % validation, 10 % test."""
-    bucket = hashlib.sha256(problem.uid.encode()).digest()[0] * 10 // 256
-    return "train" if bucket < 8 else SPLITS[bucket - 7]
 
 
 def make_problem(family: Family, text: str) -> Problem:
@@ -112,6 +108,11 @@ class RuleTask:
         return f"{self.family}{size}:{'+'.join(self.rules)}{tail}"
 
     @property
+    def exact(self) -> bool:
+        """Whether only the right list is rewarded."""
+        return self.reward == "exact"
+
+    @property
     def symbols(self) -> int:
         """Symbols of a start list, and of every answer."""
         return self.size or SIZES[self.family]
@@ -130,6 +131,25 @@ class RuleTask:
     def old_answer(self, problem: Problem) -> str:
         """What the base model's main behaviour without context writes: the start list itself."""
         return "".join(parse_start(problem))
+
+    def rule_words(self, template: str) -> str | None:
+        """The rules in words: those of the world, or English for a model that reads it; None if a rule has no word."""
+        if UNNAMED in self.rules:
+            return None
+        if template == "world":
+            return " ".join(self.rules)
+        return "; then ".join(FAMILIES[self.family].explained[word] for word in self.rules)
+
+    def next_task(self, met: Sequence[Task], template: str) -> RuleTask | None:
+        """The first single rule of the family that no task in ``met`` uses, if there is one; the world's models alone know any.
+
+        Rules that take longer than the relearning probe lasts, from the base already, are left out.
+        """
+        if template != "world":
+            return None
+        used = {word for task in met if isinstance(task, RuleTask) for word in task.rules} | _TOO_SLOW
+        free = [word for word in FAMILIES[self.family].rules if word not in used]
+        return RuleTask(self.family, (free[0],), size=self.size) if free else None
 
     def score(self, problem: Problem, completion: str) -> Score:
         """Reward of a completion (spaces do not matter), and what the environment says about it."""
@@ -160,8 +180,13 @@ def parse_start(problem: Problem) -> Symbols:
     return _parse(problem.family, problem.text)
 
 
-def parse_task(name: str, reward: str | None = None) -> RuleTask:
-    """The task that ``--task`` names: ``family[@size][:rule[+rule ...]][/reward]``; InputError says what is allowed."""
+def names_rules(name: str) -> bool:
+    """Whether ``name`` begins like the name of a task of this world, right or not."""
+    return re.split("[/:@]", name, maxsplit=1)[0] in FAMILIES
+
+
+def parse_rules(name: str, reward: str | None = None) -> RuleTask:
+    """The task of this world called ``family[@size][:rule[+rule ...]][/reward]``; InputError says what is allowed."""
     rest, slash, last = name.partition("/")
     head, colon, words = rest.partition(":")
     family, at, size = head.partition("@")

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from fstsim.llm.learners.sdft import rule_context
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.probes import answer_logprobs, mean_se
 from fstsim.llm.tasks.families import FAMILIES, UNNAMED
 from fstsim.llm.tasks.rules import SIZES, RuleTask
-from fstsim.llm.types import Problem
+from fstsim.llm.types import Answered, Problem, Task, rule_words
 
 COMPOSED = {
     "strings": (("reverse", "next"), ("rotate", "mirror"), ("reverse", "rotate", "next")),
@@ -24,25 +23,27 @@ COMPOSED = {
 
 
 def table_tasks(sizes: Mapping[str, int] = SIZES) -> list[RuleTask]:
-    """Every single rule, the rule without a word and some compositions, of every family, with problems of ``sizes``."""
+    """Every single rule, the rule without a word and some compositions, of every family in ``sizes``, with problems of that size."""
     rules = [
         (family.name, words)
         for family in FAMILIES.values()
-        for words in (*((word,) for word in family.rules), *COMPOSED[family.name], (UNNAMED,))
+        if family.name in sizes
+        for words in (*((word,) for word in family.rules), *COMPOSED.get(family.name, ()), (UNNAMED,))
     ]
     return [RuleTask(family, words, size=sizes[family]) for family, words in rules]
 
 
 _ROWS = 256  # completions sampled at once
+_NEW = 64  # tokens of a completion where no answer says how long it can be
 
 
 @torch.no_grad()
-def measure_tasks(policy: Policy, tasks: list[RuleTask], problems: int = 128, group: int = 8) -> list[dict[str, Any]]:
+def measure_tasks(policy: Policy, tasks: Sequence[Task], problems: int = 128, group: int = 8) -> list[dict[str, Any]]:
     """For each task: expected reward without context and with its rules in context, and dead groups without context.
 
     Means over ``problems`` test problems with standard errors. Exact-match tasks: the success probability p of each problem,
     exactly (`fstsim.llm.runs.probes`; a lower bound for models outside of the shipped world); ``dead`` is the mean probability
-    that all ``group`` rollouts of a problem get the same reward: \\((1-p)^G + p^G\\). Where the share of right symbols is the
+    that all ``group`` rollouts of a problem get the same reward: \\((1-p)^G + p^G\\). Of others, such as those where the share of right symbols is the
     reward, ``group`` completions of each problem are sampled, always with the same random numbers: their mean reward, and
     the share of groups in which all rewards are the same.
     ``sampled`` is their number, 0 where nothing is sampled.
@@ -50,9 +51,11 @@ def measure_tasks(policy: Policy, tasks: list[RuleTask], problems: int = 128, gr
     rows = []
     for task in tasks:
         held_out = list(task.problems("test"))[:problems]
-        contexts = ("",) if UNNAMED in task.rules else ("", rule_context(policy, task))
-        if task.reward == "exact":
-            means = np.exp(answer_logprobs(policy, contexts, held_out, [task.answer(p) for p in held_out]))
+        words = rule_words(task, policy.template)
+        contexts = ("",) if words is None or policy.unknown(words) else ("", words)
+        if task.exact and isinstance(task, Answered):
+            answers = [task.answer(p) for p in held_out]
+            means = np.exp(answer_logprobs(policy, contexts, held_out, answers))
             dead = (1 - means[0]) ** group + means[0] ** group
         else:
             rewards = np.array([_sampled_rewards(policy, task, held_out, context, group) for context in contexts])
@@ -63,7 +66,7 @@ def measure_tasks(policy: Policy, tasks: list[RuleTask], problems: int = 128, gr
             "empty": mean,
             "empty_se": error,
             "dead": float(dead.mean()),
-            "sampled": 0 if task.reward == "exact" else group,
+            "sampled": 0 if task.exact and isinstance(task, Answered) else group,
         }
         if len(contexts) > 1:
             row["told"], row["told_se"] = mean_se(means[1])
@@ -71,11 +74,9 @@ def measure_tasks(policy: Policy, tasks: list[RuleTask], problems: int = 128, gr
     return rows
 
 
-def _sampled_rewards(
-    policy: Policy, task: RuleTask, problems: Sequence[Problem], context: str, group: int
-) -> np.ndarray:
-    """Rewards ``(problems, group)`` of sampled completions, no longer than the longest answer."""
-    new = max(len(policy.encode_answer(task.answer(p))) for p in problems)
+def _sampled_rewards(policy: Policy, task: Task, problems: Sequence[Problem], context: str, group: int) -> np.ndarray:
+    """Rewards ``(problems, group)`` of sampled completions, no longer than the longest answer where there are answers."""
+    new = max(len(policy.encode_answer(task.answer(p))) for p in problems) if isinstance(task, Answered) else _NEW
     generator = torch.Generator(policy.device).manual_seed(0)
     found: list[list[float]] = []
     step = max(1, _ROWS // group)

@@ -20,7 +20,7 @@ from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.config import TrainConfig
 from fstsim.llm.runs.probes import ProbeConfig, answer_logprobs
 from fstsim.llm.tasks.families import FAMILIES
-from fstsim.llm.tasks.rules import RuleTask, parse_task
+from fstsim.llm.tasks.rules import RuleTask, parse_rules
 from fstsim.llm.types import Problem
 from fstsim.llm.validation.claim import Chapter, Claim, Records, Rows
 from fstsim.llm.validation.equilibria import PROBLEMS, TASK
@@ -44,7 +44,7 @@ def fast_slow(scale: Scale, base: Policy) -> Chapter:
     """P9 and P10: RL and FST on tasks that words describe; KL of the context-free policy at matched reward, and samples."""
     claims, runs = [], []
     for name in ("digits:plus",) if scale == "smoke" else ("digits:plus", "strings:rotate"):
-        task = parse_task(name)
+        task = parse_rules(name)
         held_out = list(task.problems("test"))[: PROBLEMS[scale]]
         answers = [task.answer(p) for p in held_out]
         with torch.no_grad():
@@ -136,7 +136,7 @@ def overlap_slope(scale: Scale, base: Policy) -> Chapter:
     prompt that names an old rule it is measured on the base: old behaviour is the base in that context, new behaviour
     the base in the context of the new rule.
     """
-    own, overlap, prompts = old_prompts(base, parse_task(TASK), 24 if scale == "smoke" else 64)
+    own, overlap, prompts = old_prompts(base, parse_rules(TASK), 24 if scale == "smoke" else 64)
     claims = []
     for name, slug, what in (
         (NEW_ONLY, "drift-under-forward-KL", "SFT"),

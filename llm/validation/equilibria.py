@@ -14,7 +14,7 @@ from fstsim.llm.learners.sft import SupervisedFineTuning
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.config import TrainConfig
 from fstsim.llm.runs.probes import ProbeConfig
-from fstsim.llm.tasks.rules import RuleTask, parse_task
+from fstsim.llm.tasks.rules import RuleTask, parse_rules
 from fstsim.llm.types import Population
 from fstsim.llm.validation.claim import Chapter, Claim, Records, settled
 from fstsim.llm.validation.kinds import Label
@@ -37,7 +37,7 @@ PROBLEMS = {"smoke": 64, "small": 128, "paper": 256}
 
 def dead_groups(scale: Scale, base: Policy) -> Chapter:
     """Share of groups without signal before training, for three sizes of group; no run is needed."""
-    task = parse_task(TASK)
+    task = parse_rules(TASK)
     masses = measure_base(base, task, PROBLEMS[scale])
 
     def measured(group: int) -> Callable[[Records], list[float]]:
@@ -86,7 +86,7 @@ def replay(scale: Scale, base: Policy) -> Chapter:
     rate is lowered so that many batches are averaged over. A gradient clipped by its norm has another mean: the batches
     that surprise most count least (`replay-clipped`), so that the run is also made without clipping.
     """
-    masses = measure_base(base, parse_task(TASK), PROBLEMS[scale])
+    masses = measure_base(base, parse_rules(TASK), PROBLEMS[scale])
     claims, runs = [], []
     for share in SHARES[scale]:
         config = _sft(scale, {"smoke": 80, "small": 240, "paper": 400}, problems=64, replay_share=share)
@@ -121,7 +121,7 @@ def _empty_batches(name: str) -> Callable[[Records], list[float]]:
 def tilts(scale: Scale, base: Policy) -> Chapter:
     """Where RL with a KL leash in the reward settles: the exponential tilt of the base, per prompt."""
     steps = {"smoke": 80, "small": 160, "paper": 600}[scale]
-    masses = measure_base(base, parse_task(TASK), PROBLEMS[scale])
+    masses = measure_base(base, parse_rules(TASK), PROBLEMS[scale])
     claims, runs = [], []
     for temperature in TEMPERATURES[scale]:
         learner = PolicyGradient(

@@ -21,7 +21,7 @@ from fstsim.llm.learners.ttt import TTTDiscover
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.config import TrainConfig
 from fstsim.llm.runs.probes import ProbeConfig, answer_logprobs
-from fstsim.llm.tasks.rules import RuleTask, parse_task
+from fstsim.llm.tasks.rules import RuleTask, parse_rules
 from fstsim.llm.validation.claim import Chapter, Claim, Records, curve, settled
 from fstsim.llm.validation.equilibria import PROBLEMS, TASK
 from fstsim.llm.validation.finite_groups import entropic_group_optimum, oapl_group_step
@@ -70,7 +70,7 @@ def _bare_and_told(base: Policy, task: RuleTask, problems: int) -> Array:
 
 def mixtures(scale: Scale, base: Policy) -> Chapter:
     """P3: reverse KL to a teacher mixture ends at the teacher's old mass, whatever it began with."""
-    masses = measure_base(base, parse_task(TASK), PROBLEMS[scale])
+    masses = measure_base(base, parse_rules(TASK), PROBLEMS[scale])
     claims, runs = [], []
     for alpha in ALPHAS[scale]:
         learner = MixtureDistillation(alpha=alpha)
@@ -89,7 +89,7 @@ def sdft(scale: Scale, base: Policy) -> Chapter:
 
     h is a times what the demonstration is worth to the base, in log-odds of the right answer.
     """
-    task = parse_task(TASK)
+    task = parse_rules(TASK)
     bare, told = _bare_and_told(base, task, PROBLEMS[scale])
     claims, runs = [], []
     for anchor in ANCHORS[scale]:
@@ -118,7 +118,7 @@ def sdft_levels(scale: Scale, base: Policy) -> Chapter:
     """
     if not LEVELS[scale]:
         return Chapter(())
-    task = parse_task(TASK)
+    task = parse_rules(TASK)
     bare, told = _bare_and_told(base, task, PROBLEMS[scale])
     claims, runs = [], []
     for anchor in LEVELS[scale]:
@@ -141,7 +141,7 @@ def sdft_rates(scale: Scale, base: Policy) -> Chapter:
     In a mixture of two, what the new behaviour gains the old one loses; in a model h depends on whose log-odds it is read
     off. `RATES` reads it off the new behaviour's, `OWN_RATES` (later, at rates of its own) off those of the old one.
     """
-    task = parse_task(TASK)
+    task = parse_rules(TASK)
     held_out = list(task.problems("test"))[: PROBLEMS[scale]]
     told = (rule_context(base, task),)
     answers = {"new": [task.answer(p) for p in held_out], "old": [task.old_answer(p) for p in held_out]}
@@ -177,7 +177,7 @@ def _log_old_mass(name: str) -> Callable[[Records], list[float]]:
 
 def discover(scale: Scale, base: Policy) -> Chapter:
     """P7: TTT-Discover under a leash limits itself: the new mass saturates in the reward gap."""
-    x = _log_odds(measure_base(base, parse_task(TASK), PROBLEMS[scale]).new)
+    x = _log_odds(measure_base(base, parse_rules(TASK), PROBLEMS[scale]).new)
     claims, runs = [], []
     for gap in GAPS[scale]:
         learner = TTTDiscover(problems=24, rollouts=GROUP, inverse_temperature=gap, leash_reward=LEASH)
@@ -210,7 +210,7 @@ def oapl(scale: Scale, base: Policy) -> Chapter:
     """P8: the log-odds move by the same amount every refresh, without end; an anchored reference stops them."""
     if not REFRESHES[scale]:
         return Chapter(())
-    start = _log_odds(measure_base(base, parse_task(TASK), PROBLEMS[scale]).new)
+    start = _log_odds(measure_base(base, parse_rules(TASK), PROBLEMS[scale]).new)
     free = OAPL(problems=24, rollouts=GROUP, tau=TAU, period=PERIOD)
     runs = [
         Planned("oapl", _config(scale, "oapl", PERIOD * REFRESHES[scale], learner=free)),

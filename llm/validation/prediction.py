@@ -26,7 +26,7 @@ from scipy.special import expit, logit
 from fstsim.intervals import student_interval
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.probes import answer_logprobs
-from fstsim.llm.tasks.rules import RuleTask
+from fstsim.llm.types import Demonstrated
 from fstsim.llm.validation.kinds import Label
 from fstsim.theory import dead_group_probability
 from fstsim.theory.group_normalised import drift_at
@@ -95,7 +95,7 @@ class BaseMasses:
 
 
 @torch.no_grad()
-def measure_base(policy: Policy, task: RuleTask, problems: int) -> BaseMasses:
+def measure_base(policy: Policy, task: Demonstrated, problems: int) -> BaseMasses:
     """Masses of the task's answer and of the old behaviour's on test problems, exactly."""
     held_out = list(task.problems("test"))[:problems]
     right, old = [task.answer(p) for p in held_out], [task.old_answer(p) for p in held_out]
@@ -166,7 +166,7 @@ def predict_tilt(base: BaseMasses, temperature: float, margin: float = 0.04) -> 
 
 
 @torch.no_grad()
-def old_token_masses(policy: Policy, task: RuleTask, problems: int) -> Array:
+def old_token_masses(policy: Policy, task: Demonstrated, problems: int) -> Array:
     """Probability of each token of the old answer, given those before it, on problems with two answers: ``(problems, L)``.
 
     Tokens up to the first at which the answers differ, the end, and padding are no decisions between the two behaviours:

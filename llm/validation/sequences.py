@@ -20,7 +20,7 @@ from fstsim.llm.learners.sdft import rule_context
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.config import TrainConfig
 from fstsim.llm.runs.probes import ProbeConfig, answer_logprobs
-from fstsim.llm.tasks.rules import parse_task
+from fstsim.llm.tasks.rules import parse_rules
 from fstsim.llm.validation.claim import Chapter, Claim, Records, Rows
 from fstsim.llm.validation.equilibria import PROBLEMS
 from fstsim.llm.validation.kinds import Label
@@ -43,7 +43,7 @@ def alternating(scale: Scale, base: Policy) -> Chapter:
         return Chapter(())
     claims, runs = [], []
     for first, second in PAIRS:
-        word = parse_task(first).rules[0]
+        word = parse_rules(first).rules[0]
         config = TrainConfig(
             tasks=(first, second) * (STAGES // 2),
             steps=BUDGET,
@@ -69,7 +69,7 @@ def _at_stage(name: str, stage: int) -> Callable[[Records], list[float]]:
 
 def _period_two(name: str, second: str, base: Policy, problems: int) -> list[Claim]:
     """Even stages end at the base's own success on the second task, the third where the first ended."""
-    start = float(measure_base(base, parse_task(second), problems).new.mean())
+    start = float(measure_base(base, parse_rules(second), problems).new.mean())
     claims = []
     for stage in range(2, STAGES + 1, 2):
         quantity = f"reward of RL on {second} at the end of stage {stage} of conflicting tasks in turn, no early stop"
@@ -122,7 +122,7 @@ def stalls(scale: Scale, base: Policy) -> Chapter:  # noqa: ARG001  # every chap
         return Chapter(())
     claims, runs = [], []
     for (first, second), budgets in STALLS.items():
-        a, b = parse_task(first), parse_task(second)
+        a, b = parse_rules(first), parse_rules(second)
         held_out = list(a.problems("test"))[: PROBLEMS[scale]]
         same = float(np.mean([a.answer(p) == b.answer(p) for p in held_out]))
         for budget in budgets:
@@ -177,7 +177,7 @@ def _from_left(
 
 def _searched(name: str, second: str, base: Policy, problems: int) -> list[Claim]:
     """A searching context solves every stage as far as the base does with the rules in words."""
-    task = parse_task(second)
+    task = parse_rules(second)
     held_out = list(task.problems("test"))[:problems]
     with torch.no_grad():
         told = answer_logprobs(base, (rule_context(base, task),), held_out, [task.answer(p) for p in held_out])

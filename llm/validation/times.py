@@ -19,7 +19,7 @@ from fstsim.llm.learners.sft import SupervisedFineTuning
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.config import TrainConfig
 from fstsim.llm.runs.probes import ProbeConfig
-from fstsim.llm.tasks.rules import parse_task
+from fstsim.llm.tasks.rules import parse_rules
 from fstsim.llm.validation.claim import Chapter, Claim, Records, Rows, curve, steps_to
 from fstsim.llm.validation.equilibria import PROBLEMS, TASK
 from fstsim.llm.validation.kinds import Label
@@ -89,7 +89,7 @@ def forgetting(scale: Scale, base: Policy) -> Chapter:
     """P1: the old mass under SFT on new data alone, by each clock that theory offers."""
     claims, runs = [], []
     for name, task in CURVES.get(scale, CURVES["small"]).items():
-        tokens = old_token_masses(base, parse_task(task), PROBLEMS[scale])
+        tokens = old_token_masses(base, parse_rules(task), PROBLEMS[scale])
         learner = SupervisedFineTuning(problems=64)
         config = TrainConfig(
             method="sft",
@@ -100,7 +100,7 @@ def forgetting(scale: Scale, base: Policy) -> Chapter:
             probe=ProbeConfig(every=2, problems=PROBLEMS[scale], exam=16),
         )
         runs.append(Planned(name, config))
-        new = measure_base(base, parse_task(task), PROBLEMS[scale]).new
+        new = measure_base(base, parse_rules(task), PROBLEMS[scale]).new
         shapes = {"answer": tokens.prod(-1, keepdims=True), "tokens": tokens, "rest": 1.0 - new[:, None]}
         claims += [_curve_claim(name, law, shapes[law.old]) for law in LAWS]
         claims.append(_response_claim(name, task, learner, PROBLEMS[scale]))
@@ -159,7 +159,7 @@ def _curve_claim(name: str, law: Law, tokens: Array) -> Claim:
 
 def _response_claim(name: str, task: str, demonstrations: SupervisedFineTuning, problems: int) -> Claim:
     """Distance by Adam's clock; what a distance does to the old mass is measured along Adam's direction from the base."""
-    rule = parse_task(task)
+    rule = parse_rules(task)
     blank = Prediction(
         f"{name}-response", Label("forgetting-response", run=name, law="response"), "adam-clock",
         f"log of the old mass at three times the calibration step, the base's response along Adam's direction ({name})",
@@ -237,7 +237,7 @@ def escapes(scale: Scale, base: Policy) -> Chapter:
         if scale == "smoke" and family != "digits":
             continue
         chosen = tasks[:2] if scale == "smoke" else tasks
-        x = {task: _log_odds(measure_base(base, parse_task(task), PROBLEMS[scale])) for task in chosen}
+        x = {task: _log_odds(measure_base(base, parse_rules(task), PROBLEMS[scale])) for task in chosen}
         names = {task: f"escape-{task.split(':')[1]}" for task in chosen}
         runs += [Planned(names[task], _escape(scale, task)) for task in chosen]
         for task in chosen[1:]:
@@ -261,7 +261,7 @@ def relearning(scale: Scale, base: Policy) -> Chapter:
     """
     if scale == "smoke":
         return Chapter(())
-    start = _log_odds(measure_base(base, parse_task(AGAIN), PROBLEMS[scale]))
+    start = _log_odds(measure_base(base, parse_rules(AGAIN), PROBLEMS[scale]))
     reference = f"escape-{AGAIN.split(':')[1]}"
     claims, runs = [], [Planned(reference, _escape(scale, AGAIN))]
     for steps in DRIFTS:
@@ -295,7 +295,7 @@ def _from_drift(
     def calibrated(records: Records) -> Prediction:
         values = []
         for seed in range(records.seeds):
-            masses = measure_base(records.trained(first, seed), parse_task(AGAIN), problems)
+            masses = measure_base(records.trained(first, seed), parse_rules(AGAIN), problems)
             values.append(_log_time_ratios(_log_odds(masses), start)[clock])
         value = float(np.mean(values))
         return replace(blank, value=value, low=value - 0.25, high=value + 0.25)

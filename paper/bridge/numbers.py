@@ -19,7 +19,7 @@ from fstsim.errors import InputError
 from fstsim.intervals import Interval, student_interval
 from fstsim.llm.policy.loading import SHIPPED
 from fstsim.llm.policy.policy import Policy
-from fstsim.llm.tasks.rules import parse_task
+from fstsim.llm.tasks.rules import parse_rules
 from fstsim.llm.validation.kinds import Label
 from fstsim.llm.validation.prediction import BaseMasses, measure_base, old_token_masses
 from fstsim.llm.validation.times import CALIBRATED, LAWS, NEW_ONLY, Law
@@ -97,7 +97,7 @@ def config_of(directory: Path, name: str) -> Mapping[str, Any]:
 def _measured(model: str, task: str, problems: int) -> BaseMasses | None:
     """Masses on the test problems of a task, from the weights; None where they are not on this machine."""
     policy = _policy(model)
-    return None if policy is None else measure_base(policy, parse_task(task), problems)
+    return None if policy is None else measure_base(policy, parse_rules(task), problems)
 
 
 @functools.lru_cache(maxsize=1)
@@ -136,7 +136,7 @@ def old_decisions(directory: Path, name: str) -> Array:
         return np.array(found[task]["tokens"])
     policy = _policy(config["model"])
     if policy is not None:
-        return old_token_masses(policy, parse_task(task), config["probe"]["problems"])
+        return old_token_masses(policy, parse_rules(task), config["probe"]["problems"])
     base = base_masses(directory, name)
     return base.old[~base.same][:, None]
 
@@ -203,7 +203,7 @@ def read_escapes(directory: Path, rows: Sequence[Verdict]) -> list[list[Escape]]
 
 def _read_escape(directory: Path, run: str, rows: Mapping[str, Verdict]) -> Escape:
     config, p0 = config_of(directory, run), float(_curves(directory, run)["reward"][:, 0].mean())
-    slow, family = config["learner"], parse_task(config["tasks"][0]).family
+    slow, family = config["learner"], parse_rules(config["tasks"][0]).family
     new = base_masses(directory, run).new
     return Escape(run, family, p0, rows, new, slow["rollouts"], slow["problems"])
 

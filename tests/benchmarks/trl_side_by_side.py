@@ -41,7 +41,7 @@ from fstsim.fast_slow import StepInfo
 from fstsim.llm.learners.policy_gradient import PolicyGradient
 from fstsim.llm.learners.weights import Weights
 from fstsim.llm.policy.policy import Policy
-from fstsim.llm.tasks.rules import RuleTask, parse_task
+from fstsim.llm.tasks.rules import RuleTask, parse_rules
 from fstsim.llm.types import Population, Problem
 from fstsim.records import environment, plain, write_json
 
@@ -205,7 +205,7 @@ def trl_trainer(
 def run(config: Config, name: str, policy: Policy) -> dict[str, Any]:
     """Times of all three in one scenario."""
     scenario = SCENARIOS[name]
-    task = parse_task(scenario.task)
+    task = parse_rules(scenario.task)
     steps = {
         "fstsim": ours(config, policy, task, scenario.contexts),
         "naive": ours(config, dataclasses.replace(policy, share_prompts=False), task, scenario.contexts),

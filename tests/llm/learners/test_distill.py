@@ -12,14 +12,14 @@ from fstsim.errors import InputError
 from fstsim.llm.learners.distill import Distillation
 from fstsim.llm.learners.weights import Weights
 from fstsim.llm.policy.policy import Policy
-from fstsim.llm.tasks.rules import parse_task
+from fstsim.llm.tasks.rules import parse_rules
 from fstsim.llm.types import Population
 
 
 def distance(student: Policy, teacher: Policy, context: str) -> float:
     """KL(student without context || teacher in context) of the first token, by hand, over some prompts."""
     total = 0.0
-    for problem in parse_task("strings:reverse").problems("test")[:16]:
+    for problem in parse_rules("strings:reverse").problems("test")[:16]:
         with torch.no_grad():
             rows = []
             for policy, shown in ((student, ""), (teacher, context)):
@@ -37,7 +37,7 @@ def test_the_student_moves_to_the_teacher(direction: str, make_policy: Callable[
     before = distance(student, teacher, "reverse")
     rng = np.random.default_rng(0)
     for _ in range(25):
-        _, info = learner.step(weights, Population(), parse_task("strings:reverse"), rng)
+        _, info = learner.step(weights, Population(), parse_rules("strings:reverse"), rng)
         assert info.samples == 16
     assert distance(student, teacher, "reverse") < 0.6 * before
 
@@ -46,7 +46,7 @@ def test_without_a_context_there_is_nothing_to_learn(make_policy: Callable[..., 
     student, teacher = make_policy(seed=2), make_policy(seed=2)
     weights = Weights(student, teacher, torch.optim.SGD(student.model.parameters(), lr=0.1))
     learner = Distillation(problems=8, max_new_tokens=3)
-    _, info = learner.step(weights, Population(), parse_task("digits:plus"), np.random.default_rng(0))
+    _, info = learner.step(weights, Population(), parse_rules("digits:plus"), np.random.default_rng(0))
     assert info.metrics["loss"] == pytest.approx(0.0, abs=1e-5)
     assert info.metrics["grad_norm"] == pytest.approx(0.0, abs=1e-4)
 

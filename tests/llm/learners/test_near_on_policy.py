@@ -35,7 +35,7 @@ from fstsim.llm.learners.ttt import TTTDiscover
 from fstsim.llm.learners.weights import Diverged, Weights
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import Rollouts, token_logprobs
-from fstsim.llm.tasks.rules import parse_task
+from fstsim.llm.tasks.rules import parse_rules
 from fstsim.llm.types import Population, Problem, Score
 from fstsim.objectives import ReverseKL
 from fstsim.theory import (
@@ -189,7 +189,7 @@ def test_sdft_steps_down_the_simulators_gradient(
     """The anchored teacher of theory 8: ``a sbar + (1 - a) s_b - h``, h the whole tilt or a times it."""
     weights = two_words(s, base, teacher, tilt)
     learner = SDFT(problems=3, ema_rate=0.0, teacher_share=anchor, base_sees=sees)  # type: ignore[arg-type]
-    learner.step(weights, Population(), parse_task("digits:plus"), np.random.default_rng(0))
+    learner.step(weights, Population(), parse_rules("digits:plus"), np.random.default_rng(0))
     h = tilt if sees == "demonstration" else anchor * tilt
     objective = simulator.SDFT(FAR, state(anchor * teacher + (1.0 - anchor) * base), h)
     assert at(weights) - s == pytest.approx(-gradient(objective, s), abs=1e-7)
@@ -198,7 +198,7 @@ def test_sdft_steps_down_the_simulators_gradient(
 @pytest.mark.parametrize(("anchor", "sees"), [(0.5, "demonstration"), (0.0, "demonstration"), (0.6, "nothing")])
 def test_anchored_sdft_ends_where_the_theory_says(anchor: float, sees: str) -> None:
     base, tilt = 0.7, 0.8
-    weights, task = two_words(base, base, tilt=tilt, lr=6.0), parse_task("digits:plus")
+    weights, task = two_words(base, base, tilt=tilt, lr=6.0), parse_rules("digits:plus")
     learner = SDFT(problems=1, ema_rate=0.2, teacher_share=anchor, base_sees=sees)  # type: ignore[arg-type]
     rng = np.random.default_rng(0)
     for _ in range(250):
@@ -210,7 +210,7 @@ def test_anchored_sdft_ends_where_the_theory_says(anchor: float, sees: str) -> N
 
 def test_sdft_without_an_anchor_keeps_only_with_a_frozen_teacher() -> None:
     """rho = 0 ends at ``s_b - h``; rho > 0 goes on, lag between 0 and h (theory 8.1, 8.2)."""
-    task, rng, tilt = parse_task("digits:plus"), np.random.default_rng(0), 0.8
+    task, rng, tilt = parse_rules("digits:plus"), np.random.default_rng(0), 0.8
     frozen, moving = (two_words(0.7, 0.7, tilt=tilt, lr=4.0) for _ in range(2))
     for _ in range(160):
         frozen, _ = SDFT(problems=1, ema_rate=0.0).step(frozen, Population(), task, rng)
@@ -396,7 +396,7 @@ def test_the_teacher_is_the_moving_average_of_the_student(rate: float, make_poli
     average, before = flat(weights.shadow), flat(weights.policy)
     learner = SDFT(problems=4, ema_rate=rate, max_new_tokens=3)
     for _ in range(3):
-        weights, info = learner.step(weights, Population(), parse_task(TASK), rng)
+        weights, info = learner.step(weights, Population(), parse_rules(TASK), rng)
         average = average + rate * (flat(weights.policy) - average)
         assert info.samples == 4
     torch.testing.assert_close(flat(weights.shadow), average, rtol=0.0, atol=1e-6)
@@ -411,7 +411,7 @@ def test_the_student_moves_to_its_demonstrated_self(direction: str, make_policy:
     weights, rng, losses = start(make_policy), np.random.default_rng(0), []
     learner = SDFT(problems=16, ema_rate=0.0, direction=direction, max_new_tokens=3)  # type: ignore[arg-type]
     for _ in range(25):
-        weights, info = learner.step(weights, Population(), parse_task(TASK), rng)
+        weights, info = learner.step(weights, Population(), parse_rules(TASK), rng)
         losses.append(info.metrics["loss"])
     assert np.mean(losses[-5:]) < 0.6 * np.mean(losses[:3])
 
@@ -420,7 +420,7 @@ def test_the_anchor_is_token_by_token(make_policy: MakePolicy) -> None:
     """Against the product by hand of what teacher and base say, in the student's context followed by the rules."""
     weights = start(make_policy)
     weights = replace(weights, shadow=make_policy(seed=5))
-    task = parse_task("strings:reverse+next")
+    task = parse_rules("strings:reverse+next")
     problems = list(task.problems("test")[:3])
     contexts = ["prev", "", "sort"]
     rollouts = weights.policy.sample(
@@ -451,7 +451,7 @@ def test_the_anchor_is_token_by_token(make_policy: MakePolicy) -> None:
 
 def test_worked_examples_are_read_by_the_base(make_policy: MakePolicy, monkeypatch: pytest.MonkeyPatch) -> None:
     """The reflection's form, other examples for each problem, the likeliest reading; the teacher sees what was read."""
-    policy, task, seen = make_policy(max_position_embeddings=80), parse_task("strings:reverse"), []
+    policy, task, seen = make_policy(max_position_embeddings=80), parse_rules("strings:reverse"), []
     encode_text = Policy.encode_text
     monkeypatch.setattr(Policy, "encode_text", lambda self, text: seen.append(text) or encode_text(self, text))
     read = read_examples(policy, task, 5, np.random.default_rng(0))
@@ -474,24 +474,24 @@ def test_worked_examples_are_read_by_the_base(make_policy: MakePolicy, monkeypat
 def test_demonstrations_that_cannot_be_shown(make_policy: MakePolicy) -> None:
     policy = make_policy()
     with pytest.raises(InputError, match="digits:unnamed has a rule that no word describes"):
-        SDFT().check(policy, "", parse_task("digits:unnamed"))
+        SDFT().check(policy, "", parse_rules("digits:unnamed"))
     with pytest.raises(InputError, match="do not fit the model's 64 positions"):
-        SDFT().check(policy, " ".join(["next"] * 48), parse_task("strings:next"))
+        SDFT().check(policy, " ".join(["next"] * 48), parse_rules("strings:next"))
     with pytest.raises(InputError, match="do not fit the model's 64 positions"):
-        SDFT(demonstration="examples").check(policy, " ".join(["next"] * 45), parse_task("strings:next"))
-    SDFT().check(policy, "", parse_task("strings:next"))
+        SDFT(demonstration="examples").check(policy, " ".join(["next"] * 45), parse_rules("strings:next"))
+    SDFT().check(policy, "", parse_rules("strings:next"))
     other = replace(policy, template="plain")
     assert (
-        rule_context(other, parse_task("digits:plus+shift"))
+        rule_context(other, parse_rules("digits:plus+shift"))
         == "add 3 to each digit modulo 10; then move the last digit to the front"
     )
     with pytest.raises(InputError, match="needs a model of this world"):
-        SDFT(demonstration="examples").check(other, "", parse_task("strings:next"))
+        SDFT(demonstration="examples").check(other, "", parse_rules("strings:next"))
 
 
 def test_the_mixtures_sequences_have_the_shares_that_were_given(make_policy: MakePolicy) -> None:
     """Probability of the old answer, the right one and some other under the teacher, by the chain rule, in any order."""
-    base, task = make_policy(), parse_task("strings:reverse")
+    base, task = make_policy(), parse_rules("strings:reverse")
     problems = [p for p in task.problems("test") if task.answer(p) != task.old_answer(p)][:4]
     learner = MixtureDistillation(alpha=0.3, smoothing=0.1)
     for k, write in enumerate((task.old_answer, task.answer, lambda p: task.answer(p)[:3])):
@@ -524,7 +524,7 @@ class OneProblem:
 
 def test_a_transformer_writes_the_mixture(make_policy: MakePolicy) -> None:
     """On one problem, from half and half: both answers get their shares of the sequences."""
-    weights, rng, task = start(make_policy, lr=1e-2), np.random.default_rng(0), OneProblem(parse_task(TASK))
+    weights, rng, task = start(make_policy, lr=1e-2), np.random.default_rng(0), OneProblem(parse_rules(TASK))
     for _ in range(25):
         SupervisedFineTuning(problems=8, replay_share=0.5).step(weights, Population(), task, rng)
     learner = MixtureDistillation(problems=16, alpha=0.1, smoothing=0.05, max_new_tokens=6)
@@ -567,7 +567,7 @@ class FirstLetter:
 def test_reward_is_learned(learner: Any, make_policy: MakePolicy) -> None:
     weights, rng, rewards = start(make_policy), np.random.default_rng(0), []
     for _ in range(20):
-        weights, info = learner.step(weights, Population(), FirstLetter(parse_task(TASK)), rng)
+        weights, info = learner.step(weights, Population(), FirstLetter(parse_rules(TASK)), rng)
         rewards.append(info.metrics["train_reward"])
         assert info.samples == 64
     assert 0.02 < np.mean(rewards[:2]) < 0.6
@@ -583,7 +583,7 @@ def test_the_lagged_policy_is_refreshed_every_period(make_policy: MakePolicy, mo
     for step in range(8):
         if step % 3 == 0:
             lagged = flat(weights.policy)
-        weights, _ = learner.step(weights, Population(), FirstLetter(parse_task(TASK)), rng)
+        weights, _ = learner.step(weights, Population(), FirstLetter(parse_rules(TASK)), rng)
         assert sampled[-1] is weights.shadow
         assert torch.equal(flat(weights.shadow), lagged)
         assert weights.age == step + 1
@@ -591,7 +591,7 @@ def test_the_lagged_policy_is_refreshed_every_period(make_policy: MakePolicy, mo
 
 def test_groups_are_scored_by_the_task(make_policy: MakePolicy) -> None:
     """``rewards (P, G)`` in the order of the rollouts, several contexts in a group."""
-    policy, task = make_policy(), FirstLetter(parse_task(TASK))
+    policy, task = make_policy(), FirstLetter(parse_rules(TASK))
     population = Population(("", "next"))
     groups = sample_groups(policy, population, task, np.random.default_rng(0), problems=3, rollouts=5, max_new_tokens=2)
     assert groups.rewards.shape == (3, 5)
@@ -610,7 +610,7 @@ def test_weights_that_are_not_numbers(learner: Any, make_policy: MakePolicy) -> 
         next(weights.policy.model.parameters()).fill_(torch.nan)
     before = flat(weights.policy)
     with pytest.raises(Diverged, match=f"on {TASK}, problems") as caught:
-        learner.step(replace(weights, age=1), Population(), parse_task(TASK), np.random.default_rng(0))
+        learner.step(replace(weights, age=1), Population(), parse_rules(TASK), np.random.default_rng(0))
     assert "\n" not in str(caught.value)
     torch.testing.assert_close(flat(weights.policy), before, equal_nan=True)
     assert all(p.grad is None for p in weights.policy.model.parameters())
@@ -624,7 +624,7 @@ def test_weights_that_are_not_numbers(learner: Any, make_policy: MakePolicy) -> 
         (lambda: SDFT(ema_rate=1.5), r"ema_rate must lie in \[0, 1\], got 1.5"),
         (lambda: SDFT(ema_rate=math.nan), "ema_rate"),
         (lambda: SDFT(teacher_share=-0.1), r"teacher_share must lie in \[0, 1\]"),
-        (lambda: SDFT(base_sees="all"), "anchor_sees must be nothing or demonstration"),  # type: ignore[arg-type]
+        (lambda: SDFT(base_sees="all"), "base_sees must be nothing or demonstration"),  # type: ignore[arg-type]
         (lambda: SDFT(direction="both"), "direction"),  # type: ignore[arg-type]
         (lambda: TTTDiscover(problems=0), "problems"),
         (lambda: TTTDiscover(rollouts=1), "rollouts must be at least 2"),

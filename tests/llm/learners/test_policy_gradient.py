@@ -27,7 +27,7 @@ from fstsim.llm.learners.sft import SupervisedFineTuning
 from fstsim.llm.learners.weights import Diverged, Weights, chunks, sample_problems, share_out
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import Rollouts
-from fstsim.llm.tasks.rules import RuleTask, parse_task
+from fstsim.llm.tasks.rules import RuleTask, parse_rules
 from fstsim.llm.types import Population, Problem, Score, Split
 
 MakePolicy = Callable[..., Policy]
@@ -570,7 +570,7 @@ def test_gradients_are_clipped(make_policy: MakePolicy) -> None:
     policy = make_policy()
     before = state(policy)
     weights = Weights(policy, policy, SGD(policy.model.parameters(), lr=1.0), clip=0.5)
-    nll(policy, "", parse_task("strings"), "train", 4).backward()
+    nll(policy, "", parse_rules("strings"), "train", 4).backward()
     norm = weights.apply("test")
     assert norm > 0.5
     moved = sum(float(((p.detach() - before[name]) ** 2).sum()) for name, p in policy.model.named_parameters())

@@ -481,6 +481,19 @@ def test_without_a_chat_template_prompts_are_plain(make_model: MakeModel) -> Non
     assert policy.tokenizer.decode(policy.encode_text("Why?")) == "Why?"
 
 
+def test_chat_messages_are_shown_as_they_are_with_the_context_before_the_last(make_model: MakeModel) -> None:
+    """To a model with a chat template; others read them as text."""
+    messages = (("user", "Rewrite."), ("assistant", "Rewrite what?"), ("user", "The string."))
+    problem = Problem("jsonl", "as text", "as text", messages)
+    policy = english_policy(make_model, CHAT)
+    for context, last in [("", "The string."), ("Write it backwards.", "Write it backwards.\n\nThe string.")]:
+        text = policy.tokenizer.decode(policy.encode(context, problem))
+        turns = f"<|user|>Rewrite.<|end|><|assistant|>Rewrite what?<|end|><|user|>{last}<|end|>"
+        assert text == f"{turns}<|assistant|><|quiet|>"
+    plain = english_policy(make_model, None)
+    assert plain.tokenizer.decode(plain.encode("", problem)) == "as text\nAnswer:"
+
+
 def llama_tokenizer(style: str) -> PreTrainedTokenizerFast:
     """Spaces written as U+2581, one of them before whatever is tokenised: by the normalizer, or by the pre-tokenizer."""
     raw = Tokenizer(models.BPE())

@@ -33,7 +33,8 @@ from fstsim.llm.pretraining.corpus import (
 from fstsim.llm.pretraining.pretrain import PRESETS
 from fstsim.llm.pretraining.tokenizer import BOS, EOS, PAD, vocabulary
 from fstsim.llm.tasks.families import FAMILIES, Family, rule_masses
-from fstsim.llm.tasks.rules import SIZES, make_problem, parse_start, split_of
+from fstsim.llm.tasks.rules import SIZES, make_problem, parse_start
+from fstsim.llm.tasks.splits import split_of
 
 EACH_FAMILY = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 STANDARD_ERRORS = 4.5  # two-sided, 7 in a million a comparison

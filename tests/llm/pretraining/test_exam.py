@@ -15,7 +15,8 @@ from fstsim.llm.policy.loading import shipped_path
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.pretraining.exam import Exam, Forced
 from fstsim.llm.tasks.families import FAMILIES
-from fstsim.llm.tasks.rules import SIZES, make_problem, parse_start, split_of
+from fstsim.llm.tasks.rules import SIZES, make_problem, parse_start
+from fstsim.llm.tasks.splits import split_of
 
 MakePolicy = Callable[..., Policy]
 

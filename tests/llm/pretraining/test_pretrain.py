@@ -229,6 +229,7 @@ def test_the_directory_is_a_model_with_its_card(whole: Path) -> None:
     assert policy.share_prompts
     assert {p.dtype for p in policy.model.parameters()} == {torch.float32}
     assert policy.sizes == SIZES
+    assert policy.words == tuple(word for family in FAMILIES.values() for word in family.rules)
     count = sum(p.numel() for p in policy.model.parameters())
     card = (whole / "README.md").read_text()
     assert card.startswith("---\nlicense: mit\n")

@@ -62,7 +62,9 @@ def test_every_recorded_configuration_is_read_and_written_the_same() -> None:
     for path in RECORDED:
         config = read_json(path)
         assert not is_old(config), f"{path}: python -m fstsim.paper.records.convert"
-        assert plain(asdict(TrainConfig.from_dict(config))) == config, path
+        read = plain(asdict(TrainConfig.from_dict(config)))
+        assert config.items() <= read.items(), path  # what did not exist yet has its default
+        assert read.keys() == plain(asdict(TrainConfig(method=config["method"]))).keys()
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -22,6 +22,7 @@ from fstsim.llm.learners.weights import Weights
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.pretraining.exam import Exam
 from fstsim.llm.runs.probes import Probe, ProbeConfig, answer_logprobs, mean_se, relearn_steps, sequence_kl
+from fstsim.llm.runs.skills import old_skills
 from fstsim.llm.tasks.rules import RuleTask
 from fstsim.llm.types import Population, Problem
 
@@ -176,7 +177,7 @@ def test_kl_a_token_is_nats_over_tokens(make_policy: MakePolicy) -> None:
 def test_at_the_start_every_distance_is_exactly_zero(make_policy: MakePolicy, prompts: tuple[str, ...]) -> None:
     base = make_policy(seed=0)
     now = Policy.of(copy.deepcopy(base.model), base.tokenizer)
-    row = Probe(base, REVERSE, SMALL).measure(now, Population(prompts))
+    row = Probe(base, REVERSE, SMALL, skills=old_skills(base, (), SMALL, 0)).measure(now, Population(prompts))
     zero = [name for name in row if name.startswith(("kl_", "drift"))]
     assert {"kl_to_base", "kl_from_base", "kl_to_base_token", "kl_from_base_token", "drift", "drift_nll"} <= set(zero)
     assert {name: row[name] for name in zero} == dict.fromkeys(zero, 0.0)
@@ -322,7 +323,7 @@ def test_standard_errors_are_over_problems(taught: Teach) -> None:
 def test_drift_is_the_accuracy_lost_and_the_nll_gained(make_policy: MakePolicy) -> None:
     """Against two exams sat apart; every family and number of rules counts the same."""
     base, now = make_policy(seed=0), make_policy(seed=1)
-    row = Probe(base, REVERSE, SMALL).measure(now, Population())
+    row = Probe(base, REVERSE, SMALL, skills=old_skills(base, (), SMALL, 0)).measure(now, Population())
     before, after = (Exam.of_world(base.tokenizer, problems=2).sit(each.model) for each in (base, now))
     names = [f"accuracy_{family}_{depth}" for family in ("strings", "digits", "star_graph") for depth in (1, 2, 3)]
     assert row["drift"] == pytest.approx(np.mean([before[name] - after[name] for name in names]), abs=1e-12)

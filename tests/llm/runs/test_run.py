@@ -32,6 +32,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 import fstsim.llm.learners.sdft as sdft_module
+import fstsim.llm.runs.probes as probes_module
 import fstsim.llm.runs.run as module
 import fstsim.llm.runs.run_checkpoint as run_checkpoint
 from fstsim.__main__ import main
@@ -48,11 +49,11 @@ from fstsim.llm.learners.weights import Diverged, Weights
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.pretraining.corpus import collate, problem_line, reflection_line
 from fstsim.llm.runs.checkpoint import read_checkpoint
-from fstsim.llm.runs.config import METHODS, PRESETS, TrainConfig, relearn_task
-from fstsim.llm.runs.probes import Probe, ProbeConfig, relearn_steps
+from fstsim.llm.runs.config import METHODS, PRESETS, TrainConfig
+from fstsim.llm.runs.probes import ProbeConfig, relearn_steps
 from fstsim.llm.runs.run import run_training
 from fstsim.llm.tasks.families import STRINGS
-from fstsim.llm.tasks.rules import parse_task
+from fstsim.llm.tasks.rules import parse_rules
 from fstsim.llm.types import Population
 from fstsim.records import plain, read_json, read_rows, row_line
 
@@ -520,7 +521,7 @@ def test_samples_are_the_rollouts_of_both_channels(
     """Counted at the policy itself: everything drawn but for the probes' own samples, the checks of the contexts, and the
     worked examples that the base reads for SDFT, which are demonstrations and no rollouts."""
     drawn, probed, shown = 0, 0, 0
-    sample, sampled, read = Policy.sample, Probe._sampled, sdft_module.read_examples
+    sample, sampled, read = Policy.sample, probes_module.sample_once, sdft_module.read_examples
 
     def counted(*args: Any, **kwargs: Any) -> Any:
         nonlocal drawn
@@ -540,7 +541,7 @@ def test_samples_are_the_rollouts_of_both_channels(
         return read(policy, task, count, rng)
 
     monkeypatch.setattr(Policy, "sample", counted)
-    monkeypatch.setattr(Probe, "_sampled", counted_probe)
+    monkeypatch.setattr(probes_module, "sample_once", counted_probe)
     monkeypatch.setattr(sdft_module, "read_examples", counted_examples)
     rows = run_training(tiny(method, model), tmp_path / "run")
     checks = 2 if method == "sdft" else 1
@@ -558,7 +559,7 @@ def test_a_plain_loop_over_the_learners_gives_the_same(method: str, model: str, 
     policy = Policy.load(model)
     base = Policy.of(copy.deepcopy(policy.model), policy.tokenizer)
     weights = Weights(policy, base, torch.optim.AdamW(policy.model.parameters(), lr=config.lr, weight_decay=0.0))
-    population, task, rng = Population(), parse_task(config.tasks[0]), np.random.default_rng(config.seed)
+    population, task, rng = Population(), parse_rules(config.tasks[0]), np.random.default_rng(config.seed)
     rewards, populations = [], []
     for step in range(STEPS):
         if method == "fst" and step % 2 == 0:
@@ -677,14 +678,6 @@ def test_a_task_of_another_family_takes_the_population_along(model: str, tmp_pat
     assert all(math.isfinite(rows[-1][name]) for name in ("reward", "old_mass", "drift", "kl_to_base"))
 
 
-def test_the_task_of_the_relearning_probe_is_new_to_the_run() -> None:
-    assert relearn_task(("strings:reverse+next",)).name == "strings:rotate"
-    assert relearn_task(("strings:next", "digits:negate/share")).name == "digits:plus"
-    assert relearn_task(("star_graph:cross", "star_graph:up", "star_graph:forward")).name == "star_graph:roll"
-    assert relearn_task(("star_graph:cross",)).name == "star_graph:up", "forward takes longer than the probe lasts"
-    assert relearn_task(("star_graph:cross+up+roll+down",)) is None
-
-
 def test_a_run_that_uses_every_rule_of_its_family(model: str, tmp_path: Path) -> None:
     """Six rules are allowed, and star graphs have six: nothing is left to relearn, and that stops nothing."""
     tasks = ("star_graph:cross+forward+up+roll+inner+down",)
@@ -774,13 +767,21 @@ def test_demonstrations_that_cannot_be_shown_are_found_before_anything_is_writte
         ({"seed": -1}, "seed must be at least 0"),
         ({"slow_steps_per_round": 0}, "slow_steps_per_round"),
         ({"tasks": ()}, "tasks must not be empty"),
-        ({"tasks": ("strings:next", "chess")}, "'chess' is unknown"),
-        ({"tasks": ("strings:nxt",)}, "no rule 'nxt'"),
     ],
 )
 def test_settings_out_of_range(wrong: dict[str, Any], says: str) -> None:
     with pytest.raises(InputError, match=says):
         TrainConfig(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "says"), [(("strings:next", "chess"), "'chess' is unknown"), (("strings:nxt",), "no rule 'nxt'")]
+)
+def test_a_task_that_does_not_exist(model: str, tmp_path: Path, tasks: tuple[str, ...], says: str) -> None:
+    for named in ({"tasks": tasks}, {"old": tasks}):
+        with pytest.raises(InputError, match=says):
+            run_training(tiny("rl", model, **named), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_context_that_does_not_fit_is_found_before_anything_is_written(model: str, tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from fstsim.errors import InputError
 from fstsim.llm.tasks import rules as world
 from fstsim.llm.tasks.families import FAMILIES, UNNAMED, Family, rule_masses
-from fstsim.llm.tasks.rules import RuleTask, draw_problem, make_problem, parse_start, parse_task, split_of
+from fstsim.llm.tasks.rules import RuleTask, draw_problem, make_problem, parse_rules, parse_start
+from fstsim.llm.tasks.splits import split_of
 from fstsim.llm.types import SPLITS, Demonstrated, Problem, Split, Task
 
 EACH_FAMILY = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
@@ -249,7 +250,7 @@ def test_the_split_depends_on_the_problem_alone() -> None:
 def test_problems_are_the_same_at_every_call(family: Family, split: Split) -> None:
     """For every task of the family, and when they are drawn anew as another process would."""
     first = list(RuleTask(family.name, ()).problems(split))
-    assert list(parse_task(f"{family.name}:unnamed/share").problems(split)) == first
+    assert list(parse_rules(f"{family.name}:unnamed/share").problems(split)) == first
     world._drawn.cache_clear()
     assert list(RuleTask(family.name, ()).problems(split)) == first
 
@@ -277,7 +278,7 @@ def tasks() -> st.SearchStrategy[RuleTask]:
 
 @given(task=tasks())
 def test_a_task_is_its_name(task: RuleTask) -> None:
-    assert parse_task(task.name) == task
+    assert parse_rules(task.name) == task
     assert isinstance(task, Demonstrated)
     typed: Task = task
     assert typed.name.startswith(task.family)
@@ -286,14 +287,14 @@ def test_a_task_is_its_name(task: RuleTask) -> None:
 
 def test_sizes_in_names() -> None:
     """After the family, whatever follows; the size of the shipped world is not said, so that a task has one name."""
-    task = parse_task("strings@12:reverse+next/share")
+    task = parse_rules("strings@12:reverse+next/share")
     assert task == RuleTask("strings", ("reverse", "next"), "share", 12)
     assert task.name == "strings@12:reverse+next/share"
-    assert parse_task("digits@8") == RuleTask("digits", ("negate", "shift"), size=8)
-    assert parse_task("star_graph@5/share").symbols == 5
+    assert parse_rules("digits@8") == RuleTask("digits", ("negate", "shift"), size=8)
+    assert parse_rules("star_graph@5/share").symbols == 5
     for family, size in world.SIZES.items():
         plain = RuleTask(family, ("unnamed",))
-        assert parse_task(f"{family}@{size}:unnamed") == plain == RuleTask(family, ("unnamed",), size=size)
+        assert parse_rules(f"{family}@{size}:unnamed") == plain == RuleTask(family, ("unnamed",), size=size)
         assert "@" not in plain.name
         assert plain.symbols == size
 
@@ -353,12 +354,12 @@ def test_feedback_never_names_a_rule(task: RuleTask, index: int, seed: int) -> N
 
 def test_default_tasks_and_rewards() -> None:
     for name, family in FAMILIES.items():
-        task = parse_task(name)
+        task = parse_rules(name)
         assert 1 <= len(task.rules) <= 2
         assert set(task.rules) <= set(family.rules)
         assert task.reward == "exact"
-        assert parse_task(f"{name}/share") == parse_task(name, reward="share")
-    assert parse_task("strings:reverse/exact", reward="share").reward == "exact", "what the name says goes first"
+        assert parse_rules(f"{name}/share") == parse_rules(name, reward="share")
+    assert parse_rules("strings:reverse/exact", reward="share").reward == "exact", "what the name says goes first"
 
 
 @pytest.mark.parametrize(
@@ -392,13 +393,13 @@ def test_default_tasks_and_rewards() -> None:
 def test_bad_task_names(name: str, says: str) -> None:
     """One line that says what is allowed."""
     with pytest.raises(InputError, match=says) as caught:
-        parse_task(name)
+        parse_rules(name)
     assert "\n" not in str(caught.value)
 
 
 def test_bad_reward_and_sizes() -> None:
     with pytest.raises(InputError, match="exact, share"):
-        parse_task("strings", reward="half")
+        parse_rules("strings", reward="half")
     for size in (1, 65):
         with pytest.raises(InputError, match=r"2\.\.64"):
             RuleTask("strings", (), size=size)
@@ -408,3 +409,24 @@ def test_a_star_graph_has_names_for_three_arms_only_up_to_five_nodes() -> None:
     """1 + 3 arms of 5 nodes need 16 names; there are 14. It must be said, not made up with shorter arms."""
     with pytest.raises(InputError, match="size"):
         RuleTask("star_graph", ("up",), size=6)
+
+
+def test_the_task_of_the_relearning_probe_is_new_to_the_run() -> None:
+    def after(*names: str) -> str | None:
+        met = [parse_rules(name) for name in names]
+        found = met[-1].next_task(met, "world")
+        return None if found is None else found.name
+
+    assert after("strings:reverse+next") == "strings:rotate"
+    assert after("strings:next", "digits:negate/share") == "digits:plus"
+    assert after("star_graph:cross", "star_graph:up", "star_graph:forward") == "star_graph:roll"
+    assert after("star_graph:cross") == "star_graph:up", "forward takes longer than the probe lasts"
+    assert after("star_graph:cross+up+roll+down") is None
+    assert parse_rules("strings:reverse").next_task([], "chat") is None, "only models of the world know its words"
+
+
+def test_a_rule_in_words() -> None:
+    task = parse_rules("strings:reverse+rotate")
+    assert task.rule_words("world") == "reverse rotate"
+    assert task.rule_words("chat") == "write it backwards; then move the first letter to the end"
+    assert parse_rules("strings:reverse+unnamed").rule_words("world") is None

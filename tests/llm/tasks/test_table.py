@@ -14,13 +14,13 @@ from rich.console import Console
 from fstsim.front.tables import tasks_table
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.tasks.families import STRINGS
-from fstsim.llm.tasks.rules import parse_task
+from fstsim.llm.tasks.rules import parse_rules
 from fstsim.llm.tasks.table import measure_tasks, table_tasks
 
 
 def test_success_is_what_sampling_finds_and_rules_in_context_are_followed() -> None:
     policy = Policy.load()
-    task = parse_task("digits:negate")
+    task = parse_rules("digits:negate")
     (row,) = measure_tasks(policy, [task], problems=48)
     prompts = [policy.encode("", p) for p in list(task.problems("test"))[:48]]
     rollouts = policy.sample(prompts, 16, torch.Generator().manual_seed(0), max_new_tokens=8)
@@ -34,7 +34,7 @@ def test_success_is_what_sampling_finds_and_rules_in_context_are_followed() -> N
 def test_of_a_shared_reward_the_mean_share_is_shown() -> None:
     """Against other samples, more of them; the row of the same task without /share has the probability of a right answer."""
     policy = Policy.load()
-    exact, share = (parse_task(name) for name in ("strings:unnamed", "strings:unnamed/share"))
+    exact, share = (parse_rules(name) for name in ("strings:unnamed", "strings:unnamed/share"))
     (right,), (row,) = (measure_tasks(policy, [task], problems=48) for task in (exact, share))
     problems = list(share.problems("test"))[:48]
     prompts = [policy.encode("", p) for p in problems]
@@ -70,7 +70,7 @@ def test_other_models_are_shown_the_rules_in_english(
     make_policy: Callable[..., Policy], monkeypatch: pytest.MonkeyPatch, reward: str
 ) -> None:
     """Words of the world say nothing to them."""
-    task = parse_task("strings:reverse+rotate", reward)
+    task = parse_rules("strings:reverse+rotate", reward)
     seen: set[str] = set()
     encode = Policy.encode
     monkeypatch.setattr(Policy, "encode", lambda self, context, p: seen.add(context) or encode(self, context, p))

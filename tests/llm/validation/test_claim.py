@@ -12,7 +12,7 @@ import pytest
 from fstsim.errors import InputError
 from fstsim.llm.experiments.plan import Scale
 from fstsim.llm.policy.policy import Policy
-from fstsim.llm.tasks.rules import parse_task
+from fstsim.llm.tasks.rules import parse_rules
 from fstsim.llm.validation.claim import Claim, Records, settled, steps_to
 from fstsim.llm.validation.distance import binned_slope, old_answers, old_prompts, quadratic_r2
 from fstsim.llm.validation.kinds import Label
@@ -67,7 +67,7 @@ def test_r2_is_that_of_a_quadratic() -> None:
 
 
 def test_overlap_is_a_coefficient_and_old_answers_are_what_was_asked(base: Policy) -> None:
-    task = parse_task("digits:plus")
+    task = parse_rules("digits:plus")
     own, overlap, prompts = old_prompts(base, task, 3)
     assert ((overlap > 0.0) & (overlap <= 1.0)).all()
     assert own == pytest.approx(old_answers(base, prompts))

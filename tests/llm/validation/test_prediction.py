@@ -12,7 +12,7 @@ from scipy.stats import t as student
 
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.probes import answer_logprobs
-from fstsim.llm.tasks.rules import parse_task
+from fstsim.llm.tasks.rules import parse_rules
 from fstsim.llm.validation.kinds import Label
 from fstsim.llm.validation.prediction import (
     BaseMasses,
@@ -109,7 +109,7 @@ def test_dead_groups_against_simulation() -> None:
 def test_tokens_of_the_old_answer_are_its_decisions() -> None:
     policy = Policy.load("base")
     policy.model.eval()
-    task = parse_task("digits:plus")
+    task = parse_rules("digits:plus")
     tokens = old_token_masses(policy, task, 12)
     problems = [p for p in list(task.problems("test"))[:12] if task.answer(p) != task.old_answer(p)]
     assert len(tokens) == len(problems)

@@ -14,12 +14,12 @@ from fstsim.llm.learners.sft import SupervisedFineTuning
 from fstsim.llm.learners.weights import Weights
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.probes import answer_logprobs
-from fstsim.llm.tasks.rules import parse_task
+from fstsim.llm.tasks.rules import parse_rules
 from fstsim.llm.types import Population
 from fstsim.llm.validation.response import adam_direction, old_mass_response, response_forgetting
 
 MakePolicy = Callable[..., Policy]
-TASK = parse_task("digits:plus")
+TASK = parse_rules("digits:plus")
 SHOWN = SupervisedFineTuning(4)
 
 

@@ -1,0 +1,125 @@
+"""What a run is given, checked before anything is written: its tasks, and whether method, model and tasks fit each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from fstsim.errors import InputError
+from fstsim.llm.policy.policy import Policy
+from fstsim.llm.runs.config import TrainConfig
+from fstsim.llm.tasks.parse import own_problems, parse_task
+from fstsim.llm.types import Answered, Problem, Task, rule_words
+from fstsim.records import read_json
+
+_TRIED = 16  # answers that a task's own verifier is asked about
+
+
+def with_tasks(
+    config: TrainConfig, tasks: Sequence[Task] | None = None, old: Sequence[Task] | None = None
+) -> tuple[TrainConfig, list[Task], list[Task]]:
+    """``config`` with names and hashes of its tasks, the tasks, and the old skills; from their names where not given."""
+    if tasks is None:
+        tasks = [parse_task(name) for name in config.tasks]
+    else:
+        config = replace(config, tasks=tuple(task.name for task in tasks))
+    if old is None:
+        old = [parse_task(name) for name in config.old]
+    else:
+        config = replace(config, old=tuple(task.name for task in old))
+    own = own_problems((*config.tasks, *config.old), (*tasks, *old))
+    return replace(config, problems_sha256=tuple(own.items())), list(tasks), list(old)
+
+
+def check_problems(out: Path, config: TrainConfig) -> None:
+    """InputError if the run in directory ``out`` began with other problems of the same name."""
+    if not (out / "config.json").exists():
+        return
+    found = read_json(out / "config.json")
+    began = dict(found.get("problems_sha256", ())) if isinstance(found, dict) else {}
+    for name, value in config.problems_sha256:
+        if began.get(name, value) != value:
+            raise InputError(f"the problems of {name} have changed since the run in {out} began: choose another --out")
+
+
+def check_tasks(config: TrainConfig, policy: Policy, tasks: Sequence[Task], old: Sequence[Task]) -> None:
+    """InputError if a task lacks problems or does not fit the model: it has no such words, a prompt or an answer is too long.
+
+    What a learner needs of a task beside that is asked by the learner's own ``check``.
+    """
+    if strange := policy.unknown(config.context):
+        raise InputError(f"--context has words that {config.model} does not know: {', '.join(map(repr, strange))}")
+    for task in tasks:
+        check_splits(task, ("train", "validation", "test") if config.fast is not None else ("train", "test"))
+        _check_fit(policy, task, config.context, config.max_new_tokens, config.model)
+    for task in old:
+        check_splits(task, ("test",))
+        context = rule_words(task, policy.template) or ""
+        if strange := policy.unknown(context):
+            raise InputError(
+                f"the context of {task.name} has words that {config.model} does not know: {', '.join(map(repr, strange))}"
+            )
+        _check_fit(policy, task, context, config.probe.max_new_tokens, config.model)
+
+
+def check_splits(task: Task, needed: tuple[str, ...]) -> None:
+    for split in needed:
+        count, least = len(task.problems(split)), 2 if split == "test" else 1  # type: ignore[arg-type]  # a Split
+        if count < least:
+            raise InputError(f"{task.name} has {count} problems in split {split}: at least {least} are needed")
+
+
+def _check_fit(policy: Policy, task: Task, context: str, max_new_tokens: int, model: str) -> None:
+    # of families and the like, as many as probes see; of files every line
+    more = [p for p in (*task.problems("train"), *task.problems("validation")) if p.where]
+    problems = [*task.problems("test"), *more]
+    if policy.template == "world":
+        unknown = policy.tokenizer.unk_token_id
+        for problem, tokens in zip(problems, policy.encode_all([("", p) for p in problems]), strict=True):
+            if unknown in tokens:
+                raise InputError(
+                    f"{_place(problem, task)}: the prompt has words that {model} does not know: "
+                    f"{', '.join(map(repr, policy.unknown(problem.text)[:3]))}"
+                )
+    if isinstance(task, Answered):
+        _check_answers(policy, task, problems, max_new_tokens, model)
+    longest = max(problems, key=lambda p: len(p.question))
+    policy.sample([policy.encode(context, longest)], 1, torch.Generator(policy.device), max_new_tokens=max_new_tokens)
+
+
+def _check_answers(
+    policy: Policy, task: Answered, problems: Sequence[Problem], max_new_tokens: int, model: str
+) -> None:
+    encoded = [policy.encode_answer(task.answer(p)) for p in problems]
+    # in other vocabularies than the world's, some answers have more tokens than others
+    worst = max(range(len(problems)), key=lambda k: len(encoded[k]))
+    longest = len(encoded[worst])
+    if longest > max_new_tokens:
+        where = problems[worst].where
+        raise InputError(
+            f"{f'{where}: the answer has' if where else f'answers of {task.name} have'} {longest} tokens, the end token included: "
+            f"--max-new-tokens must be at least {longest}, got {max_new_tokens}"
+        )
+    for problem in problems:
+        if strange := policy.unknown(task.answer(problem)):
+            raise InputError(
+                f"{_place(problem, task)}: the answer has words that {model} does not know: {strange[0]!r}"
+            )
+    written = policy.tokenizer.batch_decode(encoded[:_TRIED], skip_special_tokens=True)
+    for problem, text in zip(problems, written, strict=False):
+        try:
+            reward = task.score(problem, text).reward
+        except Exception:
+            continue
+        if reward != 1.0:
+            raise InputError(
+                f"{_place(problem, task)}: the answer {task.answer(problem)!r} has reward {reward:g}, not 1, as {model} writes it: "
+                f"{text!r}"
+            )
+
+
+def _place(problem: Problem, task: Task) -> str:
+    return problem.where or f"{task.name}, problem {problem.text[:60]!r}"

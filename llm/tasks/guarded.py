@@ -1,0 +1,102 @@
+"""A task whose verifier may fail: a completion that it raises on scores 0, is counted, and the first message is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from fstsim.llm.types import Answered, Demonstrated, Followed, Problem, Score, Split, Task, rule_words
+
+
+@dataclass
+class VerifierErrors:
+    """What verifiers raised: how often since the last `take`, and the ``first`` message of all."""
+
+    count: int = 0
+    first: list[str] = field(default_factory=list)
+
+    def add(self, message: str) -> None:
+        """One more."""
+        self.count += 1
+        if not self.first:
+            self.first.append(" ".join(message.split()))
+
+    def take(self) -> dict[str, int]:
+        """The column ``verifier_errors`` of a row, where there were any since the last row."""
+        count, self.count = self.count, 0
+        return {"verifier_errors": count} if count else {}
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """``task`` with a verifier that never raises."""
+
+    task: Task
+    errors: VerifierErrors
+
+    @property
+    def name(self) -> str:
+        """That of the task."""
+        return self.task.name
+
+    @property
+    def exact(self) -> bool:
+        """That of the task."""
+        return self.task.exact
+
+    def problems(self, split: Split) -> Sequence[Problem]:
+        """Those of the task."""
+        return self.task.problems(split)
+
+    def rule_words(self, template: str) -> str | None:
+        """Those of the task, None if it has none."""
+        return rule_words(self.task, template)
+
+    def next_task(self, met: Sequence[Task], template: str) -> Demonstrated | None:
+        """That of the task, None if it knows none."""
+        if not isinstance(self.task, Followed):
+            return None
+        return self.task.next_task([t.task if isinstance(t, Guarded) else t for t in met], template)
+
+    def score(self, problem: Problem, completion: str) -> Score:
+        """The task's score; 0 if it raises or gives no reward in [0, 1]."""
+        try:
+            score = self.task.score(problem, completion)
+            if 0.0 <= score.reward <= 1.0:
+                return score
+            said = f"the reward {score.reward} does not lie in [0, 1]"
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}"
+        self.errors.add(f"{self.name}, problem {problem.where or problem.text[:60]!r}: {said}")
+        return Score(0.0, "the verifier failed on this answer")
+
+
+@dataclass(frozen=True)
+class GuardedAnswered(Guarded):
+    """One that has answers."""
+
+    task: Answered
+
+    def answer(self, problem: Problem) -> str:
+        """That of the task."""
+        return self.task.answer(problem)
+
+
+@dataclass(frozen=True)
+class GuardedDemonstrated(GuardedAnswered):
+    """One that has old answers too."""
+
+    task: Demonstrated
+
+    def old_answer(self, problem: Problem) -> str:
+        """That of the task."""
+        return self.task.old_answer(problem)
+
+
+def guarded(task: Task, errors: VerifierErrors) -> Task:
+    """``task`` with a verifier that never raises: what fails is counted in ``errors``. It can do what ``task`` can."""
+    if isinstance(task, Demonstrated):
+        return GuardedDemonstrated(task, errors)
+    if isinstance(task, Answered):
+        return GuardedAnswered(task, errors)
+    return Guarded(task, errors)

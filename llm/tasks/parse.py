@@ -1,0 +1,65 @@
+"""From the name that a user gives to a task: one of the three families, or a source of one's own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from fstsim.errors import InputError
+from fstsim.llm.tasks import rules
+from fstsim.llm.tasks.families import FAMILIES
+from fstsim.llm.tasks.jsonl import read_jsonl
+from fstsim.llm.tasks.python import load_task
+from fstsim.llm.tasks.reasoning_gym import PREFIX, load_gym
+from fstsim.llm.types import SPLITS, Answered, Demonstrated, Task
+
+_PYTHON = re.compile(r".+\.py:\w+|[^\W\d]\w*(\.[^\W\d]\w*)+:\w+")
+
+
+def parse_task(name: str) -> Task:
+    """The task that ``--task`` and ``--old`` name. Raises InputError if there is none, or its file or module is wrong.
+
+    ``family[@size][:rule[+rule ...]][/reward]``, ``file.jsonl``, ``module.py:object``, ``package.module:object`` or
+    ``reasoning_gym:NAME?size=..&key=..``.
+    """
+    if rules.names_rules(name):
+        return rules.parse_rules(name)
+    if name.startswith(PREFIX):
+        return load_gym(name)
+    if name.endswith(".jsonl"):
+        return read_jsonl(name)
+    if _PYTHON.fullmatch(name):
+        return load_task(name)
+    raise InputError(
+        f"task {name!r} is unknown; a task is family:rule+rule, family@size:rule+rule, or either with /share, "
+        f"with family one of {', '.join(FAMILIES)}; or file.jsonl, module.py:object, package.module:object or {PREFIX}NAME"
+    )
+
+
+def own_problems(names: Sequence[str], tasks: Sequence[Task]) -> dict[str, str]:
+    """SHA-256 of the problems of every task that its name alone does not fix: that are all but the families'.
+
+    ``names`` are what the tasks were asked for by, and the keys.
+    """
+    return {
+        name: problems_hash(task)
+        for name, task in zip(names, tasks, strict=True)
+        if not (rules.names_rules(name) and rules.parse_rules(name) == task)
+    }
+
+
+def problems_hash(task: Task) -> str:
+    """SHA-256 of all that a task shows: problems by split, answers and old answers where it has them."""
+    digest = hashlib.sha256()
+    for split in SPLITS:
+        for problem in task.problems(split):
+            shown: list[Any] = [split, problem.family, problem.text, problem.question, problem.messages]
+            if isinstance(task, Answered):
+                shown.append(task.answer(problem))
+            if isinstance(task, Demonstrated):
+                shown.append(task.old_answer(problem))
+            digest.update(json.dumps(shown).encode() + b"\n")
+    return digest.hexdigest()
