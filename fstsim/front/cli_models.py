@@ -11,7 +11,7 @@ import tyro
 
 from fstsim.errors import InputError
 from fstsim.front.cli import AGAIN, CONTINUE, Directory
-from fstsim.front.console import Progress, show, tasks_table
+from fstsim.front.console import Progress, complain, show, tasks_table
 
 _T = TypeVar("_T")
 OfPreset = Annotated[_T | None, tyro.conf.arg(help_behavior_hint="(default: the preset's)")]
@@ -89,11 +89,16 @@ class Tasks:
         if self.problems < 2:
             raise InputError(f"problems must be at least 2, got {self.problems}")
         from fstsim.llm.policy.policy import Policy
+        from fstsim.llm.runs.run_input import check_splits
+        from fstsim.llm.tasks.guarded import VerifierErrors, guarded
         from fstsim.llm.tasks.parse import parse_task
         from fstsim.llm.tasks.table import measure_tasks, table_tasks
 
         quiet()
-        named = [parse_task(name) for name in self.task]
+        errors = VerifierErrors()
+        named = [guarded(parse_task(name), errors) for name in self.task]
+        for task in named:
+            check_splits(task, ("test",))
         policy = Policy.load(self.model, self.device)
         tasks = named or table_tasks(policy.sizes)
         rows = []
@@ -102,5 +107,7 @@ class Tasks:
                 progress.add(0, task.name)
                 rows += measure_tasks(policy, [task], self.problems)
                 progress.add(1)
+        if errors.count:
+            complain(f"the verifier failed {errors.count} times, each scored 0; first: {errors.first[0]}")
         show(tasks_table(rows, self.model))
         return 0

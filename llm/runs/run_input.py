@@ -12,7 +12,7 @@ from fstsim.errors import InputError
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.config import TrainConfig
 from fstsim.llm.tasks.parse import own_problems, parse_task
-from fstsim.llm.types import Answered, Demonstrated, Problem, Task, rule_words
+from fstsim.llm.types import Answered, Demonstrated, Problem, Split, Task, rule_words
 from fstsim.records import read_json
 
 _TRIED = 16  # answers that a task's own verifier is asked about
@@ -56,7 +56,7 @@ def check_tasks(config: TrainConfig, policy: Policy, tasks: Sequence[Task], old:
         _check_needs(config, task)
         _check_fit(policy, task, config.context, config.slow.max_new_tokens, config.model)
     for task in old:
-        _check_splits(task, ("test",))
+        check_splits(task, ("test",))
         context = rule_words(task, policy.template) or ""
         if strange := policy.unknown(context):
             raise InputError(
@@ -66,7 +66,7 @@ def check_tasks(config: TrainConfig, policy: Policy, tasks: Sequence[Task], old:
 
 
 def _check_needs(config: TrainConfig, task: Task) -> None:
-    _check_splits(task, ("train", "validation", "test") if config.method in ("fst", "gepa") else ("train", "test"))
+    check_splits(task, ("train", "validation", "test") if config.method in ("fst", "gepa") else ("train", "test"))
     if config.method == "sft" and not isinstance(task, Answered):
         raise InputError(f"method sft needs answers to show, {task.name} has none")
     old = config.method == "mixture" or (config.method == "sft" and config.demonstrations.replay > 0.0)
@@ -75,9 +75,10 @@ def _check_needs(config: TrainConfig, task: Task) -> None:
         raise InputError(f"{what} needs answers and old answers, {task.name} lacks them")
 
 
-def _check_splits(task: Task, needed: tuple[str, ...]) -> None:
+def check_splits(task: Task, needed: tuple[Split, ...]) -> None:
+    """InputError if ``task`` has too few problems in a split that is ``needed``."""
     for split in needed:
-        count, least = len(task.problems(split)), 2 if split == "test" else 1  # type: ignore[arg-type]  # a Split
+        count, least = len(task.problems(split)), 2 if split == "test" else 1
         if count < least:
             raise InputError(f"{task.name} has {count} problems in split {split}: at least {least} are needed")
 
