@@ -65,9 +65,20 @@ def check_tasks(config: TrainConfig, policy: Policy, tasks: Sequence[Task], old:
         _check_fit(policy, task, context, config.probe.max_new_tokens, config.model)
 
 
-def check_splits(task: Task, needed: tuple[str, ...]) -> None:
+def _check_needs(config: TrainConfig, task: Task) -> None:
+    check_splits(task, ("train", "validation", "test") if config.method in ("fst", "gepa") else ("train", "test"))
+    if config.method == "sft" and not isinstance(task, Answered):
+        raise InputError(f"method sft needs answers to show, {task.name} has none")
+    old = config.method == "mixture" or (config.method == "sft" and config.demonstrations.replay > 0.0)
+    if old and not isinstance(task, Demonstrated):
+        what = "method mixture" if config.method == "mixture" else "replay"
+        raise InputError(f"{what} needs answers and old answers, {task.name} lacks them")
+
+
+def check_splits(task: Task, needed: tuple[Split, ...]) -> None:
+    """InputError if ``task`` has too few problems in a split that is ``needed``."""
     for split in needed:
-        count, least = len(task.problems(split)), 2 if split == "test" else 1  # type: ignore[arg-type]  # a Split
+        count, least = len(task.problems(split)), 2 if split == "test" else 1
         if count < least:
             raise InputError(f"{task.name} has {count} problems in split {split}: at least {least} are needed")
 

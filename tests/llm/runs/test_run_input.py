@@ -139,6 +139,19 @@ def test_every_method_takes_a_file(flags: str, place: Path) -> None:
     assert read_rows(place / "run" / "seed-0" / "metrics.jsonl")[-1]["step"] == 2
 
 
+def test_the_table_of_tasks_takes_them_too(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tasks", "--task", "own.jsonl", "mine.py:Letters", "--problems", "2"]) == 0
+    out, err = capsys.readouterr()
+    assert [line.split()[0] for line in out.splitlines() if line.startswith(("own", "letters"))] == [
+        "own.jsonl",
+        "letters",
+    ]
+    assert "fstsim: the verifier failed " in err
+    write(place / "own.jsonl", lines(split="train"))
+    assert main(["tasks", "--task", "own.jsonl"]) == 2
+    assert capsys.readouterr().err == ("fstsim: error: own.jsonl has 0 problems in split test: at least 2 are needed\n")
+
+
 @dataclass(frozen=True)
 class Ends:
     """The first letter again; ``name`` as it likes."""
