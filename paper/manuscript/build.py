@@ -12,6 +12,7 @@ import joblib
 from fstsim.errors import InputError
 from fstsim.front.console import Progress
 from fstsim.paper import DATA
+from fstsim.paper.experiments.shown import PICTURES
 from fstsim.records import prepare_directory, read_json, write_atomically, write_json
 
 SOURCES = Path(__file__).parent
@@ -26,8 +27,8 @@ SIMULATED = (
     "plasticity",
 )
 """Figures of the simulator that the text shows, in its order."""
-MEASURED = ("core", "decomposition", "continual", "bridge")
-"""Figures of the experiments, as PDF for a page, and two of the report, all drawn from run directories."""
+MEASURED = (*(picture.name for picture in PICTURES if picture.manuscript), "bridge")
+"""Figures of the experiments and the bridge, drawn from run directories."""
 
 
 @dataclass(frozen=True)
@@ -72,18 +73,13 @@ def draw_measured(name: str, folder: Path, data: Path) -> None:
     Raises InputError where nothing has been recorded for it.
     """
     from fstsim.paper.bridge.figure import save_bridge
-    from fstsim.paper.experiments.figures import draw_continual
-    from fstsim.paper.manuscript.figures import draw_core, draw_decomposition
 
-    place = folder / "figures" / f"{name}.pdf"
-    if name == "core":
-        draw_core(data / "experiments", place)
-    elif name == "decomposition":
-        draw_decomposition(data / "experiments", place)
-    elif name == "bridge":
-        save_bridge(data / "validation", place.with_suffix(".png"))
-    elif draw_continual(data / "experiments", place.with_suffix(".png")) is None:
-        raise InputError(f"{data / 'experiments'} holds no runs of the experiment continual")
+    if name == "bridge":
+        save_bridge(data / "validation", folder / "figures" / "bridge.png")
+        return
+    picture = next(picture for picture in PICTURES if picture.name == name)
+    if picture.draw_page(data / "experiments", folder / "figures") is None:
+        raise InputError(f"{data / 'experiments'} holds no runs for the figure {name}")
 
 
 def draw_simulated(name: str, folder: Path) -> None:

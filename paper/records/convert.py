@@ -54,11 +54,12 @@ def convert_predictions(directory: Path) -> int:
 
 
 def _labels(scale: Any, model: str) -> Mapping[str, Mapping[str, Any]]:
-    from fstsim.front.cli_models import quiet
+    from transformers.utils import logging
+
     from fstsim.llm.policy.policy import Policy
     from fstsim.llm.validation.validate import all_chapters
 
-    quiet()
+    logging.disable_progress_bar()
     base = Policy.load(model)
     base.model.eval()
     claims = [claim for chapter in all_chapters(scale, base).values() for claim in chapter.claims]

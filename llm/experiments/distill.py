@@ -1,0 +1,14 @@
+"""The context-free policy towards its context-conditioned self, from the end of FST."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fstsim.llm.experiments.plan import TASKS, Planned, Scale, Settings, training
+from fstsim.llm.learners.distill import Distillation
+
+
+def runs(scale: Scale, chosen: Settings | None = None) -> list[Planned]:  # noqa: ARG001
+    """One run, from where a run of core ended."""
+    config = training(scale, "distill", (TASKS["strings"],))
+    return [Planned("distill", replace(config, distillation=Distillation()), after="strings-hard-fst")]
