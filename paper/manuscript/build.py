@@ -12,23 +12,9 @@ import joblib
 from fstsim.errors import InputError
 from fstsim.front.console import Progress
 from fstsim.paper import DATA
-from fstsim.paper.experiments.shown import PICTURES
 from fstsim.records import prepare_directory, read_json, write_atomically, write_json
 
 SOURCES = Path(__file__).parent
-SIMULATED = (
-    "mass-forgetting",
-    "joint-forward-flow",
-    "drift-vs-separation",
-    "drift-vs-time",
-    "replay-and-leashes",
-    "methods",
-    "fast-slow",
-    "plasticity",
-)
-"""Figures of the simulator that the text shows, in its order."""
-MEASURED = (*(picture.name for picture in PICTURES if picture.manuscript), "bridge")
-"""Figures of the experiments and the bridge, drawn from run directories."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +27,20 @@ class Config:
     """recorded runs: checks.json, experiments, validation"""
     jobs: int = -1
     """processes (-1: one a core)"""
+
+
+def simulated() -> tuple[str, ...]:
+    """Figures of the simulator that the text shows, in its order."""
+    from fstsim.paper.figures.catalogue import FIGURES
+
+    return tuple(name for name, figure in FIGURES.items() if figure.manuscript)
+
+
+def measured() -> tuple[str, ...]:
+    """Figures of the experiments that the text shows, and the bridge: drawn from run directories."""
+    from fstsim.paper.experiments.shown import PICTURES
+
+    return (*(picture.name for picture in PICTURES if picture.manuscript), "bridge")
 
 
 def write_records(folder: Path, data: Path) -> None:
@@ -68,11 +68,12 @@ def write_records(folder: Path, data: Path) -> None:
 
 
 def draw_measured(name: str, folder: Path, data: Path) -> None:
-    """Draw the figure ``name`` of `MEASURED` into ``folder / "figures"``.
+    """Draw the figure ``name`` of `measured` into ``folder / "figures"``.
 
     Raises InputError where nothing has been recorded for it.
     """
     from fstsim.paper.bridge.figure import save_bridge
+    from fstsim.paper.experiments.shown import PICTURES
 
     if name == "bridge":
         save_bridge(data / "validation", folder / "figures" / "bridge.png")
@@ -83,22 +84,22 @@ def draw_measured(name: str, folder: Path, data: Path) -> None:
 
 
 def draw_simulated(name: str, folder: Path) -> None:
-    """Draw the figure ``name`` of `SIMULATED` into ``folder / "figures"``."""
+    """Draw the figure ``name`` of `simulated` into ``folder / "figures"``."""
     from fstsim.paper.figures.catalogue import FIGURES
     from fstsim.paper.figures.drawing import save_pdf
 
     save_pdf(FIGURES[name].draw(), folder / "figures" / f"{name}.pdf")
 
 
-def _make(piece: str, folder: Path, data: Path) -> tuple[str, ...]:
-    """One piece of work, and what it has made: a figure of `SIMULATED`, or ``measured``, all that is read from records."""
-    if piece in SIMULATED:
+def _make(piece: str, folder: Path, data: Path) -> str:
+    """One piece of work: a figure of `simulated`, or ``measured``, all that is read from records; returns its name."""
+    if piece != "measured":
         draw_simulated(piece, folder)
-        return (piece,)
+        return piece
     write_records(folder, data)
-    for name in MEASURED:
+    for name in measured():
         draw_measured(name, folder, data)
-    return ("records", *MEASURED)
+    return piece
 
 
 def compile_pdf(folder: Path) -> bytes:
@@ -123,13 +124,13 @@ def build(config: Config) -> Path:
     # The longest first, so that no core waits for another at the end: the text's later figures take longer. What is
     # read from records is one piece: the modules of the language models take longer to import than its parts to make,
     # and so one process alone imports them, and this one none of what only the pieces need.
-    pieces = ("measured", *reversed(SIMULATED))
-    progress = Progress("manuscript", 2 + len(MEASURED) + len(SIMULATED), "pieces")
+    pieces = ("measured", *reversed(simulated()))
+    progress = Progress("manuscript", 1 + len(pieces), "pieces")
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         work = joblib.Parallel(n_jobs=config.jobs, return_as="generator_unordered")
         for made in work(joblib.delayed(_make)(piece, folder, config.data) for piece in pieces):
-            progress.add(len(made), ", ".join(made))
+            progress.add(1, made)
         pdf = compile_pdf(folder)
         numbers = read_json(folder / "numbers.json")
     progress.close()

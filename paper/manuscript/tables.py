@@ -12,6 +12,7 @@ from rich.table import Table
 
 from fstsim.errors import InputError
 from fstsim.paper.experiments.shown import SHOWN
+from fstsim.paper.figures.catalogue import figure_of
 from fstsim.paper.manuscript.maths import typst_maths, typst_parts
 from fstsim.paper.manuscript.prose import prose, readable
 from fstsim.records import read_json
@@ -127,7 +128,7 @@ def statement_rows(data: Path) -> list[dict[str, Any]]:
             "violations": "–" if s.kind == "approximation" else str(checks[s.slug]["violations"]),
             "instances": f"{checks[s.slug]['examples']:,}",
             "tightness": tightness(checks[s.slug]),
-            "figure": s.figure,
+            "figure": figure_of(s.slug),
         }
         for number, (section, s) in enumerate(placed, start=1)
     ]

@@ -11,6 +11,7 @@ from typing import Any
 
 from fstsim.errors import InputError
 from fstsim.paper import DATA
+from fstsim.paper.figures.catalogue import figure_of
 from fstsim.paper.records.verdict_summary import recorded_summary, with_summary
 from fstsim.records import read_json, write_text
 from fstsim.theory import ALL_STATEMENTS, Statement
@@ -34,7 +35,8 @@ def _tightness(check: Mapping[str, Any]) -> str:
 
 
 def _row(statement: Statement, check: Mapping[str, Any]) -> str:
-    figure = f"`{statement.figure}`" if statement.figure else ""
+    shown = figure_of(statement.slug)
+    figure = f"`{shown}`" if shown else ""
     test = statement.test.removeprefix("tests/theory/")
     violations = "–" if check["kind"] == "approximation" else f"{check['violations']} / {check['examples']:,}"
     return (

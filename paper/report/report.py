@@ -16,7 +16,8 @@ import tyro
 
 from fstsim.errors import InputError
 from fstsim.front.console import complain, show
-from fstsim.paper.figures.catalogue import FIGURES, Figure
+from fstsim.paper.figures.catalogue import FIGURES
+from fstsim.paper.figures.figure import Figure
 from fstsim.paper.report.page import image, number, row, table
 from fstsim.paper.report.runs import runs_section, sources
 from fstsim.records import read_json, write_text

@@ -13,7 +13,7 @@ import pytest
 from rich.table import Table
 
 from fstsim import InputError
-from fstsim.paper.figures.catalogue import Figure
+from fstsim.paper.figures.figure import Figure
 from fstsim.paper.report.models import verdict_rows
 from fstsim.paper.report.page import number, table_of
 from fstsim.paper.report.report import write_report
