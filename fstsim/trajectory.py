@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import entr, expit, ndtr
 
+from fstsim import columns
 from fstsim.divergences import two_mode_kl
 from fstsim.errors import InputError
 from fstsim.records import write_atomically
@@ -20,19 +21,7 @@ from fstsim.two_mode import TwoModeProblem, TwoModeState
 
 Array = NDArray[np.float64]
 
-COLUMNS = (
-    "step",
-    "time",
-    "samples",
-    "reward",
-    "old_mass",
-    "old_region_mass",
-    "drift",
-    "kl_to_base",
-    "kl_from_base",
-    "entropy",
-    "relearn",
-)
+COLUMNS = tuple(column.name for column in columns.COLUMNS if column.mixture)
 _RELEARN_TARGET = 0.9
 
 

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import tyro
 
 from fstsim.errors import InputError
 from fstsim.front.command import CONTINUE, Directory, quiet
 from fstsim.front.console import Progress, complain, show
+from fstsim.llm.experiments import EXPERIMENTS
 from fstsim.records import prepare_directory
+
+if TYPE_CHECKING:
+    _Name = str
+else:
+    _Name = Annotated[
+        Literal[(*(experiment.name for experiment in EXPERIMENTS), "all")],
+        tyro.conf.arg(help="; ".join(f"{experiment.name}: {experiment.sentence}" for experiment in EXPERIMENTS)),
+    ]
 
 
 @dataclass(frozen=True)
 class Experiment:
     """Run an experiment on fast-slow training, or continue it: run directories, figures and tables with intervals."""
 
-    name: tyro.conf.Positional[
-        Literal["calibrate", "core", "continual", "zero", "plasticity", "distill", "reuse", "all"]
-    ]
-    """calibrate: declared sweep of learning rates and leashes; core: data efficiency, asymptote, reward against KL, 2 x 2;
-    continual: three families in one run; zero: a star graph from next to no reward, at every learning rate; plasticity: fresh RL from trained weights; distill: context into weights;
-    reuse: slow steps that use the fast rounds' rollouts"""
+    name: tyro.conf.Positional[_Name]
     preset: Literal["smoke", "small", "paper"] = "smoke"
     """smoke: one family, five minutes on 2 cores; small: three families, hours; paper: for a GPU"""
     seeds: int = 3
@@ -43,53 +48,40 @@ class Experiment:
         """Run what is not finished; then figures and tables."""
         if self.seeds < 1:
             raise InputError(f"seeds must be at least 1, got {self.seeds}")
-        from fstsim.llm.experiments import plan as lab
+        from fstsim.llm.experiments import run as lab
+        from fstsim.llm.experiments.calibrate import best_settings
         from fstsim.llm.policy.loading import check_device
 
         quiet()
         check_device(self.device)
-        names = tuple(lab.EXPERIMENTS) if self.name == "all" else (self.name,)
+        chosen = [experiment for experiment in EXPERIMENTS if self.name in (experiment.name, "all")]
         if self.show:
-            lab.check_shown(names, self.out)
+            lab.check_shown(chosen, self.out)
             prepare_directory(self.out)
-        for name in () if self.show else names:
-            chosen = lab.best_settings(self.out)
-            planned = lab.on_device(lab.EXPERIMENTS[name](self.preset, chosen), self.device)
-            with contextlib.closing(Progress(f"experiment {name}", len(planned) * self.seeds, "runs")) as progress:
+        for experiment in () if self.show else chosen:
+            planned = lab.on_device(experiment.runs(self.preset, best_settings(self.out)), self.device)
+            with contextlib.closing(
+                Progress(f"experiment {experiment.name}", len(planned) * self.seeds, "runs")
+            ) as progress:
                 progress.add(0, "starting")
                 for what, failure in lab.run_all(planned, self.seeds, self.out, self.jobs):
                     if failure:
                         complain(f"error: {what}: {failure}")
                         return 1
                     progress.add(1, what)
-        show_experiments(self.out, names)
+        show_experiments(self.out, [experiment.name for experiment in chosen])
         return 0
 
 
-def show_experiments(out: Path, names: tuple[str, ...]) -> None:
+def show_experiments(out: Path, names: Sequence[str]) -> None:
     """Figures and tables of experiments whose runs are there."""
-    from fstsim.paper.experiments import figures as draw
-    from fstsim.paper.experiments import tables
+    from fstsim.paper.experiments.shown import SHOWN
 
-    pictures = {
-        "core": ((draw.draw_core, "core.png"), (draw.draw_decomposition, "decomposition.png")),
-        "continual": ((draw.draw_continual, "continual.png"),),
-        "zero": ((draw.draw_zero, "zero.png"),),
-        "plasticity": ((draw.draw_plasticity, "plasticity.png"),),
-        "reuse": ((draw.draw_reuse, "reuse.png"),),
-    }
-    shown = {
-        "calibrate": lambda: [tables.calibration_table(out)],
-        "core": lambda: tables.core_tables(out),
-        "continual": lambda: [tables.continual_table(out)],
-        "zero": lambda: [tables.zero_table(out)],
-        "plasticity": lambda: [tables.plasticity_table(out)],
-        "distill": lambda: [tables.distill_table(out)],
-        "reuse": lambda: [tables.reuse_table(out)],
-    }
-    for name in names:
-        show(*shown[name]())
-        for function, file in pictures.get(name, ()):
-            path = function(out, out / file)
+    for shown in SHOWN:
+        if shown.experiment.name not in names:
+            continue
+        show(*shown.tables(out))
+        for picture in shown.pictures:
+            path = picture.draw(out, out / f"{picture.name}.png")
             if path is not None:
                 show(f"picture: {path}")

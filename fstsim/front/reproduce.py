@@ -68,15 +68,16 @@ class Reproduce:
         """Smoke experiments and smoke validation; what is finished in ``out`` is not run again."""
         from transformers.utils import logging
 
-        from fstsim.llm.experiments import plan as lab
+        from fstsim.llm.experiments import CORE
+        from fstsim.llm.experiments.run import run_all
         from fstsim.llm.validation.validate import validate
         from fstsim.paper.report.models import model_section
 
         logging.disable_progress_bar()
-        planned, seeds = lab.core_runs("smoke"), 3
+        planned, seeds = CORE.runs("smoke"), 3
         with contextlib.closing(Progress("fast-slow training", len(planned) * seeds, "runs")) as progress:
             progress.add(0, "starting")
-            for what, failure in lab.run_all(planned, seeds, self.out / "experiments"):
+            for what, failure in run_all(planned, seeds, self.out / "experiments"):
                 if failure:  # the report is written of what there is
                     complain(f"error: {what}: {failure}")
                 else:

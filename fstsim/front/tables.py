@@ -12,25 +12,12 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from fstsim.columns import COLUMNS
 from fstsim.number_text import terminal_number
 from fstsim.sweep import AXES
 from fstsim.tightness import deviations
 
 _ROWS = 30  # of a table that could be long
-
-_MEANINGS = {
-    "step": "update",
-    "time": "1/learning rate; updates unless a flow",
-    "samples": "drawn by one learner",
-    "reward": "probability of the new region",
-    "old_mass": "weight of the old mode",
-    "old_region_mass": "probability of the old region",
-    "drift": "shift of the old mean, standard deviations",
-    "kl_to_base": "KL(now || start), nats",
-    "kl_from_base": "KL(start || now), nats",
-    "entropy": "of the choice of mode, nats",
-    "relearn": "time back to old mass 0.9",
-}
 
 
 def _table(first: str, padding: int = 1) -> Table:
@@ -114,15 +101,17 @@ def run_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("meaning")
 
-    def cell(row: Mapping[str, Any], name: str) -> str:
-        error = row.get(f"{name}_se")
-        if name in ("step", "samples"):
+    def cell(row: Mapping[str, Any], name: str, count: bool) -> str:
+        if count:
             return f"{row[name]:,}"
+        error = row.get(f"{name}_se")
         return terminal_number(row[name]) + (f" ± {error:.1g}" if error is not None else "")
 
-    for name, meaning in _MEANINGS.items():
-        chosen = (rows[0], rows[len(rows) // 2], rows[-1])
-        table.add_row(name, *(cell(row, name) for row in chosen), meaning)
+    chosen = (rows[0], rows[len(rows) // 2], rows[-1])
+    for column in COLUMNS:
+        if column.mixture:
+            cells = (cell(row, column.name, column.count) for row in chosen)
+            table.add_row(column.name, *cells, str(column.mixture))
     return table
 
 
@@ -153,27 +142,6 @@ def figure_table(figures: Sequence[tuple[str, str, Sequence[Path]]]) -> Table:
     return table
 
 
-_TRAINED = {
-    "reward": "held-out reward, in its context",
-    "reward_no_context": "the same without context",
-    "old_mass": "probability of the old behaviour, no context",
-    "drift": "accuracy lost on old skills, own context",
-    "drift_nll": "NLL gained on old skills, nats a token",
-    "old_skills": "held-out reward on the tasks of --old, own context",
-    "old_skills_drift": "reward lost on them",
-    "kl_to_base": "KL(now || base), nats a sequence",
-    "kl_from_base": "KL(base || now), nats a sequence",
-    "kl_to_base_token": "KL(now || base), nats a token",
-    "entropy": "of the policy, nats a sequence",
-    "relearn": "supervised steps to half on the next task",
-    "train_reward": "of the rollouts in the last step",
-    "fast_best": "validation score of the best context, last round",
-    "fast_rollouts": "rollouts of the last fast round",
-    "dead_share": "groups without signal in the last step",
-    "capped_share": "tokens over the ratio cap",
-}
-
-
 def training_table(
     runs: Sequence[Sequence[Mapping[str, Any]]], summaries: Sequence[Mapping[str, Any]], title: str
 ) -> Table:
@@ -201,9 +169,10 @@ def training_table(
     table.add_row(
         "samples", "0", cell([float(rows[-1]["samples"]) for rows in runs]), "rollouts of both channels, a seed"
     )
-    for name, meaning in _TRAINED.items():
-        if any(name in row for row in runs[0]):
-            table.add_row(name, cell([rows[0].get(name) for rows in runs]), cell(end(name)), meaning)
+    for column in COLUMNS:
+        name = column.name
+        if column.table and any(name in row for row in runs[0]):
+            table.add_row(name, cell([rows[0].get(name) for rows in runs]), cell(end(name)), str(column.model))
     seconds = cell([s["seconds"] for s in summaries])
     probes, relearn = (
         cell([None if s.get(name) is None else 100.0 * s[name] for s in summaries])

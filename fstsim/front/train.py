@@ -73,14 +73,14 @@ class Train:
         from fstsim.llm.contexts.reflection import ReflectorConfig
         from fstsim.llm.runs.config import METHODS, PRESETS
 
-        method, preset = METHODS[self.method], PRESETS[self.preset].config(self.method)
+        preset = PRESETS[self.preset].config(self.method)
         check_flags(self)
         if self.reflector == "self" and (self.base_url or self.reflector_model):
             raise InputError("--base-url and --reflector-model are used with --reflector openai or local only")
         config = preset
-        if method.learner is not None:
-            config = replace(config, learner=replace(preset.learner, **settings_of(self, method.learner)))
-        if method.evolves:
+        if preset.learner is not None:
+            config = replace(config, learner=replace(preset.learner, **settings_of(self, type(preset.learner))))
+        if preset.fast is not None:
             reflector = ReflectorConfig(self.reflector, self.base_url, self.reflector_model)
             fast = replace(preset.fast, **settings_of(self, type(preset.fast)))
             config = replace(config, fast=fast, reflector=reflector)

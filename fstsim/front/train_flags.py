@@ -86,11 +86,9 @@ def _default(flag: str, users: Mapping[str, type]) -> str:
 
 def with_settings(command: type[_C]) -> type[_C]:
     """The command `train` with a flag for every setting of every channel."""
-    methods = Annotated[
-        Literal[tuple(METHODS)],  # type: ignore[valid-type]
-        tyro.conf.arg(help="; ".join(f"{name}: {method.about}" for name, method in METHODS.items())),
-    ]
-    own: list[tuple[str, Any, Any]] = [("method", methods, field(default="rl"))]
+    about = tyro.conf.arg(help="; ".join(f"{name}: {method.about}" for name, method in METHODS.items()))
+    names: Any = Literal.__getitem__(tuple(METHODS))
+    own: list[tuple[str, Any, Any]] = [("method", Annotated[names, about], field(default="rl"))]
     for flag, users in USERS.items():
         kinds = {get_type_hints(cls)[flag] for cls in users.values()}
         kind = kinds.pop()

@@ -6,8 +6,10 @@ what a configuration records are derived from its fields. A field that is no fla
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -19,7 +21,8 @@ NO_FLAG: Mapping[str, Any] = {"flag": False}
 """Metadata of a field that the run itself fills in."""
 
 
-class Learner(Protocol):
+@dataclass(frozen=True)
+class Learner(ABC):
     """A slow learner; what a run asks of it has a default here where most learners answer alike."""
 
     about: ClassVar[str]
@@ -27,11 +30,11 @@ class Learner(Protocol):
     shadowed: ClassVar[bool] = False
     """whether its weights need a second copy that moves with the run (`fstsim.llm.learners.shadow`)"""
 
+    @abstractmethod
     def step(self, weights: Any, context: Population, task: Any, rng: np.random.Generator) -> tuple[Any, StepInfo]:
         """One update of the weights on ``task``; see `fstsim.fast_slow.SlowLearner`."""
-        ...
 
-    def check(self, policy: Policy, context: str, task: Any) -> None:
+    def check(self, policy: Policy, context: str, task: Any) -> None:  # noqa: B027 -- most need nothing
         """InputError, before any work, if ``policy`` cannot learn ``task`` in ``context`` with these settings."""
 
     def begin(self, context: str) -> tuple[Learner, str]:

@@ -12,7 +12,7 @@ from fstsim.errors import InputError
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.config import TrainConfig
 from fstsim.llm.tasks.parse import own_problems, parse_task
-from fstsim.llm.types import Answered, Problem, Task, rule_words
+from fstsim.llm.types import Answered, Problem, Split, Task, rule_words
 from fstsim.records import read_json
 
 _TRIED = 16  # answers that a task's own verifier is asked about
@@ -63,16 +63,6 @@ def check_tasks(config: TrainConfig, policy: Policy, tasks: Sequence[Task], old:
                 f"the context of {task.name} has words that {config.model} does not know: {', '.join(map(repr, strange))}"
             )
         _check_fit(policy, task, context, config.probe.max_new_tokens, config.model)
-
-
-def _check_needs(config: TrainConfig, task: Task) -> None:
-    check_splits(task, ("train", "validation", "test") if config.method in ("fst", "gepa") else ("train", "test"))
-    if config.method == "sft" and not isinstance(task, Answered):
-        raise InputError(f"method sft needs answers to show, {task.name} has none")
-    old = config.method == "mixture" or (config.method == "sft" and config.demonstrations.replay > 0.0)
-    if old and not isinstance(task, Demonstrated):
-        what = "method mixture" if config.method == "mixture" else "replay"
-        raise InputError(f"{what} needs answers and old answers, {task.name} lacks them")
 
 
 def check_splits(task: Task, needed: tuple[Split, ...]) -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from fstsim.errors import InputError
-from fstsim.llm.experiments.plan import Planned, Scale, check_runs, run_all
+from fstsim.llm.experiments.plan import Planned, Scale
+from fstsim.llm.experiments.run import check_runs, run_all
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.validation.claim import Chapter, Claim, Records
 from fstsim.llm.validation.distance import fast_slow, overlap_slope, razor

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from fstsim.llm.experiments.plan import EASY, LEARNING_RATES, REUSE, SECOND, SEQUENCE, TASKS
+from fstsim.llm.experiments import CONTINUAL, CORE, PLASTICITY, REUSE, ZERO
+from fstsim.llm.experiments.continual import SEQUENCE
+from fstsim.llm.experiments.plan import LEARNING_RATES, LR
 from fstsim.paper.experiments.numbers import Curves, own_context, read_curves, read_decompositions
+from fstsim.paper.experiments.planned import grouped, kind_and_task, task
 from fstsim.paper.figures.drawing import (
     BLACK,
     BLUE,
@@ -46,14 +50,23 @@ def band(ax: Axes, x: Array, values: Array, look: tuple[Series, object, str]) ->
     ax.fill_between(x, mean - error, mean + error, color=series.color, alpha=0.2, linewidth=0)
 
 
+def read_core(out: Path) -> list[tuple[str, str, dict[str, Curves]]]:
+    """``(kind, task, curves of each method that has been run)`` of the hard tasks, then of the easy ones."""
+    return [
+        (kind, task, {run.method: c for run in runs if (c := read_curves(out, run.name)) is not None})
+        for (kind, task), runs in grouped(CORE, kind_and_task).items()
+    ]
+
+
+def read_core_decompositions(out: Path) -> list[tuple[str, list[dict[str, Any]]]]:
+    """``(task, the 2 x 2 of every seed)`` of the tasks that have been taken apart, in the order of `read_core`."""
+    runs = [run for run in CORE.runs("small") if run.method == "fst"]
+    return [(run.task, seeds) for run in runs if (seeds := read_decompositions(out, run.name))]
+
+
 def draw_core(out: Path, path: Path) -> Path | None:
     """Held-out reward against samples, and against KL to the base: one column a task."""
-    kinds = [(kind, family, tasks[family]) for kind, tasks in (("hard", TASKS), ("easy", EASY)) for family in tasks]
-    found: list[tuple[str, str, dict[str, Curves]]] = []
-    for kind, family, task in kinds:
-        curves = {m: c for m in METHODS if (c := read_curves(out, f"{family}-{kind}-{m}")) is not None}
-        if curves:
-            found.append((kind, task, curves))
+    found = [(kind, task, curves) for kind, task, curves in read_core(out) if curves]
     if not found:
         return None
     with drawing_style():
@@ -91,7 +104,8 @@ def draw_core(out: Path, path: Path) -> Path | None:
 
 def draw_continual(out: Path, path: Path) -> Path | None:
     """Reward on every task of a sequence in one uninterrupted run: RL, FST, and FST in the context kept for each task."""
-    curves = {m: c for m in ("rl", "fst") if (c := read_curves(out, f"continual-{m}")) is not None}
+    runs = [run for run in CONTINUAL.runs("small") if run.lr == LR]
+    curves = {run.method: c for run in runs if (c := read_curves(out, run.name)) is not None}
     if not curves:
         return None
     with drawing_style():
@@ -116,20 +130,20 @@ def draw_continual(out: Path, path: Path) -> Path | None:
 def draw_reuse(out: Path, path: Path) -> Path | None:
     """Held-out reward against samples, with and without reuse of the fast rounds' rollouts: one panel a task."""
     found = {}
-    for name, task in REUSE.items():
-        plain, reusing = (read_curves(out, f"{name}-fst{tail}") for tail in ("", "-reuse"))
+    for name, runs in grouped(REUSE, task).items():
+        plain, reusing = (read_curves(out, run.name) for run in runs)
         if plain is not None and reusing is not None:
-            found[task] = (plain, reusing)
+            found[name] = (plain, reusing)
     if not found:
         return None
     with drawing_style():
         figure = Drawing(figsize=(max(3.4 * len(found), 5.0), 3.2))
         axes = figure.subplots(1, len(found), squeeze=False)[0]
-        for j, (ax, (task, pair)) in enumerate(zip(axes, found.items(), strict=True)):
+        for j, (ax, (name, pair)) in enumerate(zip(axes, found.items(), strict=True)):
             for c, look in zip(pair, (METHODS["fst"], REUSING), strict=True):
                 band(ax, c.samples.mean(0) / 1000.0, c["reward"], look)
             seeds = min(len(c.samples) for c in pair)
-            panel(ax, chr(97 + j), f"{task} ({seeds} seeds)", "samples, both channels (thousands)", "reward")
+            panel(ax, chr(97 + j), f"{name} ({seeds} seeds)", "samples, both channels (thousands)", "reward")
             ax.set_ylim(-0.03, 1.03)
             ax.set_xscale("symlog", linthresh=0.5)
             ax.set_xlim(left=0.0)
@@ -140,9 +154,10 @@ def draw_reuse(out: Path, path: Path) -> Path | None:
 def draw_zero(out: Path, path: Path) -> Path | None:
     """Held-out reward against samples from next to no reward: one panel a method, one line a learning rate."""
     looks = dict(zip(LEARNING_RATES, ((BLACK, "-"), (BLUE, "--"), (VERMILLION, "-.")), strict=True))
+    declared = grouped(ZERO, lambda run: run.method)
     found = {
-        method: {lr: c for lr in looks if (c := read_curves(out, f"zero-{method}-lr{lr:g}")) is not None}
-        for method in ("rl", "fst")
+        method: {run.lr: c for run in runs if (c := read_curves(out, run.name)) is not None}
+        for method, runs in declared.items()
     }
     if not any(found.values()):
         return None
@@ -154,7 +169,7 @@ def draw_zero(out: Path, path: Path) -> Path | None:
                 series, line = looks[lr]
                 band(ax, c.samples.mean(0) / 1000.0, c["reward"], (series, line, f"learning rate {lr:g}"))
             seeds = min((len(c.samples) for c in curves.values()), default=0)
-            title = f"{METHODS[method][2]} on {TASKS['star_graph']} ({seeds} seeds)"
+            title = f"{METHODS[method][2]} on {declared[method][0].task} ({seeds} seeds)"
             panel(ax, chr(97 + j), title, "samples, both channels (thousands)", "reward" if j == 0 else "")
             ax.set_xscale("symlog", linthresh=0.5)
             ax.set_xlim(left=0.0)
@@ -167,19 +182,19 @@ def draw_plasticity(out: Path, path: Path) -> Path | None:
     """Fresh RL on a second task from the base and from the ends of RL and FST on a first: one panel a second task."""
     looks = {"base": (FRESH, "-.", "from base"), "rl": (BLACK, "-", "from RL"), "fst": (BLUE, "--", "from FST")}
     found = {}
-    for mark, task in SECOND.items():
-        curves = {m: c for m in looks if (c := read_curves(out, f"plasticity-{mark}from-{m}")) is not None}
+    for name, runs in grouped(PLASTICITY, task).items():
+        curves = {run.kind: c for run in runs if (c := read_curves(out, run.name)) is not None}
         if curves:
-            found[task] = curves
+            found[name] = curves
     if not found:
         return None
     with drawing_style():
         figure = Drawing(figsize=(4.0 * len(found), 3.4))
         axes = figure.subplots(1, len(found), squeeze=False)[0]
-        for j, (ax, (task, curves)) in enumerate(zip(axes, found.items(), strict=True)):
+        for j, (ax, (name, curves)) in enumerate(zip(axes, found.items(), strict=True)):
             for start, c in curves.items():
                 band(ax, c["step"][0], c["reward"], looks[start])
-            panel(ax, chr(97 + j), f"fresh RL on {task}", "slow step", "reward")
+            panel(ax, chr(97 + j), f"fresh RL on {name}", "slow step", "reward")
             ax.set_ylim(-0.03, 1.03)
         axes[0].legend()
         return save_png(figure, path)
@@ -187,12 +202,7 @@ def draw_plasticity(out: Path, path: Path) -> Path | None:
 
 def draw_decomposition(out: Path, path: Path) -> Path | None:
     """{base, trained weights} x {empty, evolved context} of every FST run."""
-    found = []
-    for kind, tasks in (("hard", TASKS), ("easy", EASY)):
-        for family, task in tasks.items():
-            seeds = read_decompositions(out, f"{family}-{kind}-fst")
-            if seeds:
-                found.append((task, seeds))
+    found = read_core_decompositions(out)
     if not found:
         return None
     cells = (

@@ -9,17 +9,11 @@ from rich import box
 from rich.table import Table
 
 from fstsim.crossings import first_crossing
-from fstsim.llm.experiments.plan import (
-    EASY,
-    LEARNING_RATES,
-    LEASHES,
-    PAPER,
-    REUSE,
-    SECOND,
-    SEQUENCE,
-    TASKS,
-    continual_name,
-)
+from fstsim.llm.experiments import CALIBRATE, CONTINUAL, CORE, DISTILL, PLASTICITY, REUSE, ZERO
+from fstsim.llm.experiments.continual import SEQUENCE
+from fstsim.llm.experiments.plan import LR
+from fstsim.llm.experiments.plasticity import FIRST
+from fstsim.llm.experiments.zero import TASK
 from fstsim.paper.experiments.numbers import (
     Estimate,
     estimate,
@@ -31,6 +25,8 @@ from fstsim.paper.experiments.numbers import (
     speed_up,
     totals,
 )
+from fstsim.paper.experiments.planned import grouped, kind_and_task, task
+from fstsim.paper.experiments.reference import PAPER
 
 LEFT_ZERO = 0.1
 """Reward at which a run counts as having left zero."""
@@ -76,34 +72,32 @@ def core_tables(out: Path) -> list[Table]:
         "both",
     )
     rng = np.random.default_rng(0)
-    for kind, tasks in (("hard", TASKS), ("easy", EASY)):
-        for family, task in tasks.items():
-            rl, fst, gepa = (read_curves(out, f"{family}-{kind}-{m}") for m in ("rl", "fst", "gepa"))
-            if rl is None or fst is None:
-                continue
-            peak = float(np.mean([r.max() for r in rl["reward"]]))
-            if peak >= 0.05:
-                s = speed_up(rl, fst)
-                speed.add_row(task, *(str(s[name]) for name in ("level", "rl", "fst", "ratio")))
-            else:
-                speed.add_row(task, "RL never leaves 0", "-", "-", "-")
-            ends = [str(estimate(c["reward"][:, -1])) if c is not None else "-" for c in (rl, fst, gepa)]
-            end.add_row(
-                task, str(fit_asymptote(rl.samples, rl["reward"], rng)), str(fit_asymptote(fst.samples, fst["reward"], rng)), *ends
-            )  # fmt: skip
-            reduction = kl_reduction(rl, fst, 0.5 * peak) if peak >= 0.05 else Estimate(np.nan, np.nan, np.nan, 0)
-            bare = (
-                fst["kl_to_base_no_context"][:, -1]
-                if "kl_to_base_no_context" in fst.columns
-                else fst["kl_to_base"][:, -1]
-            )
-            kl.add_row(
-                task, str(reduction), *(str(estimate(v)) for v in (rl["kl_to_base"][:, -1], fst["kl_to_base"][:, -1], bare))
-            )  # fmt: skip
-            seeds = read_decompositions(out, f"{family}-{kind}-fst")
-            if seeds:
-                keys = ("base_empty", "trained_empty", "base_evolved", "trained_evolved")
-                cells.add_row(task, *(str(estimate([seed[key] for seed in seeds])) for key in keys))
+    for (_, name), runs in grouped(CORE, kind_and_task).items():
+        methods = {run.method: run.name for run in runs}
+        rl, fst, gepa = (read_curves(out, methods[m]) if m in methods else None for m in ("rl", "fst", "gepa"))
+        if rl is None or fst is None:
+            continue
+        peak = float(np.mean([r.max() for r in rl["reward"]]))
+        if peak >= 0.05:
+            s = speed_up(rl, fst)
+            speed.add_row(name, *(str(s[key]) for key in ("level", "rl", "fst", "ratio")))
+        else:
+            speed.add_row(name, "RL never leaves 0", "-", "-", "-")
+        ends = [str(estimate(c["reward"][:, -1])) if c is not None else "-" for c in (rl, fst, gepa)]
+        end.add_row(
+            name, str(fit_asymptote(rl.samples, rl["reward"], rng)), str(fit_asymptote(fst.samples, fst["reward"], rng)), *ends
+        )  # fmt: skip
+        reduction = kl_reduction(rl, fst, 0.5 * peak) if peak >= 0.05 else Estimate(np.nan, np.nan, np.nan, 0)
+        bare = (
+            fst["kl_to_base_no_context"][:, -1] if "kl_to_base_no_context" in fst.columns else fst["kl_to_base"][:, -1]
+        )
+        kl.add_row(
+            name, str(reduction), *(str(estimate(v)) for v in (rl["kl_to_base"][:, -1], fst["kl_to_base"][:, -1], bare))
+        )  # fmt: skip
+        seeds = read_decompositions(out, methods["fst"])
+        if seeds:
+            keys = ("base_empty", "trained_empty", "base_evolved", "trained_evolved")
+            cells.add_row(name, *(str(estimate([seed[key] for seed in seeds])) for key in keys))
     speed.caption = "paper: " + ", ".join(f"{k} {v} times fewer" for k, v in PAPER["speed"].items())
     end.caption = "paper, percent, RL and FST: " + ", ".join(
         f"{k} {v[1]}, {v[0]}" for k, v in PAPER["asymptote"].items()
@@ -123,13 +117,13 @@ def continual_table(out: Path) -> Table:
         *(f"task {k + 1} at end{tail}" for k in range(len(SEQUENCE) - 1) for tail in ("", ", own context")),
         "drift at end",
     )
-    for method, lr in ((m, lr) for m in ("rl", "fst") for lr in LEARNING_RATES):
-        c = read_curves(out, continual_name(method, lr))
+    for run in CONTINUAL.runs("small"):
+        c = read_curves(out, run.name)
         if c is None:
             continue
         last = [int(np.flatnonzero(c["task"][0] == k)[-1]) for k in range(len(SEQUENCE))]
         table.add_row(
-            method.upper() + ("" if lr == 3e-4 else f", learning rate {lr:g}"),
+            run.method.upper() + ("" if run.lr == LR else f", learning rate {run.lr:g}"),
             *(str(estimate(c["reward"][:, k])) for k in last),
             *(
                 "-" if values is None else str(estimate(values[:, -1]))
@@ -148,8 +142,8 @@ def reuse_table(out: Path) -> Table:
         "task", "method", "samples to level", "without / with", "samples in all", "of fast rounds", "reused",
         "reward at end", "KL at end",
     )  # fmt: skip
-    for name, task in REUSE.items():
-        plain, reusing = (read_curves(out, f"{name}-fst{tail}") for tail in ("", "-reuse"))
+    for name, runs in grouped(REUSE, task).items():
+        plain, reusing = (read_curves(out, run.name) for run in runs)
         if plain is None or reusing is None:
             continue
         speed = speed_up(plain, reusing)
@@ -160,27 +154,26 @@ def reuse_table(out: Path) -> Table:
             columns = (c.samples, c["reward"], c["kl_to_base"])
             samples, reward, kl = (str(estimate(x[:, -1])) for x in columns)
             fast, reused = (str(estimate(totals(out, c.name, column))) for column in ("fast_rollouts", "reused"))
-            table.add_row(task, method, str(level), ratio, samples, fast, reused, reward, kl)
+            table.add_row(name, method, str(level), ratio, samples, fast, reused, reward, kl)
     return table
 
 
 def zero_table(out: Path) -> Table:
     """From next to no reward on a star graph: what each method reaches at each learning rate, and what weights and context carry."""
     table = _table(
-        f"from zero: {TASKS['star_graph']} at every learning rate (95 % intervals over seeds; samples of both channels)",
+        f"from zero: {TASK} at every learning rate (95 % intervals over seeds; samples of both channels)",
         "method, learning rate", f"samples to {LEFT_ZERO:g}", "reward at end", "weights alone", "context alone",
         "KL at end", "drift at end",
     )  # fmt: skip
-    for method, lr in ((m, lr) for m in ("rl", "fst") for lr in LEARNING_RATES):
-        name = f"zero-{method}-lr{lr:g}"
-        c = read_curves(out, name)
+    for run in ZERO.runs("small"):
+        c = read_curves(out, run.name)
         if c is None:
             continue
-        cells = read_decompositions(out, name)
+        cells = read_decompositions(out, run.name)
         curves = zip(c.samples, c["reward"], strict=True)
         reached = [first_crossing(x, y, LEFT_ZERO, never=np.inf) for x, y in curves]
         table.add_row(
-            f"{method.upper()}, {lr:g}",
+            f"{run.method.upper()}, {run.lr:g}",
             str(estimate(reached)) if np.isfinite(reached).all() else f"not all {len(reached)} seeds",
             str(estimate(c["reward"][:, -1])),
             *(str(estimate([s[k] for s in cells])) if cells else "-" for k in ("trained_empty", "base_evolved")),
@@ -193,14 +186,13 @@ def zero_table(out: Path) -> Table:
 def plasticity_table(out: Path) -> Table:
     """Reward after fresh RL on a second task, by what the weights went through before."""
     columns = ("task, start", "reward at the end", "mean over the run", "seeds above 1/2")
-    table = _table(f"plasticity: fresh RL on a second task, after {EASY['strings']}", *columns)
-    for mark, task in SECOND.items():
-        for start in ("base", "rl", "fst"):
-            c = read_curves(out, f"plasticity-{mark}from-{start}")
-            if c is not None:
-                end = c["reward"][:, -1]
-                solved = f"{int((end > 0.5).sum())} of {len(end)}"
-                table.add_row(f"{task}, {start}", str(estimate(end)), str(estimate(c["reward"].mean(1))), solved)
+    table = _table(f"plasticity: fresh RL on a second task, after {FIRST}", *columns)
+    for run in PLASTICITY.runs("small"):
+        c = read_curves(out, run.name)
+        if c is not None:
+            end = c["reward"][:, -1]
+            solved = f"{int((end > 0.5).sum())} of {len(end)}"
+            table.add_row(f"{run.task}, {run.kind}", str(estimate(end)), str(estimate(c["reward"].mean(1))), solved)
     for name, values in PAPER["plasticity"].items():
         table.add_row(f"paper, {name}", "{}, {}, {} %".format(*values), "from base, RL, FST", "")
     return table
@@ -209,20 +201,18 @@ def plasticity_table(out: Path) -> Table:
 def calibration_table(out: Path) -> Table:
     """The declared sweep: reward averaged over the whole run, and at its end."""
     table = _table("declared sweep (reward averaged over the run / at its end)", "learning rate, leash", "RL", "FST")
-    for lr in LEARNING_RATES:
-        for leash in LEASHES:
-            cells = []
-            for method in ("rl", "fst"):
-                c = read_curves(out, f"calibrate-{method}-lr{lr:g}-leash{leash:g}")
-                cells.append("-" if c is None else f"{c['reward'].mean():.3f} / {c['reward'][:, -1].mean():.3f}")
-            table.add_row(f"{lr:g}, {leash:g}", *cells)
+    for (lr, leash), runs in grouped(CALIBRATE, lambda run: (run.lr, run.leash)).items():
+        columns = [read_curves(out, run.name) for run in runs]  # RL, then FST
+        cells = ["-" if c is None else f"{c['reward'].mean():.3f} / {c['reward'][:, -1].mean():.3f}" for c in columns]
+        table.add_row(f"{lr:g}, {leash:g}", *cells)
     return table
 
 
 def distill_table(out: Path) -> Table:
     """What the policy without context keeps of what the evolved context gave, and what it costs."""
     table = _table("FST-distill", "", "before", "after")
-    c = read_curves(out, "distill")
+    (run,) = DISTILL.runs("small")
+    c = read_curves(out, run.name)
     if c is not None:
         for column, label in (
             ("reward", "reward without context"),

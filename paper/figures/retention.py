@@ -34,6 +34,7 @@ from fstsim.paper.figures.drawing import (
     panel,
     styled,
 )
+from fstsim.paper.figures.figure import Figure
 from fstsim.theory.oapl import (
     oapl_old_mass,
     oapl_overlap,
@@ -275,3 +276,36 @@ def retention_regions() -> Drawing:
     ]
     legend_below(figure, handles, 3)
     return figure
+
+
+RETENTION_REGIONS = Figure(
+    "retention-regions",
+    "Which hyper-parameters retain the old mode",
+    "Base old mass 1/2, at least 0.1 wanted. (a-c) Closed-form boundary (thick) and the final old mass (thin contours) [T]; markers: "
+    "simulated at δ = 6, weight and means free (a, b: overlap included; c: labelled modes). SDFT: the tilt of the demonstration against the weight of the anchor; "
+    "the top edge is a frozen teacher, the bottom edge a = 1 loses for every tilt, and mixing new demonstrations into the "
+    "teacher's probabilities is such a tilt. TTT-Discover: the leash needed saturates with the reward gap, that of expected reward (dotted) "
+    "does not. OAPL: retention ends after so many refreshes, unless the reference is anchored (dash-dotted). "
+    "(d) Old mass of SDFT with tilt 1/2 for three rates ρ of the teacher: between the bounds [T] without an anchor, at the plateau [T] with one. "
+    "(e) Log-odds lost by TTT-Discover: exact, below its ceiling for every gap [T]; dotted: weak exponent [A]; markers: the optimum with overlap, δ = 3. "
+    "(f) Shift of the old mean by the accumulated tilt, exact with bound [T]: gated by overlap, unless the reward has a slope inside the old mode "
+    "(0.05 per standard deviation, over temperature).",
+    (
+        "sdft",
+        "sdft-frozen-teacher",
+        "sdft-retention-horizon",
+        "sdft-anchored-stability",
+        "sdft-anchored-rate",
+        "sdft-probability-mixing",
+        "ttt-discover-retention",
+        "ttt-discover-threshold",
+        "ttt-discover-overlap",
+        "ttt-discover-drift",
+        "ttt-discover-small-b",
+        "oapl-anchored",
+        "oapl-overlap",
+        "oapl-drift",
+        "reward-slope-drift",
+    ),
+    retention_regions,
+)

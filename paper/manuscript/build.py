@@ -15,19 +15,6 @@ from fstsim.paper import DATA, check_recorded
 from fstsim.records import prepare_directory, read_json, write_atomically, write_json
 
 SOURCES = Path(__file__).parent
-SIMULATED = (
-    "mass-forgetting",
-    "joint-forward-flow",
-    "drift-vs-separation",
-    "drift-vs-time",
-    "replay-and-leashes",
-    "methods",
-    "fast-slow",
-    "plasticity",
-)
-"""Figures of the simulator that the text shows, in its order."""
-MEASURED = ("core", "decomposition", "continual", "bridge")
-"""Figures of the experiments, as PDF for a page, and two of the report, all drawn from run directories."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +27,20 @@ class Config:
     """folder of records: checks.json, experiments/ and validation/"""
     jobs: int = -1
     """processes; -1 uses every core"""
+
+
+def simulated() -> tuple[str, ...]:
+    """Figures of the simulator that the text shows, in its order."""
+    from fstsim.paper.figures.catalogue import FIGURES
+
+    return tuple(name for name, figure in FIGURES.items() if figure.manuscript)
+
+
+def measured() -> tuple[str, ...]:
+    """Figures of the experiments that the text shows, and the bridge: drawn from run directories."""
+    from fstsim.paper.experiments.shown import PICTURES
+
+    return (*(picture.name for picture in PICTURES if picture.manuscript), "bridge")
 
 
 def write_records(folder: Path, data: Path) -> None:
@@ -67,42 +68,38 @@ def write_records(folder: Path, data: Path) -> None:
 
 
 def draw_measured(name: str, folder: Path, data: Path) -> None:
-    """Draw the figure ``name`` of `MEASURED` into ``folder / "figures"``.
+    """Draw the figure ``name`` of `measured` into ``folder / "figures"``.
 
     Raises InputError where nothing has been recorded for it.
     """
     from fstsim.paper.bridge.figure import save_bridge
-    from fstsim.paper.experiments.figures import draw_continual
-    from fstsim.paper.manuscript.figures import draw_core, draw_decomposition
+    from fstsim.paper.experiments.shown import PICTURES
 
-    place = folder / "figures" / f"{name}.pdf"
-    if name == "core":
-        draw_core(data / "experiments", place)
-    elif name == "decomposition":
-        draw_decomposition(data / "experiments", place)
-    elif name == "bridge":
-        save_bridge(data / "validation", place.with_suffix(".png"))
-    elif draw_continual(data / "experiments", place.with_suffix(".png")) is None:
-        raise InputError(f"{data / 'experiments'} holds no runs of the experiment continual")
+    if name == "bridge":
+        save_bridge(data / "validation", folder / "figures" / "bridge.png")
+        return
+    picture = next(picture for picture in PICTURES if picture.name == name)
+    if picture.draw_page(data / "experiments", folder / "figures") is None:
+        raise InputError(f"{data / 'experiments'} holds no runs for the figure {name}")
 
 
 def draw_simulated(name: str, folder: Path) -> None:
-    """Draw the figure ``name`` of `SIMULATED` into ``folder / "figures"``."""
+    """Draw the figure ``name`` of `simulated` into ``folder / "figures"``."""
     from fstsim.paper.figures.catalogue import FIGURES
     from fstsim.paper.figures.drawing import save_pdf
 
     save_pdf(FIGURES[name].draw(), folder / "figures" / f"{name}.pdf")
 
 
-def _make(piece: str, folder: Path, data: Path) -> tuple[str, ...]:
-    """One piece of work, and what it has made: a figure of `SIMULATED`, or ``measured``, all that is read from records."""
-    if piece in SIMULATED:
+def _make(piece: str, folder: Path, data: Path) -> str:
+    """One piece of work: a figure of `simulated`, or ``measured``, all that is read from records; returns its name."""
+    if piece != "measured":
         draw_simulated(piece, folder)
-        return (piece,)
+        return piece
     write_records(folder, data)
-    for name in MEASURED:
+    for name in measured():
         draw_measured(name, folder, data)
-    return ("records", *MEASURED)
+    return piece
 
 
 def compile_pdf(folder: Path) -> bytes:
@@ -128,13 +125,13 @@ def build(config: Config) -> Path:
     # The longest first, so that no core waits for another at the end: the text's later figures take longer. What is
     # read from records is one piece: the modules of the language models take longer to import than its parts to make,
     # and so one process alone imports them, and this one none of what only the pieces need.
-    pieces = ("measured", *reversed(SIMULATED))
-    progress = Progress("manuscript", 2 + len(MEASURED) + len(SIMULATED), "pieces")
+    pieces = ("measured", *reversed(simulated()))
+    progress = Progress("manuscript", 1 + len(pieces), "pieces")
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         work = joblib.Parallel(n_jobs=config.jobs, return_as="generator_unordered")
         for made in work(joblib.delayed(_make)(piece, folder, config.data) for piece in pieces):
-            progress.add(len(made), ", ".join(made))
+            progress.add(1, made)
         pdf = compile_pdf(folder)
         numbers = read_json(folder / "numbers.json")
     progress.close()

@@ -17,8 +17,8 @@ from typing import Any
 import fstsim
 import fstsim.llm
 from fstsim.intervals import LEVEL
-from fstsim.llm.experiments.plan import PAPER
 from fstsim.paper.experiments.numbers import speed_up
+from fstsim.paper.experiments.reference import PAPER
 from fstsim.paper.manuscript.prose import readable
 from fstsim.paper.manuscript.tables import Cells
 from fstsim.records import read_json, read_rows
@@ -188,19 +188,19 @@ def reference_numbers() -> dict[str, Number]:
         for start, value in zip(("base", "rl", "fst"), values, strict=True)
     }
     return _named(
-        "fstsim.llm.experiments.plan.PAPER (2605.12484)",
+        "fstsim.paper.experiments.reference.PAPER (2605.12484)",
         pairs | {"reference.kl_reduction": f"{100 * PAPER['kl_reduction']:g} %"},
     )
 
 
 def cell_numbers(tables: Mapping[str, Cells]) -> dict[str, Number]:
-    """Every cell of the tables of experiments, as ``TABLE/ROW/COLUMN``."""
+    """Every cell of the tables of experiments, as ``TABLE/ROW/COLUMN``; a row is called by as many first cells as it needs."""
     return {
-        f"{name}/{row[0]}/{column}": Number(row[k], table.source)
+        f"{name}/{', '.join(row[: table.names])}/{column}": Number(row[k], table.source)
         for name, table in tables.items()
         for row in table.rows
         for k, column in enumerate(table.header)
-        if k > 0
+        if k >= table.names
     }
 
 

@@ -11,14 +11,8 @@ from rich.table import Table
 
 from fstsim.errors import InputError
 from fstsim.number_text import MISSING, ratio_number, table_number
-from fstsim.paper.experiments.tables import (
-    calibration_table,
-    continual_table,
-    core_tables,
-    distill_table,
-    plasticity_table,
-    zero_table,
-)
+from fstsim.paper.experiments.shown import SHOWN
+from fstsim.paper.figures.catalogue import figure_of
 from fstsim.paper.manuscript.maths import typst_maths, typst_parts
 from fstsim.paper.manuscript.prose import prose, readable
 from fstsim.records import read_json
@@ -38,33 +32,26 @@ _SECTION_TITLES = {  # where the name of a section in the theory is not its titl
 
 @dataclass(frozen=True)
 class Cells:
-    """A table as text: the first column names the row."""
+    """A table as text: the first ``names`` columns together name the row."""
 
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     source: str
+    names: int = 1
 
 
 def _cells(table: Table) -> Cells:
     """The text of a console table; rows that quote the paper's numbers are left to the text."""
     columns = [[str(cell) for cell in column.cells] for column in table.columns]
     rows = [tuple(map(readable, row)) for row in zip(*columns, strict=True) if not row[0].startswith("paper")]
-    return Cells(tuple(str(column.header) for column in table.columns), tuple(rows), _EXPERIMENTS)
+    names = next((k for k in range(1, len(columns)) if len({row[:k] for row in rows}) == len(rows)), 1)
+    return Cells(tuple(str(column.header) for column in table.columns), tuple(rows), _EXPERIMENTS, names)
 
 
 def experiment_cells(data: Path) -> dict[str, Cells]:
     """The tables of ``fstsim experiment --show``, by name; InputError where an experiment has not been recorded."""
     out = data / "experiments"
-    names = ("speed", "end", "kl", "cells", "continual", "zero", "plasticity", "calibration", "distill")
-    tables = [
-        *core_tables(out),
-        continual_table(out),
-        zero_table(out),
-        plasticity_table(out),
-        calibration_table(out),
-        distill_table(out),
-    ]
-    found = {name: _cells(table) for name, table in zip(names, tables, strict=True)}
+    found = {name: _cells(table) for shown in SHOWN for name, table in zip(shown.names, shown.tables(out), strict=True)}
     for name, table in found.items():
         if not table.rows:
             raise InputError(
@@ -132,7 +119,7 @@ def statement_rows(data: Path) -> list[dict[str, Any]]:
             "violations": "–" if s.kind == "approximation" else str(checks[s.slug]["violations"]),
             "instances": f"{checks[s.slug]['examples']:,}",
             "tightness": tightness(checks[s.slug], _WORDING),
-            "figure": s.figure,
+            "figure": figure_of(s.slug),
         }
         for number, (section, s) in enumerate(placed, start=1)
     ]

@@ -14,6 +14,7 @@ from fstsim.front.console import show
 from fstsim.front.entry import run_module
 from fstsim.number_text import ratio_number
 from fstsim.paper import DATA, checkout
+from fstsim.paper.figures.catalogue import figure_of
 from fstsim.paper.records.verdict_summary import recorded_summary, with_summary
 from fstsim.records import read_json, write_text
 from fstsim.theory import ALL_STATEMENTS, Statement
@@ -33,7 +34,8 @@ _WORDING = Wording(
 
 
 def _row(statement: Statement, check: Mapping[str, Any]) -> str:
-    figure = f"`{statement.figure}`" if statement.figure else ""
+    shown = figure_of(statement.slug)
+    figure = f"`{shown}`" if shown else ""
     test = statement.test.removeprefix("tests/theory/")
     violations = "–" if check["kind"] == "approximation" else f"{check['violations']} / {check['examples']:,}"
     return (

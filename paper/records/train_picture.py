@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
+from fstsim.columns import find_column
 from fstsim.llm.runs.config import TrainConfig
 from fstsim.llm.tasks.families import FAMILIES
 from fstsim.paper.figures.drawing import (
@@ -61,16 +62,18 @@ def draw_column(
     runs: Sequence[Rows],
     name: str,
     series: Series,
-    label: str,
     linestyle: object = "-",
     every: int = 1,
     switches: Sequence[int] = (),
+    label: str | None = None,
 ) -> None:
-    """Mean over seeds with a band of two standard errors, in one line between ``switches``.
+    """Mean over seeds with a band of two standard errors, in one line between ``switches``; called as `Column.legend` says.
 
     ``every`` smooths a column of each step by block means.
     """
     steps, mean, error = columns(runs, name)
+    column = find_column(name)
+    label = label if label is not None else column.legend if column else ""
     mark = max(1, len(steps) // (10 * every))
     for k, part in enumerate(segments(steps, switches)):
         x, y, half = steps[part], mean[part], error[part]
@@ -117,16 +120,16 @@ def draw_training(config: TrainConfig, runs: Sequence[Rows]) -> Drawing:
     switches = [k * config.steps for k in range(1, len(config.tasks))]
     # problems and contexts are those of the present task: its values do not continue those of the last one
     draw = functools.partial(draw_column, runs=runs, switches=switches)
-    draw(reward, name="reward", series=BLACK, label="held-out problems")
+    draw(reward, name="reward", series=BLACK)
     if any("reward_no_context" in row for row in runs[0]):
-        draw(reward, name="reward_no_context", series=BLUE, label="without context", linestyle=DASH_DOT)
-    draw(reward, name="train_reward", series=GREEN, label="rollouts", linestyle="--", every=5)
-    draw(reward, name="dead_share", series=VERMILLION, label="groups without signal", linestyle=":", every=5)
+        draw(reward, name="reward_no_context", series=BLUE, linestyle=DASH_DOT)
+    draw(reward, name="train_reward", series=GREEN, linestyle="--", every=5)
+    draw(reward, name="dead_share", series=VERMILLION, linestyle=":", every=5)
     reward.set_ylim(-0.03, 1.03)
-    draw(mass, name="old_mass", series=BLACK, label="old behaviour")
+    draw(mass, name="old_mass", series=BLACK)
     mass.set_ylim(0.0, 1.05 * mass.get_ylim()[1])
-    draw(kl, name="kl_to_base", series=BLACK, label="KL(now ‖ base)")
-    draw(kl, name="kl_from_base", series=BLUE, label="KL(base ‖ now)", linestyle=DASH_DOT)
+    draw(kl, name="kl_to_base", series=BLACK)
+    draw(kl, name="kl_from_base", series=BLUE, linestyle=DASH_DOT)
     _scale_distance(kl)
     panel(reward, "a", "new task", "slow step", "reward, share of groups")
     panel(mass, "b", "old behaviour, no context", "slow step", "probability of its answer")
@@ -146,7 +149,7 @@ def draw_training(config: TrainConfig, runs: Sequence[Rows]) -> Drawing:
 def _draw_skills(ax: Axes, runs: Sequence[Rows]) -> None:
     """Accuracy on the exam of old skills, which is the same for every task."""
     for family, series in zip(FAMILIES, (BLACK, BLUE, VERMILLION), strict=True):
-        draw_column(ax, runs, f"accuracy_{family}_1", series, family)
-        draw_column(ax, runs, f"accuracy_{family}_2", series, "", ":")
+        draw_column(ax, runs, f"accuracy_{family}_1", series, label=family)
+        draw_column(ax, runs, f"accuracy_{family}_2", series, ":", label="")
     ax.set_ylim(-0.03, 1.03)
     panel(ax, "d", "old skills (1 rule solid, 2 dotted)", "slow step", "accuracy with rules in context")

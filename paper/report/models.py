@@ -4,76 +4,19 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
+from fstsim.llm.experiments.run import recorded
 from fstsim.number_text import html_number
 from fstsim.paper.bridge import figure as bridge_figure
-from fstsim.paper.experiments.figures import draw_continual, draw_core, draw_decomposition, draw_plasticity, draw_zero
-from fstsim.paper.experiments.tables import (
-    calibration_table,
-    continual_table,
-    core_tables,
-    distill_table,
-    plasticity_table,
-    zero_table,
-)
+from fstsim.paper.experiments.shown import SHOWN
 from fstsim.paper.report.page import image, interval, row, table, table_of
 from fstsim.paper.report.runs import Source, sources
 from fstsim.records import read_json
 
-_PICTURES = (
-    (
-        draw_core,
-        "core.png",
-        "Fast-slow training against RL and GEPA",
-        (
-            "Reward on held-out problems against the samples of both channels, and against the distance of the weights from the base in the "
-            "contexts that they work in. Bands: two standard errors over seeds."
-        ),
-        "fstsim experiment core",
-    ),
-    (
-        draw_decomposition,
-        "decomposition.png",
-        "What weights and context carry",
-        "Success with the base's or the trained weights and with the empty or the evolved context: exact probabilities on 256 test problems.",
-        "fstsim experiment core",
-    ),
-    (
-        draw_continual,
-        "continual.png",
-        "Three families in one uninterrupted run",
-        "Reward on each task of the sequence; dotted lines are the switches.",
-        "fstsim experiment continual",
-    ),
-    (
-        draw_zero,
-        "zero.png",
-        "From next to no reward",
-        "A star graph that words do not solve: reward against samples at every learning rate. Bands: two standard errors over seeds.",
-        "fstsim experiment zero",
-    ),
-    (
-        draw_plasticity,
-        "plasticity.png",
-        "Fresh RL from trained weights",
-        "Reward on a second task, from the base and from the ends of RL and of fast-slow training on a first one.",
-        "fstsim experiment plasticity",
-    ),
-)
-
-
-_TABLES: Mapping[str, Callable[[Path], Sequence[Table]]] = {
-    "core.png": core_tables,
-    "continual.png": lambda out: [continual_table(out)],
-    "zero.png": lambda out: [zero_table(out)],
-    "plasticity.png": lambda out: [plasticity_table(out)],
-}
 _RULE = (
     '<p class="note">Every prediction was written to predictions.json before the runs, from numbers measured on the base '
     "model alone; what needs one number of the runs' beginning says so there. The rule of the verdict is in "
@@ -125,18 +68,17 @@ def _bridge(source: Source, folder: Path) -> str:
 
 def _experiments(source: Source, folder: Path) -> str:
     out, parts = source.experiments, []
-    for draw, name, title, caption, command in _PICTURES:
-        path = draw(out, folder / name)
-        if path is None:
+    for shown in SHOWN:
+        if not recorded(shown.experiment, out):
             continue
-        drawn = image(path, f"{title}. The caption describes it.", "")
-        said = f"{escape(caption)} Made by <code>{escape(command)}</code>."
-        tables = "".join(map(table_of, _TABLES[name](out) if name in _TABLES else []))
-        parts.append(f"<figure><h4>{escape(title)}</h4>{drawn}<figcaption>{said}</figcaption></figure>{tables}")
-    if (out / "runs" / "distill").is_dir():
-        parts.append(table_of(distill_table(out)))
-    if any((out / "runs").glob("calibrate-*")):
-        parts.append(table_of(calibration_table(out)))
+        for picture in shown.pictures:
+            path = picture.draw(out, folder / f"{picture.name}.png")
+            if path is None:
+                continue
+            drawn = image(path, f"{picture.title}. The caption describes it.", "")
+            caption = f"{escape(picture.caption)} Made by <code>{escape(shown.command)}</code>."
+            parts.append(f"<figure><h4>{escape(picture.title)}</h4>{drawn}<figcaption>{caption}</figcaption></figure>")
+        parts += map(table_of, shown.tables(out))
     return f"<h3>{escape(source.title)}</h3>" + "\n".join(parts) if parts else ""
 
 

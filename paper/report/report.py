@@ -16,7 +16,8 @@ from fstsim.errors import InputError
 from fstsim.front.console import show
 from fstsim.front.entry import run_module
 from fstsim.number_text import html_number
-from fstsim.paper.figures.catalogue import FIGURES, Figure
+from fstsim.paper.figures.catalogue import FIGURES
+from fstsim.paper.figures.figure import Figure
 from fstsim.paper.report.page import image, row, table
 from fstsim.paper.report.runs import runs_section, sources
 from fstsim.records import read_json, write_text

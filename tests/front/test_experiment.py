@@ -16,7 +16,13 @@ from scipy.stats import t as student
 
 import fstsim.llm.runs.run as train_run
 from fstsim.__main__ import main
-from fstsim.llm.experiments import plan as lab
+from fstsim.llm.experiments import CONTINUAL, CORE, EXPERIMENTS, REUSE, ZERO, calibrate, plan
+from fstsim.llm.experiments import run as lab
+from fstsim.llm.experiments.calibrate import best_settings
+from fstsim.llm.experiments.continual import SEQUENCE
+from fstsim.llm.experiments.plan import EASY, LEARNING_RATES, TASKS, Planned, Size
+from fstsim.llm.experiments.plasticity import SECOND
+from fstsim.llm.experiments.reuse import REUSE as REUSED
 from fstsim.llm.policy.loading import shipped_path
 from fstsim.llm.runs.probes import ProbeConfig, relearn_steps
 from fstsim.paper.experiments import figures, tables
@@ -37,8 +43,8 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """The smoke scale with two slow steps of two problems, small rounds and small probes: the same path, in seconds."""
-    monkeypatch.setitem(lab.SIZES, "smoke", lab.Size(2, 2, ProbeConfig(every=2, problems=4, exam=1)))
-    monkeypatch.setattr(lab, "PromptEvolution", functools.partial(lab.PromptEvolution, 2, 12, 4, 2))
+    monkeypatch.setitem(plan.SIZES, "smoke", Size(2, 2, ProbeConfig(every=2, problems=4, exam=1)))
+    monkeypatch.setattr(plan, "PromptEvolution", functools.partial(plan.PromptEvolution, 2, 12, 4, 2))
     monkeypatch.setattr(lab, "decompose", functools.partial(lab.decompose, problems=4))
     monkeypatch.setattr(train_run, "relearn_steps", functools.partial(relearn_steps, most=1, batch=2))
 
@@ -46,7 +52,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- records with known numbers --------------------------------------------------------------------------------------
 
 
-def record(out: Path, planned: lab.Planned, seeds: int, rng: np.random.Generator, **more: Any) -> None:
+def record(out: Path, planned: Planned, seeds: int, rng: np.random.Generator, **more: Any) -> None:
     """Run directories of ``planned`` as a run leaves them, with numbers drawn here; ``more[column](step, task)`` adds columns."""
     config = planned.config
     for seed in range(seeds):
@@ -75,7 +81,7 @@ def recorded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     """Every run of every experiment, at the scale of small but four steps long, with one, three or five seeds."""
     out, rng = tmp_path_factory.mktemp("recorded"), np.random.default_rng(0)
     kept = {f"reward_task{k}_own_context": lambda _, task, k=k: 0.8 if task > k else None for k in range(3)}
-    for planned in {p.name: p for plan in lab.EXPERIMENTS.values() for p in plan("small")}.values():
+    for planned in {p.name: p for experiment in EXPERIMENTS for p in experiment.runs("small")}.values():
         more = kept if planned.name == "continual-fst" else {}
         record(out, replace(planned, config=replace(planned.config, steps=4)), request.param, rng, **more)
     return out, request.param
@@ -127,7 +133,7 @@ def test_tables_show_students_intervals(recorded: tuple[Path, int]) -> None:
     """Recomputed from the rows with scipy; one seed has no interval."""
     out, seeds = recorded
     speed, end, kl, both = map(cells, tables.core_tables(out))
-    for kind, tasks in (("hard", lab.TASKS), ("easy", lab.EASY)):
+    for kind, tasks in (("hard", TASKS), ("easy", EASY)):
         for family, task in tasks.items():
             for column, method in ((2, "rl"), (3, "fst")):
                 assert end[task][column] == interval(last(out, f"{family}-{kind}-{method}", "reward", seeds))
@@ -135,10 +141,10 @@ def test_tables_show_students_intervals(recorded: tuple[Path, int]) -> None:
             assert len(speed[task]) == 4
             assert len(both[task]) == 4
     fresh = cells(tables.plasticity_table(out))
-    for mark, task in lab.SECOND.items():
+    for mark, task in SECOND.items():
         assert fresh[f"{task}, base"][0] == interval(last(out, f"plasticity-{mark}from-base", "reward", seeds))
     zero = cells(tables.zero_table(out))
-    for lr in lab.LEARNING_RATES:
+    for lr in LEARNING_RATES:
         assert zero[f"RL, {lr:g}"][1] == interval(last(out, f"zero-rl-lr{lr:g}", "reward", seeds))
         assert zero[f"FST, {lr:g}"][4] == interval(last(out, f"zero-fst-lr{lr:g}", "kl_to_base", seeds))
     kept = cells(tables.distill_table(out))
@@ -149,8 +155,8 @@ def test_the_table_of_reuse(recorded: tuple[Path, int]) -> None:
     """Samples, reused rollouts of all steps (measured or not), reward and distance, with and without."""
     out, seeds = recorded
     found = cells(tables.reuse_table(out))
-    assert len(found) == 2 * len(lab.REUSE)
-    for name, task in lab.REUSE.items():
+    assert len(found) == 2 * len(REUSED)
+    for name, task in REUSED.items():
         for method, tail, reused in (("FST", "", 0.0), ("FST, reuse", "-reuse", 32.0)):
             row = found[f"{task}, {method}"]
             assert row[3] == interval(last(out, f"{name}-fst{tail}", "samples", seeds))
@@ -171,7 +177,7 @@ def test_the_table_of_a_sequence_has_the_contexts_kept(recorded: tuple[Path, int
 def test_records_from_before_contexts_were_kept(tmp_path: Path) -> None:
     """Their evolved contexts are gone: nothing is made up for them."""
     rng = np.random.default_rng(1)
-    for planned in lab.continual_runs("small"):
+    for planned in CONTINUAL.runs("small"):
         more = {"reward_no_context": lambda *_: 0.2} if planned.name.endswith("fst") else {}
         record(tmp_path, replace(planned, config=replace(planned.config, steps=2)), 2, rng, **more)
     found = cells(tables.continual_table(tmp_path))
@@ -186,20 +192,20 @@ def test_records_from_before_contexts_were_kept(tmp_path: Path) -> None:
 def test_of_all_experiments_those_are_shown_that_have_runs(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Runs of one: its picture, empty tables of the others; where one is asked for that has none, that is said."""
     rng = np.random.default_rng(2)
-    for planned in lab.zero_runs("small"):
+    for planned in ZERO.runs("small"):
         record(tmp_path, replace(planned, config=replace(planned.config, steps=2)), 1, rng)
     assert main(["experiment", "all", "--show", "--out", "."]) == 0, capfd.readouterr().err
     assert capfd.readouterr().out.count("picture") == 1
     assert {p.name for p in tmp_path.iterdir()} == {"runs", "zero.png"}
-    for name in set(lab.EXPERIMENTS) - {"zero"}:
+    for name in {experiment.name for experiment in EXPERIMENTS} - {"zero"}:
         assert main(["experiment", name, "--show", "--out", "."]) == 2
         assert f"holds no finished run of experiment {name}" in capfd.readouterr().err
 
 
 def test_reuse_is_compared_with_runs_of_core() -> None:
     """At the scale of small nothing is run twice: FST without reuse is core's, up to its tasks and settings."""
-    core = {p.name: p.config for p in lab.core_runs("small")}
-    for planned in lab.reuse_runs("small"):
+    core = {p.name: p.config for p in CORE.runs("small")}
+    for planned in REUSE.runs("small"):
         if not planned.config.fast.reuse:
             assert planned.config == core[planned.name]
         else:
@@ -243,7 +249,7 @@ def test_one_line_code_2_nothing_written(mistake: str, tmp_path: Path, capfd: py
     (tmp_path / "papers" / "thesis.tex").write_text("mine as well")
     (tmp_path / "full" / "runs" / "continual-rl" / "seed-1").mkdir(parents=True)
     (tmp_path / "full" / "runs" / "continual-rl" / "seed-1" / "thesis.tex").write_text("mine too")
-    (config,) = [p.config for p in lab.core_runs("smoke") if p.name == "strings-hard-gepa"]
+    (config,) = [p.config for p in CORE.runs("smoke") if p.name == "strings-hard-gepa"]
     place = tmp_path / "other" / "runs" / "strings-hard-gepa" / "seed-2"
     place.mkdir(parents=True)
     held = json.loads(json.dumps(train_run.dataclasses.asdict(replace(config, seed=2, lr=0.5))))
@@ -278,7 +284,7 @@ def runs(out: Path) -> dict[str, bytes]:
 
 
 def planned_names(*names: str) -> set[str]:
-    return {p.name for name in names for p in lab.EXPERIMENTS[name]("smoke")}
+    return {p.name for experiment in EXPERIMENTS if experiment.name in names for p in experiment.runs("smoke")}
 
 
 @needs_base
@@ -320,7 +326,7 @@ def test_an_interrupted_experiment_continues_to_the_same(
 ) -> None:
     """Ctrl-C within a fast round, exit code 130 and the command to continue; then the same rows as without it."""
     assert command("continual", "whole") == 0
-    real, calls = lab.PromptEvolution.func.step, 0  # type: ignore[attr-defined]  # the fixture's partial
+    real, calls = plan.PromptEvolution.func.step, 0  # type: ignore[attr-defined]  # the fixture's partial
 
     def interrupted(*args: Any) -> Any:
         nonlocal calls
@@ -330,16 +336,16 @@ def test_an_interrupted_experiment_continues_to_the_same(
         return real(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(lab.PromptEvolution.func, "step", interrupted)  # type: ignore[attr-defined]
+        patch.setattr(plan.PromptEvolution.func, "step", interrupted)  # type: ignore[attr-defined]
         assert command("continual", "stopped") == 130
     assert "continue with: fstsim experiment continual" in capfd.readouterr().err
     assert not (tmp_path / "stopped" / "runs" / "continual-fst" / "seed-0" / "summary.json").exists()
     assert command("continual", "stopped") == 0
     assert runs(tmp_path / "stopped") == runs(tmp_path / "whole")
     rounds = read_rows(tmp_path / "whole" / "runs" / "continual-fst" / "seed-0" / "prompts.jsonl")
-    assert [task for task, _ in rounds[-1]["archive"]] == list(lab.SEQUENCE)
+    assert [task for task, _ in rounds[-1]["archive"]] == list(SEQUENCE)
     last_of_first = [entry for entry in rounds if entry["task"] == 0][-1]
-    assert dict(rounds[-1]["archive"])[lab.SEQUENCE[0]] == last_of_first["prompts"][0]
+    assert dict(rounds[-1]["archive"])[SEQUENCE[0]] == last_of_first["prompts"][0]
 
 
 @needs_base
@@ -348,12 +354,12 @@ def test_an_interrupted_experiment_continues_to_the_same(
 def test_the_sweep_is_run_and_the_best_of_it_is_chosen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(lab, "LEARNING_RATES", (1e-4, 1e-3))
-    monkeypatch.setattr(lab, "LEASHES", (0.02,))
-    assert lab.best_settings(tmp_path / "out") == {}
+    monkeypatch.setattr(calibrate, "LEARNING_RATES", (1e-4, 1e-3))
+    monkeypatch.setattr(calibrate, "LEASHES", (0.02,))
+    assert best_settings(tmp_path / "out") == {}
     assert command("calibrate", "out") == 0, capfd.readouterr().err
     assert "declared sweep" in capfd.readouterr().out
-    best = lab.best_settings(tmp_path / "out")
+    best = best_settings(tmp_path / "out")
     for method in ("rl", "fst"):
         means = {}
         for lr in (1e-4, 1e-3):
@@ -362,7 +368,7 @@ def test_the_sweep_is_run_and_the_best_of_it_is_chosen(
             )
             means[lr] = np.mean([row["reward"] for row in rows if "reward" in row])
         assert best[method] == (max(means, key=lambda lr: means[lr]), 0.02)
-    (config,) = [p.config for p in lab.reuse_runs("smoke", best) if p.name == "strings-easy-fst-reuse"]
+    (config,) = [p.config for p in REUSE.runs("smoke", best) if p.name == "strings-easy-fst-reuse"]
     assert (config.lr, config.learner.leash_reward) == best["fst"]
 
 
@@ -375,6 +381,6 @@ def test_the_experiment_on_reuse(tmp_path: Path, capfd: pytest.CaptureFixture[st
     assert "reuse of the fast rounds" in said
     assert (tmp_path / "out" / "reuse.png").read_bytes().startswith(PNG)
     assert {p.name for p in (tmp_path / "out" / "runs").iterdir()} == planned_names("reuse")
-    for name in lab.REUSE:
+    for name in REUSED:
         assert totals(tmp_path / "out", f"{name}-fst-reuse", "reused").min() > 0
         assert totals(tmp_path / "out", f"{name}-fst", "reused").max() == 0

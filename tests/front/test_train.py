@@ -24,6 +24,7 @@ from transformers import PreTrainedModel
 
 import fstsim.llm.runs.run as train_run
 from fstsim.__main__ import main
+from fstsim.columns import find_column
 from fstsim.front.console import show
 from fstsim.front.tables import prompts_table, training_table
 from fstsim.front.train import Train
@@ -364,6 +365,8 @@ def test_every_method_ends_the_same_way(method: str, place: Path, capsys: pytest
     assert (place / "run" / "picture.png").read_bytes().startswith(PNG)
     assert (place / "run" / "seed-0" / "prompts.jsonl").exists() == (method in ("fst", "gepa"))
     assert ("fast_rollouts" in said) == (method in ("fst", "gepa"))
+    written = {name for row in read_rows(place / "run" / "seed-0" / "metrics.jsonl") for name in row}
+    assert [name for name in written if find_column(name) is None] == [], "declare it in fstsim/columns.py"
     code = main(["prompts", "run/seed-0"])
     shown = capsys.readouterr()
     if method not in ("fst", "gepa"):

@@ -102,7 +102,6 @@ DRIFT_ALONG_FLOW = Statement(
     sample=_sample_flow,
     exact=_exact_peak,
     bound=lambda delta, alpha, beta0, v0: (None, drift_certificates(delta, alpha, beta0, v0).rho),
-    figure="drift-vs-separation",
     test=_TEST,
     tolerance=1e-4,  # fixed-step integration of the flow
     max_examples=20_000,
@@ -145,7 +144,6 @@ SKELETON = Statement(
     sample=lambda rng, n: {**_sample_flow(rng, n), "delta": rng.uniform(8.0, 10.0, n)},
     exact=_flow_odds,
     bound=_skeleton_log_odds,
-    figure="phase-portrait",
     test=_TEST,
     max_examples=20_000,
 )
@@ -191,7 +189,6 @@ LOCAL_GEOMETRY = Statement(
     sample=_sample_geometry,
     exact=missing_information_fraction,
     bound=lambda alpha, delta: (None, missing_information_bound(alpha, delta)),
-    figure="local-geometry",
     test=_TEST,
 )
 
@@ -213,7 +210,6 @@ CONDITION_NUMBER = Statement(
     sample=lambda rng, n: {"alpha": rng.uniform(0.05, 0.95, n), "delta": rng.uniform(3.0, 12.0, n)},
     exact=_condition_number,
     bound=lambda alpha, delta: (np.ones_like(delta), condition_number_bound(alpha, delta)),
-    figure="local-geometry",
     test=_TEST,
 )
 
@@ -260,7 +256,6 @@ LOCAL_CONVERGENCE = Statement(
     sample=_sample_convergence,
     exact=_largest_ratio,
     bound=_one,
-    figure="local-geometry",
     test=_TEST,
     tolerance=1e-3,  # fixed-step integration: W is compared where it has become small
     max_examples=20_000,

@@ -18,7 +18,6 @@ from fstsim.theory.statements.symbolic import numeric, sigmoid, symbolic, vanish
 
 Array = NDArray[np.float64]
 _TEST = "tests/theory/test_fast_slow.py"
-_FIGURE = "fast-slow"
 _SOURCE = "arXiv 2605.12484 (setting); own derivation"
 
 
@@ -97,7 +96,6 @@ ALLOCATION = Statement(
         fast_slow_allocation(eta_slow, eta_fast, capacity, gain)
     ),
     source=_SOURCE,
-    figure=_FIGURE,
     test=_TEST,
     tolerance=1e-6,  # of the ODE solver
     max_examples=2000,
@@ -144,7 +142,6 @@ MATCHED_KL = Statement(
     exact=_bernoulli_kl,
     bound=lambda log_odds, base: same(no_context_kl(log_odds, base)),
     source=_SOURCE,
-    figure=_FIGURE,
     test=_TEST,
     tolerance=1e-8,  # the direct formula cancels
 )
@@ -182,7 +179,6 @@ QUADRATIC_LAW = Statement(
     exact=lambda base, gain, share: no_context_kl(base + share * gain, base),
     bound=lambda base, gain, share: (None, share**2 * no_context_kl(base + gain, base)),
     source=_SOURCE,
-    figure=_FIGURE,
     test=_TEST,
 )
 
@@ -211,7 +207,6 @@ SMALL_GAIN = Statement(
     exact=lambda base, gain, share: kl_reduction(base, base + gain, share),
     bound=lambda base, gain, share: same(1.0 - share**2 + 0.0 * base * gain),
     source=_SOURCE,
-    figure=_FIGURE,
     test=_TEST,
 )
 

@@ -16,7 +16,6 @@ from fstsim.theory.statements.symbolic import numeric, sigmoid, symbolic, vanish
 
 Array = NDArray[np.float64]
 _TEST = "tests/theory/test_fast_slow.py"
-_FIGURE = "fast-slow"
 _SOURCE = "arXiv 2605.12484 (setting); own derivation"
 
 
@@ -65,7 +64,6 @@ FINITE_HORIZON = Statement(
     exact=_reward_at_horizon,
     bound=lambda **x: (_reward_at_horizon(**{**x, "eta_fast": np.zeros_like(x["base"])}), None),
     source=_SOURCE,
-    figure=_FIGURE,
     test=_TEST,
     tolerance=1e-8,  # fixed-step integration; both sides err alike
 )
@@ -139,7 +137,6 @@ LEASH = Statement(
     exact=lambda base, leash, capacity: leashed_optimum(base, leash, capacity) - base,
     bound=_leash_bounds,
     source=_SOURCE,
-    figure=_FIGURE,
     test=_TEST,
 )
 
@@ -157,7 +154,6 @@ LEASHED_OPTIMUM = Statement(
     exact=lambda base, leash, capacity: 1.0 + _leashed_drift(base, leash, capacity),
     bound=lambda base, leash, capacity: same(1.0 + leashed_optimum(base, leash, capacity) - base),
     source=_SOURCE,
-    figure=_FIGURE,
     test=_TEST,
     tolerance=1e-4,
 )
@@ -197,7 +193,6 @@ SKILL = Statement(
     exact=_skill_ratio,
     bound=lambda log_odds, capacity: same(skill_per_drift_ratio(log_odds, capacity)),
     source=_SOURCE,
-    figure=_FIGURE,
     test=_TEST,
     tolerance=2e-4,  # a finite step of the drift
 )

@@ -14,7 +14,6 @@ from fstsim.theory.statements.symbolic import nothing, numeric, sigmoid, symboli
 
 Array = NDArray[np.float64]
 _TEST = "tests/theory/test_fast_slow.py"
-_FIGURE = "fast-slow"
 _SOURCE = "arXiv 2605.12484 (setting); own derivation"
 
 
@@ -74,7 +73,6 @@ TIME = Statement(
         time_to_reward(base, target, eta_slow, eta_fast, capacity)
     ),
     source=_SOURCE,
-    figure=_FIGURE,
     test=_TEST,
 )
 
@@ -93,7 +91,6 @@ NORMALISED_TIME = Statement(
         time_to_reward(base, target, eta_slow, eta_fast, capacity, mobility="normalised")
     ),
     source=_SOURCE,
-    figure=_FIGURE,
     test=_TEST,
 )
 
@@ -124,7 +121,6 @@ SPEED_UP = Statement(
     exact=_speed_up,
     bound=_speed_up_bounds,
     source=_SOURCE,
-    figure=_FIGURE,
     test=_TEST,
 )
 
@@ -181,7 +177,6 @@ SEARCH_TIME = Statement(
     exact=_search_quadrature,
     bound=lambda base, log_odds, eta_slow, search_rate: same(search_phase_time(base, log_odds, eta_slow, search_rate)),
     source=_SOURCE,
-    figure=_FIGURE,
     test=_TEST,
 )
 
@@ -211,7 +206,6 @@ SEARCH_BOUND = Statement(
         search_time_bound(base, target, eta_slow, eta_fast, capacity),
     ),
     source=_SOURCE,
-    figure=_FIGURE,
     test=_TEST,
 )
 
@@ -236,7 +230,6 @@ SEARCH_PLATEAU = Statement(
     exact=lambda base, capacity, search_rate: speed_up(base, np.log(4.0), 1.0, search_rate, capacity, "search"),
     bound=lambda base, capacity, search_rate: same(np.exp(capacity) + 0.0 * base * search_rate),
     source=_SOURCE,
-    figure=_FIGURE,
     test=_TEST,
 )
 

@@ -52,7 +52,6 @@ FORCE = Statement(
         np.zeros_like(delta),
         second_moment_constant(delta) * delta * np.exp(0.5 * log_odds - 0.125 * delta * delta),
     ),
-    figure="drift-vs-separation",
     test=_TEST,
 )
 
@@ -80,7 +79,6 @@ DRIFT = Statement(
     sample=_sample_drift,
     exact=_exact_drift,
     bound=lambda delta, beta0, T: (None, old_mean_drift_forward(delta, beta0, T)[0]),
-    figure="drift-vs-separation",
     test=_TEST,
     tolerance=1e-5,  # fixed-step integration of the flow
 )
@@ -102,7 +100,6 @@ DRIFT_LEADING = Statement(
     sample=lambda rng, n: {**_sample_drift(rng, n), "delta": rng.uniform(7.0, 10.0, n)},
     exact=_exact_drift,
     bound=_leading_drift,
-    figure="drift-vs-time",
     test=_TEST,
 )
 
@@ -123,7 +120,6 @@ DRIFT_SADDLE = Statement(
     sample=DRIFT_LEADING.sample,
     exact=_exact_drift,
     bound=_saddle_drift,
-    figure="drift-vs-time",
     test=_TEST,
 )
 
@@ -156,7 +152,6 @@ HALF_TIME = Statement(
     sample=lambda rng, n: {"delta": rng.uniform(3.0, 6.0, n)},
     exact=_half_time,
     bound=_half_time_prediction,
-    figure="joint-forward-flow",
     test=_TEST,
     max_examples=4,
 )

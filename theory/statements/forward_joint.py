@@ -72,7 +72,6 @@ COLLAPSE = Statement(
     sample=_sample_joint,
     exact=_joint_force,
     bound=_joint_variance,
-    figure="joint-forward-flow",
     test=_TEST,
     tolerance=1e-7,  # Var(r_o) is a difference of second moments
 )
@@ -100,7 +99,6 @@ OLD_REGION = Statement(
     sample=_sample_joint,
     exact=_old_region,
     bound=_pinsker,
-    figure="joint-forward-flow",
     test=_TEST,
 )
 
@@ -145,7 +143,6 @@ LATE_COLLAPSE = Statement(
     sample=lambda rng, n: {"log_odds": rng.uniform(-9.0, -7.0, n), "separation": rng.uniform(1.0, 2.0, n)},
     exact=_late_flow,
     bound=_late_prediction,
-    figure="joint-forward-flow",
     test=_TEST,
     max_examples=6,
 )

@@ -76,7 +76,6 @@ RATE = Statement(
     sample=_sample_rate,
     exact=_gradient_rate,
     bound=_rate,
-    figure="mass-forgetting",
     test=_TEST,
     tolerance=1e-8,  # the left side is a difference of near-equal numbers when alpha is near beta or delta is small
 )
@@ -126,7 +125,6 @@ MASS_FORGETTING = Statement(
     sample=_sample_law,
     exact=lambda beta0, beta1, delta, t: beta1,  # noqa: ARG005 -- t is the exact time of beta1
     bound=lambda beta0, beta1, delta, t: mass_forgetting_bounds(beta0, t, delta),  # noqa: ARG005
-    figure="mass-forgetting",
     test=_TEST,
 )
 
@@ -154,7 +152,6 @@ MASS_FORGETTING_ULTIMATE = Statement(
     sample=_sample_ultimate,
     exact=lambda beta1, delta, t: beta1,  # noqa: ARG005
     bound=_ultimate,
-    figure="mass-forgetting",
     test=_TEST,
 )
 
@@ -198,7 +195,6 @@ GEOMETRY = Statement(
     sample=_sample_rate,
     exact=_fisher_velocity,
     bound=_fisher_law,
-    figure="geometry",
     test=_TEST,
     tolerance=1e-8,
 )
@@ -253,7 +249,6 @@ SGD_ODDS = Statement(
     sample=_sample_sgd,
     exact=_odds_loss,
     bound=lambda log_odds, delta, lr, batch: (1.0 - lr, np.ones_like(lr)),  # noqa: ARG005
-    figure="mass-forgetting",
     test=_TEST,
     tolerance=1e-7,  # a difference of numbers near 1, divided by the small rate
 )

@@ -21,7 +21,6 @@ from fstsim.theory.statements.symbolic import nothing, symbolic
 
 Array = NDArray[np.float64]
 _TEST = "tests/theory/test_group_normalised.py"
-_FIGURE = "fast-slow"
 _SOURCE = "rollout groups of arXiv 2605.12484, CISPO; own derivation"
 
 
@@ -83,7 +82,6 @@ CAP = Statement(
         updates * lr * update, cap
     ),
     source=_SOURCE,
-    figure=_FIGURE,
     test=_TEST,
 )
 
@@ -135,7 +133,6 @@ WAIT = Statement(
     exact=_second_moment_by_series,
     bound=_second_moment,
     source=_SOURCE,
-    figure=_FIGURE,
     test=_TEST,
     tolerance=1e-9,
 )
@@ -186,7 +183,6 @@ ESCAPE_WAIT = Statement(
     exact=_escape_by_occupation,
     bound=_escape_second_moment,
     source=_SOURCE,
-    figure=_FIGURE,
     test=_TEST,
     tolerance=1e-7,
     max_examples=20_000,
@@ -234,7 +230,6 @@ ESCAPE_WAIT_BOUND = Statement(
     exact=_mean_of_two_jumps,
     bound=lambda log_odds, target, rate, group: (None, escape_wait(log_odds, target, rate, group)[0]),
     source=_SOURCE,
-    figure=_FIGURE,
     test=_TEST,
     tolerance=1e-8,  # 1 - dead cancels for small p
     max_examples=20_000,
@@ -281,7 +276,6 @@ SPREAD = Statement(
     exact=_spread_exact,
     bound=lambda log_odds, rate, group: same(rare_escape_wait(expit(log_odds), rate, group)[1]),
     source=_SOURCE,
-    figure=_FIGURE,
     test=_TEST,
 )
 

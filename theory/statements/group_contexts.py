@@ -24,7 +24,6 @@ from fstsim.theory.statements.symbolic import nothing, numeric, symbolic, vanish
 
 Array = NDArray[np.float64]
 _TEST = "tests/theory/test_group_normalised.py"
-_FIGURE = "fast-slow"
 _SOURCE = "rollout groups of arXiv 2605.12484, CISPO; own derivation"
 _ROLLOUTS = 6  # of the enumerated groups: 64 outcomes
 _OUTCOMES = np.array(list(itertools.product([0.0, 1.0], repeat=_ROLLOUTS)))
@@ -82,7 +81,6 @@ CONTEXTS = Statement(
     exact=_first_rollout,
     bound=lambda p: same(shared_group_drift(p)[:, 0]),
     source=_SOURCE,
-    figure=_FIGURE,
     test=_TEST,
     tolerance=1e-9,
 )
@@ -99,7 +97,6 @@ CONTEXTS_PLAIN = Statement(
     exact=lambda p: _first_rollout(p, "none"),
     bound=lambda p: same((1.0 - 1.0 / _ROLLOUTS) * (p * (1.0 - p))[:, 0] / _ROLLOUTS),
     source=_SOURCE,
-    figure=_FIGURE,
     test=_TEST,
     tolerance=1e-9,
 )
@@ -128,7 +125,6 @@ CONTEXTS_WEIGHT = Statement(
     exact=lambda p: shared_group_weights(p)[:, 0],
     bound=_weight_range,
     source=_SOURCE,
-    figure=_FIGURE,
     test=_TEST,
 )
 
@@ -184,7 +180,6 @@ CONTEXTS_RANDOM = Statement(
     exact=_random_by_allocation,
     bound=_random_law,
     source=_SOURCE,
-    figure=_FIGURE,
     test=_TEST,
     tolerance=1e-9,
     max_examples=5000,
@@ -208,7 +203,6 @@ NEUTRAL = Statement(
     exact=_neutral_variance,
     bound=lambda p: same((1.0 - shared_dead_group_probability(p)) / _ROLLOUTS),
     source=_SOURCE,
-    figure=_FIGURE,
     test=_TEST,
     tolerance=1e-7,  # 1 - dead cancels on hopeless groups
 )

@@ -25,7 +25,6 @@ from fstsim.theory.statements.symbolic import nothing, symbolic
 
 Array = NDArray[np.float64]
 _TEST = "tests/theory/test_group_normalised.py"
-_FIGURE = "fast-slow"
 _SOURCE = "group-normalised advantages of GRPO and CISPO; own derivation"
 
 
@@ -88,7 +87,6 @@ DRIFT = Statement(
     exact=enumerated_drift,
     bound=lambda p, group: same(group_normalised_drift(p, group)),
     source=_SOURCE,
-    figure=_FIGURE,
     test=_TEST,
 )
 
@@ -117,7 +115,6 @@ PLAIN = Statement(
     exact=_enumerated_plain,
     bound=lambda p, group, leave_one_out: same(p * (1.0 - p) * np.where(leave_one_out > 0.0, 1.0, 1.0 - 1.0 / group)),
     source=_SOURCE,
-    figure=_FIGURE,
     test=_TEST,
 )
 
@@ -134,7 +131,6 @@ DEAD = Statement(
     exact=lambda p, group: np.asarray(binom.pmf(0, group, p) + binom.pmf(group, group, p)),
     bound=lambda p, group: same(dead_group_probability(p, group)),
     source=_SOURCE,
-    figure=_FIGURE,
     test=_TEST,
 )
 
@@ -184,7 +180,6 @@ SANDWICH = Statement(
     exact=enumerated_drift,
     bound=_drift_bounds,
     source=_SOURCE,
-    figure=_FIGURE,
     test=_TEST,
 )
 
@@ -229,7 +224,6 @@ EPSILON = Statement(
     exact=_epsilon_slowdown,
     bound=lambda p, group, epsilon: epsilon_slowdown_bounds(group, epsilon + 0.0 * p),
     source=_SOURCE,
-    figure=_FIGURE,
     test=_TEST,
 )
 
@@ -280,7 +274,6 @@ ESCAPE = Statement(
     exact=lambda log_odds, target, group: group_escape_time(log_odds, target, 1.0, group),
     bound=lambda log_odds, target, group: group_escape_bounds(log_odds, target, 1.0, group),
     source=_SOURCE,
-    figure=_FIGURE,
     test=_TEST,
 )
 
@@ -302,7 +295,6 @@ PLATEAU = Statement(
     exact=lambda p0, group: group_escape_time(logit(p0), 0.0, 1.0, group),
     bound=lambda p0, group: same(1.0 / (p0 * np.sqrt(group - 1.0))),
     source=_SOURCE,
-    figure=_FIGURE,
     test=_TEST,
 )
 
@@ -324,7 +316,6 @@ ROOT_PLATEAU = Statement(
     exact=lambda p0, group: group_escape_time(logit(p0), np.log(4.0), 1.0, group),
     bound=lambda p0, group: same(learning_clock_between(logit(p0), np.log(4.0), "normalised") + 0.0 * group),
     source=_SOURCE,
-    figure=_FIGURE,
     test=_TEST,
     max_examples=20_000,
 )

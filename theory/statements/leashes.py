@@ -16,7 +16,6 @@ from fstsim.theory.statements.symbolic import nothing, sigmoid, symbolic
 
 Array = NDArray[np.float64]
 _TEST = "tests/theory/test_replay.py"
-_FIGURE = "replay-and-leashes"
 
 
 def _leash_slope(log_odds: Array, base_log_odds: Array, delta: Array) -> Array:
@@ -72,7 +71,6 @@ FORWARD_LEASH = Statement(
     sample=_sample_forward_leash,
     exact=_mass,
     bound=_forward_leash,
-    figure=_FIGURE,
     test=_TEST,
     tolerance=1e-8,  # the strength comes from a difference of near-equal numbers
 )
@@ -120,7 +118,6 @@ REVERSE_LEASH = Statement(
     sample=_sample_reverse_leash,
     exact=_mass,
     bound=_reverse_leash_bounds,
-    figure=_FIGURE,
     test=_TEST,
     tolerance=1e-7,  # the strength comes from a difference of near-equal numbers
 )
@@ -153,7 +150,6 @@ WEAK_LEASH = Statement(
     sample=_sample_weak_leash,
     exact=_mass,
     bound=_weak_leash,
-    figure=_FIGURE,
     test=_TEST,
 )
 

@@ -77,7 +77,6 @@ PRODUCT = Statement(
     sample=_sample_product,
     exact=_integrated_odds,
     bound=_product_odds,
-    figure="methods",
     test=_TEST,
     tolerance=1e-9,
 )
@@ -131,7 +130,6 @@ ITERATES = Statement(
     sample=_sample_iterates,
     exact=_iterated_odds,
     bound=_closed_odds,
-    figure="methods",
     test=_TEST,
     tolerance=1e-9,
 )
@@ -197,7 +195,6 @@ PROX = Statement(
     sample=_sample_prox,
     exact=_minimiser,
     bound=_prox_odds,
-    figure="methods",
     test=_TEST,
     tolerance=1e-9,
 )
@@ -249,7 +246,6 @@ BASINS = Statement(
     sample=_sample_basins,
     exact=_basin_odds,
     bound=basin_odds_bounds,
-    figure="methods",
     test=_TEST,
 )
 

@@ -162,7 +162,6 @@ NATURAL = Statement(
     sample=_sample_natural,
     exact=_natural_velocity,
     bound=_natural_law,
-    figure="geometry",
     test=_TEST,
     tolerance=1e-5,  # a solve with the Fisher matrix, ill-conditioned where modes overlap
 )

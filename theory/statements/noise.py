@@ -24,7 +24,6 @@ from fstsim.theory.statements.symbolic import nothing, symbolic
 
 Array = NDArray[np.float64]
 _TEST = "tests/theory/test_noise.py"
-_FIGURE = "starvation"
 
 # --- forward KL ----------------------------------------------------------------------------------------------------------
 
@@ -138,7 +137,6 @@ BASELINE = Statement(
     sample=_sample_baseline,
     exact=_variance_at,
     bound=_around_best,
-    figure=_FIGURE,
     test=_TEST,
     tolerance=1e-7,
 )
@@ -220,7 +218,6 @@ LEAVE_ONE_OUT = Statement(
     sample=_sample_discrete,
     exact=_enumerated,
     bound=_hoeffding,
-    figure=_FIGURE,
     test=_TEST,
     tolerance=1e-7,  # second moment less squared mean
 )
@@ -278,7 +275,6 @@ BAND = Statement(
     sample=_sample_band,
     exact=_path_deviation,
     bound=_band,
-    figure="methods",
     test=_TEST,
     max_examples=20_000,
 )

@@ -99,7 +99,6 @@ TILT = Statement(
     exact=_solved_mass,
     bound=_closed_mass,
     source=_SOURCE,
-    figure="methods",
     test=_TEST,
     tolerance=1e-8,  # bisection on slopes that are differences
 )
@@ -135,7 +134,6 @@ ANCHORED = Statement(
     exact=_lost_log_odds,
     bound=_loss_limits,
     source=_SOURCE,
-    figure="retention-regions",
     test=_TEST,
     tolerance=1e-9,  # s_0 - s_k is a difference
 )
@@ -198,7 +196,6 @@ PERIOD = Statement(
     exact=_relative_slope,
     bound=_slope_bounds,
     source=_SOURCE,
-    figure="methods",
     test=_TEST,
     tolerance=1e-9,
 )
@@ -234,7 +231,6 @@ LASTING_PULL = Statement(
     exact=_pull,
     bound=_lasting_pull,
     source=_SOURCE,
-    figure="methods",
     test=_TEST,
 )
 
@@ -271,7 +267,6 @@ OVERLAP = Statement(
     exact=lambda base_log_odds, tilt, delta: oapl_overlap(base_log_odds, tilt, delta)[0],
     bound=lambda base_log_odds, tilt, delta: oapl_overlap_bounds(base_log_odds, tilt, delta)[:2],
     source=_SOURCE,
-    figure="retention-regions",
     test=_TEST,
 )
 
@@ -291,7 +286,6 @@ DRIFT = Statement(
         oapl_overlap_bounds(base_log_odds, tilt, delta)[2],
     ),
     source=_SOURCE,
-    figure="retention-regions",
     test=_TEST,
 )
 
@@ -330,7 +324,6 @@ SLOPED = Statement(
         sloped_reward_shift(base_log_odds, tilt, slope, delta)[1],
     ),
     source=_SOURCE,
-    figure="retention-regions",
     test=_TEST,
 )
 

@@ -16,7 +16,6 @@ from fstsim.theory.statements.symbolic import nothing, numeric, sigmoid, symboli
 
 Array = NDArray[np.float64]
 _TEST = "tests/theory/test_plasticity.py"
-_FIGURE = "plasticity"
 _SOURCE = "arXiv 2605.12484 (setting); own derivation"
 
 
@@ -53,7 +52,6 @@ RELEARNING = Statement(
     exact=lambda log_odds, target, rate: integrate(lambda x: 1.0 / (rate[:, None] * mobility_of(x)), log_odds, target),
     bound=lambda log_odds, target, rate: same(relearning_time(log_odds, target, rate)),
     source=_SOURCE,
-    figure=_FIGURE,
     test=_TEST,
 )
 
@@ -69,7 +67,6 @@ DRIFT_BRACKET = Statement(
     exact=lambda drift: integrate(lambda x: 1.0 / mobility_of(x), np.zeros_like(drift), drift),
     bound=lambda drift: (2.0 * drift + np.expm1(drift), 2.0 * drift + np.exp(drift)),
     source=_SOURCE,
-    figure=_FIGURE,
     test=_TEST,
 )
 
@@ -112,7 +109,6 @@ POLE = Statement(
         1.0 + (drift - base + 1.0) / kl_gap(drift, base),
     ),
     source=_SOURCE,
-    figure=_FIGURE,
     test=_TEST,
 )
 
@@ -153,7 +149,6 @@ FORWARD_LAW = Statement(
     exact=lambda drift, base: drift + 0.0 * base,
     bound=_forward_bounds,
     source=_SOURCE,
-    figure=_FIGURE,
     test=_TEST,
 )
 
@@ -175,7 +170,6 @@ EXPONENTIAL = Statement(
     exact=lambda drift, base: relearning_time_from_kl(no_context_kl(base, drift), base, 2.0, 1.0, "from_base"),
     bound=lambda drift, base: same(np.exp((no_context_kl(base, drift) + _entropy(base)) / expit(-base))),
     source=_SOURCE,
-    figure=_FIGURE,
     test=_TEST,
 )
 

@@ -16,7 +16,6 @@ from fstsim.theory.statements.symbolic import nothing, symbolic
 
 Array = NDArray[np.float64]
 _TEST = "tests/theory/test_plasticity.py"
-_FIGURE = "plasticity"
 _SOURCE = "arXiv 2605.12484 (setting); own derivation"
 
 
@@ -70,7 +69,6 @@ SEQUENCE = Statement(
     exact=_least_budget,
     bound=_sequence_budget,
     source=_SOURCE,
-    figure=_FIGURE,
     test=_TEST,
     tolerance=1e-9,
     max_examples=20_000,
@@ -111,7 +109,6 @@ PERIOD_TWO = Statement(
     exact=_stage_by_integration,
     bound=lambda log_odds, budget: same(np.exp(inverse_learning_clock(budget - learning_clock(log_odds)))),
     source=_SOURCE,
-    figure=_FIGURE,
     test=_TEST,
     tolerance=1e-6,  # fixed-step integration
 )
@@ -147,7 +144,6 @@ SEARCH_STAGE = Statement(
     exact=_search_stage_time,
     bound=_search_stage_bound,
     source=_SOURCE,
-    figure=_FIGURE,
     test=_TEST,
 )
 

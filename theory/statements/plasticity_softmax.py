@@ -14,7 +14,6 @@ from fstsim.theory.statements.symbolic import symbolic
 
 Array = NDArray[np.float64]
 _TEST = "tests/theory/test_plasticity.py"
-_FIGURE = "plasticity"
 _SOURCE = "arXiv 2605.12484 (setting); own derivation"
 
 
@@ -77,7 +76,6 @@ SOFTMAX = Statement(
     exact=_softmax_time,
     bound=lambda pi, target: softmax_relearning_bounds(pi, 0, target),
     source=_SOURCE,
-    figure=_FIGURE,
     test=_TEST,
     tolerance=1e-5,  # fixed-step integration; for K = 2 both bounds are equalities
 )

@@ -16,7 +16,6 @@ from fstsim.theory.statements.symbolic import symbolic
 
 Array = NDArray[np.float64]
 _TEST = "tests/theory/test_replay.py"
-_FIGURE = "replay-and-leashes"
 
 
 def replay_slope(log_odds: Array, delta: Array, old_share: Array) -> Array:
@@ -63,7 +62,6 @@ REPLAY = Statement(
     sample=_sample_replay,
     exact=_resting_share,
     bound=_equal,
-    figure=_FIGURE,
     test=_TEST,
     tolerance=1e-8,  # a ratio of differences of near-equal numbers where delta is small
 )
@@ -111,7 +109,6 @@ REPLAY_TIME = Statement(
     sample=_sample_time,
     exact=replay_time,
     bound=_time_bounds,
-    figure=_FIGURE,
     test=_TEST,
 )
 

@@ -18,7 +18,6 @@ from fstsim.theory.statements.symbolic import nothing, symbolic
 Array = NDArray[np.float64]
 State = tuple[Array, Array, Array]
 _TEST = "tests/theory/test_replay.py"
-_FIGURE = "replay-and-leashes"
 
 
 def _derive_force() -> Derivation:
@@ -67,7 +66,6 @@ FORCE = Statement(
     sample=_sample_force,
     exact=_force,
     bound=_force_law,
-    figure=_FIGURE,
     test=_TEST,
     tolerance=1e-7,  # the gradient is a difference of first and second moments
 )
@@ -110,7 +108,6 @@ LOCAL_RATE = Statement(
     sample=lambda rng, n: {"alpha": rng.uniform(0.05, 0.95, n), "delta": rng.uniform(2.0, 10.0, n)},
     exact=_smallest_curvature,
     bound=_rate,
-    figure="local-geometry",
     test=_TEST,
     tolerance=1e-5,  # central differences
 )
@@ -151,7 +148,6 @@ EXCURSION = Statement(
     sample=_sample_excursion,
     exact=_exact_excursion,
     bound=lambda delta, beta0, replay_fraction: (None, replay_excursion(delta, beta0, replay_fraction)[0]),
-    figure=_FIGURE,
     test=_TEST,
     tolerance=1e-4,  # fixed-step integration of the flow
     max_examples=10_000,
@@ -194,7 +190,6 @@ EXCURSION_LEADING = Statement(
     sample=lambda rng, n: {**_sample_excursion(rng, n), "delta": rng.uniform(7.0, 10.0, n)},
     exact=_exact_excursion,
     bound=_leading_excursion,
-    figure=_FIGURE,
     test=_TEST,
     max_examples=10_000,
 )

@@ -16,7 +16,6 @@ from fstsim.theory.statements.symbolic import nothing, symbolic
 
 Array = NDArray[np.float64]
 _TEST = "tests/theory/test_replay.py"
-_FIGURE = "starvation"
 
 
 def sample_states(rng: np.random.Generator, n: int) -> Sample:
@@ -82,7 +81,6 @@ UNBIASED = Statement(
     sample=sample_states,
     exact=_replayed_mean,
     bound=_exact_slope,
-    figure=_FIGURE,
     test=_TEST,
     tolerance=1e-7,  # the mean of terms of both signs
 )

@@ -16,7 +16,6 @@ from fstsim.theory.statements.symbolic import nothing, symbolic
 
 Array = NDArray[np.float64]
 _TEST = "tests/theory/test_replay.py"
-_FIGURE = "starvation"
 
 
 def _derive_variance() -> Derivation:
@@ -65,7 +64,6 @@ VARIANCE = Statement(
     sample=sample_states,
     exact=_two_point_variance,
     bound=_separated_variance,
-    figure=_FIGURE,
     test=_TEST,
     tolerance=1e-7,  # near b_o = 1 - beta both are squares of small differences
 )
@@ -91,7 +89,6 @@ VARIANCE_OVERLAP = Statement(
     sample=_sample_apart,
     exact=replay_gradient_variance,
     bound=_separated_variance,
-    figure=_FIGURE,
     test=_TEST,
 )
 
@@ -130,7 +127,6 @@ HARM = Statement(
     sample=_sample_harm,
     exact=_harm_root,
     bound=_harm,
-    figure=_FIGURE,
     test=_TEST,
     tolerance=1e-7,
 )
@@ -181,7 +177,6 @@ LEAVE_ONE_OUT = Statement(
     sample=sample_batches,
     exact=_batch_variance,
     bound=_leave_one_out,
-    figure=_FIGURE,
     test=_TEST,
     tolerance=1e-9,
 )

@@ -91,7 +91,6 @@ TARGET = Statement(
     sample=_sample_target,
     exact=reverse_kl,
     bound=lambda **x: (np.zeros(x["log_odds"].shape), skeleton_kl(**x)),
-    figure="drift-vs-time",
     test=_TEST,
 )
 
@@ -252,7 +251,6 @@ MERGED_SADDLE = Statement(
     sample=_sample_saddle,
     exact=_saddle_growth,
     bound=_saddle_growth_from_flow,
-    figure="phase-portrait",
     test=_TEST,
     tolerance=1e-4,  # finite difference of the flow, with a split of 2e-4
     max_examples=500,
@@ -300,7 +298,6 @@ OLD_MEAN_FORCE = Statement(
     },
     exact=_force_from_gradient,
     bound=old_mean_force_bounds,
-    figure="drift-vs-separation",
     test=_TEST,
     tolerance=1e-8,  # eps_q - eps_p cancels when the two weights are close
 )
@@ -349,7 +346,6 @@ OLD_MEAN_FORCE_GENERAL = Statement(
     sample=_sample_general,
     exact=_general_force,
     bound=_general_force_bound,
-    figure="drift-vs-separation",
     test=_TEST,
 )
 

@@ -53,7 +53,6 @@ FROZEN = Statement(
     exact=_speed_to_teacher,
     bound=lambda log_odds, teacher_log_odds, tilt, delta: weight_flow_bounds(log_odds, teacher_log_odds - tilt, delta),
     source=_SOURCE,
-    figure="retention-regions",
     test=_TEST,
     tolerance=1e-8,
 )
@@ -103,7 +102,6 @@ SERIES = Statement(
     exact=lambda s0, tilt, ema_rate, t, s, sbar: t,  # noqa: ARG005 -- s and sbar come from the flow up to t
     bound=_series,
     source=_SOURCE,
-    figure="methods",
     test=_TEST,
     tolerance=1e-7,  # fixed-step integration of the flow
 )
@@ -125,7 +123,6 @@ HORIZON = Statement(
     exact=lambda s0, tilt, ema_rate, t, s, sbar: t,  # noqa: ARG005
     bound=_horizon,
     source=_SOURCE,
-    figure="retention-regions",
     test=_TEST,
     tolerance=1e-7,
 )
@@ -163,7 +160,6 @@ ULTIMATE = Statement(
     exact=_late_mass,
     bound=_late_law,
     source=_SOURCE,
-    figure="methods",
     test=_TEST,
     max_examples=30,
 )

@@ -74,7 +74,6 @@ ANCHORED = Statement(
     exact=_final_mass,
     bound=_anchored_mass,
     source=_SOURCE,
-    figure="retention-regions",
     test=_TEST,
     tolerance=1e-8,
     max_examples=20_000,
@@ -109,7 +108,6 @@ STABLE = Statement(
     exact=_remaining_distance,
     bound=lambda t, **_: (None, np.ones_like(t)),
     source=_SOURCE,
-    figure="retention-regions",
     test=_TEST,
     tolerance=1e-7,
 )
@@ -137,7 +135,6 @@ RATE = Statement(
     exact=_slow_rate,
     bound=lambda fixed_log_odds, ema_rate, anchor: sdft_local_rate(fixed_log_odds, ema_rate, anchor)[1:],
     source=_SOURCE,
-    figure="retention-regions",
     test=_TEST,
     tolerance=1e-8,  # eigenvalues of matrices with entries of different size
 )

@@ -68,7 +68,6 @@ DRIFT = Statement(
     exact=_drift,
     bound=lambda delta, beta0, tilt, ema_rate: (None, _drift_flow(delta, beta0, tilt, ema_rate, 20.0, 40)[1]),
     source=_SOURCE,
-    figure="methods",
     test=_TEST,
     tolerance=1e-4,  # fixed-step integration of the flow
     max_examples=2000,
@@ -86,7 +85,6 @@ PATH_DRIFT = Statement(
     exact=_drift,
     bound=_path_drift,
     source=_SOURCE,
-    figure="methods",
     test=_TEST,
     max_examples=2000,
 )

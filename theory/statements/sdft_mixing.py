@@ -66,7 +66,6 @@ MIXING = Statement(
     exact=lambda s0, mixing, ema_rate, t, s, sbar: t,  # noqa: ARG005
     bound=_mixing_times,
     source=_SOURCE,
-    figure="retention-regions",
     test=_TEST,
     tolerance=1e-7,
 )

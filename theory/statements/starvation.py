@@ -15,7 +15,6 @@ from fstsim.theory.statements.symbolic import symbolic
 
 Array = NDArray[np.float64]
 _TEST = "tests/theory/test_replay.py"
-_FIGURE = "starvation"
 _MOST = 32  # largest batch whose outcomes are enumerated
 
 
@@ -71,7 +70,6 @@ STARVATION = Statement(
     sample=sample_batches,
     exact=_dead_batches,
     bound=_dead_law,
-    figure=_FIGURE,
     test=_TEST,
     tolerance=1e-9,
 )
@@ -124,7 +122,6 @@ OLD_SAMPLES = Statement(
     sample=_sample_path,
     exact=_old_samples,
     bound=_old_samples_bounds,
-    figure=_FIGURE,
     test=_TEST,
 )
 
@@ -178,7 +175,6 @@ RECOVERY = Statement(
     sample=_sample_recovery,
     exact=_exact_recovery,
     bound=recovery_time_bounds,
-    figure=_FIGURE,
     test=_TEST,
     tolerance=1e-8,
 )

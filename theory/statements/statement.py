@@ -44,7 +44,7 @@ class Statement:
     - ``tolerance`` is the relative error of the numerics (never slack for the claim).
     - ``max_examples`` caps a check whose instances each need an accurate flow of their own; the table shows the number.
     - ``status`` is T (proved), A (asymptotic) or N (numeric only), shown wherever a reader meets the statement.
-    - ``figure`` and ``test`` name the figure and the test file that go with it.
+    - ``test`` names the test file that goes with it; a figure says itself which statements it shows.
     """
 
     slug: str
@@ -58,7 +58,6 @@ class Statement:
     exact: Callable[..., Array]
     bound: Callable[..., Bounds]
     source: str = "arXiv 2603.12163 (setting); own derivation"
-    figure: str = ""
     test: str = ""
     tolerance: float = 1e-10
     max_examples: int | None = None

@@ -76,7 +76,6 @@ LOGISTIC_NORMAL = Statement(
     sample=_sample_logistic_normal,
     exact=logistic_normal_mean,
     bound=logistic_normal_bounds,
-    figure="misassignment-bounds",
     test="tests/theory/test_overlap.py",
 )
 
@@ -272,7 +271,6 @@ MISASSIGNMENT = Statement(
     sample=lambda rng, n: {"log_odds": rng.uniform(-7.0, 7.0, n), "delta": rng.uniform(0.05, 20.0, n)},
     exact=misassignment_probability,
     bound=misassignment_bounds,
-    figure="misassignment-bounds",
     test="tests/theory/test_overlap.py",
 )
 

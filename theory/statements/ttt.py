@@ -100,7 +100,6 @@ TILT = Statement(
     exact=_maximiser,
     bound=_tilted_odds,
     source=_SOURCE,
-    figure="methods",
     test=_TEST,
     tolerance=1e-9,  # the maximiser's log-odds to 1e-12 of numbers up to 100
 )
@@ -132,7 +131,6 @@ BRACKET = Statement(
     exact=_gain,
     bound=_gain_bounds,
     source=_SOURCE,
-    figure="retention-regions",
     test=_TEST,
 )
 
@@ -163,7 +161,6 @@ THRESHOLD = Statement(
     exact=_mass_at_threshold,
     bound=lambda base_log_odds, scaled_gap, min_mass: (min_mass, min_mass),  # noqa: ARG005
     source=_SOURCE,
-    figure="retention-regions",
     test=_TEST,
 )
 
@@ -205,7 +202,6 @@ UNLEASHED = Statement(
     exact=entropic_unleashed_time,
     bound=_unleashed_bounds,
     source=_SOURCE,
-    figure="methods",
     test=_TEST,
 )
 
@@ -261,7 +257,6 @@ OVERLAP = Statement(
     exact=_old_odds,
     bound=entropic_overlap_bounds,
     source=_SOURCE,
-    figure="retention-regions",
     test=_TEST,
 )
 
@@ -286,7 +281,6 @@ DRIFT = Statement(
         entropic_drift_bound(base_log_odds, scaled_gap, kl_weight, delta),
     ),
     source=_SOURCE,
-    figure="retention-regions",
     test=_TEST,
 )
 
@@ -317,7 +311,6 @@ SMALL_B = Statement(
     exact=lambda base_log_odds, gap, leash, b: np.exp(entropic_tilt_log_odds(base_log_odds, b * gap, b * leash)),
     bound=_plain_limit,
     source=_SOURCE,
-    figure="retention-regions",
     test=_TEST,
 )
 

@@ -20,7 +20,7 @@ import torch
 from torch.optim import SGD, AdamW, Optimizer
 
 from fstsim.errors import InputError
-from fstsim.llm.learners import slow
+from fstsim.llm.learners import weights as weights_module
 from fstsim.llm.learners.losses import token_kl
 from fstsim.llm.learners.policy_gradient import PolicyGradient
 from fstsim.llm.learners.sft import SupervisedFineTuning
@@ -147,7 +147,7 @@ def test_chunks_cover_the_rows(make_policy: MakePolicy, monkeypatch: pytest.Monk
     policy = make_policy()
     r = policy.sample([policy.encode("", Problem("strings", "ABC", ""))], 10, torch.Generator(), max_new_tokens=4)
     width = r.prompts.shape[1] + r.completions.shape[1]
-    monkeypatch.setattr(slow, "_TOKENS_AT_ONCE", 3 * width)
+    monkeypatch.setattr(weights_module, "_TOKENS_AT_ONCE", 3 * width)
     rows = torch.tensor([9, 1, 2, 3, 4, 5, 0])
     parts = chunks(r, rows)
     assert [len(p) for p in parts] == [3, 3, 1]
@@ -269,7 +269,7 @@ def test_parts_of_a_batch_add_up(make_policy: MakePolicy, monkeypatch: pytest.Mo
     r, groups = one_batch(policy, learner)
     found, metrics = [], []
     for limit in (10**6, 50):
-        monkeypatch.setattr(slow, "_TOKENS_AT_ONCE", limit)
+        monkeypatch.setattr(weights_module, "_TOKENS_AT_ONCE", limit)
         weights, recorder = recorded(policy, base)
         metrics.append(learner.learn(weights, r, some_rewards(len(r), 6), groups, "test"))
         found += recorder.seen

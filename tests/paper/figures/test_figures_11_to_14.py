@@ -15,7 +15,6 @@ from fstsim.paper.figures import methods as method_figures
 from fstsim.paper.figures import plasticity as plasticity_figures
 from fstsim.paper.figures import retention as retention_figures
 from fstsim.paper.figures.catalogue import FIGURES, save_figure
-from fstsim.theory import ALL_STATEMENTS
 from fstsim.theory.clocks import learning_clock
 from fstsim.theory.fast_slow import kl_reduction, largest_slow_share, leashed_optimum, no_context_kl, time_to_reward
 from fstsim.theory.group_batches import lone_success_jump, rare_escape_wait
@@ -30,11 +29,6 @@ NAMES = ("methods", "retention-regions", "fast-slow", "plasticity")
 
 # Random comparisons allow five standard errors: one in 2 million each, a few hundred in this file.
 Z = 5.0
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_every_statement_of_the_figure_is_listed(name: str) -> None:
-    assert {s.slug for s in ALL_STATEMENTS if s.figure == name} == set(FIGURES[name].slugs)
 
 
 # --- figure 11 -----------------------------------------------------------------------------------------------------

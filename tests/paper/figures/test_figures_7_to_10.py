@@ -16,7 +16,6 @@ from fstsim.paper.figures import starvation as starvation_figures
 from fstsim.paper.figures.catalogue import FIGURES, save_figure
 from fstsim.paper.figures.drawing import Points
 from fstsim.theory import (
-    ALL_STATEMENTS,
     kl_leash_equilibrium,
     mass_forgetting_separated,
     merged_escape_time,
@@ -38,11 +37,6 @@ Z = 5.0
 def close(points: Points, expected: np.ndarray, bias: float = 0.0) -> bool:
     """Within five standard errors, and a relative ``bias`` that descent has beside a flow (of order learning rate)."""
     return bool((np.abs(points.mean - expected) <= Z * points.error + bias * np.abs(expected)).all())
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_every_statement_of_the_figure_is_listed(name: str) -> None:
-    assert {s.slug for s in ALL_STATEMENTS if s.figure == name} == set(FIGURES[name].slugs)
 
 
 def test_figures_are_in_paper_order() -> None:

@@ -119,7 +119,7 @@ def folder(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(experiment_numbers, "_RESAMPLES", 2)  # bootstrap intervals are not what is tested
         manuscript.write_records(place, data)
     (place / "figures").mkdir()
-    for name in (*manuscript.SIMULATED, *manuscript.MEASURED):
+    for name in (*manuscript.simulated(), *manuscript.measured()):
         for extension in ("pdf", "png"):
             matplotlib.figure.Figure(figsize=(6.0, 2.0)).savefig(place / "figures" / f"{name}.{extension}")
     return place
@@ -290,13 +290,13 @@ def test_references_are_cited_and_cited_ones_exist() -> None:
 
 def test_every_figure_of_the_text_is_made() -> None:
     shown = {name for text in TEXTS.values() for name in re.findall(r'#(?:simulated|measured)\("([^"]+)"', text)}
-    assert shown == {*manuscript.SIMULATED, *manuscript.MEASURED}
+    assert shown == {*manuscript.simulated(), *manuscript.measured()}
 
 
 def test_the_readme_maps_every_figure() -> None:
     readme = (ROOT / "paper" / "README.md").read_text(encoding="utf-8")
     rows = re.findall(r"(?m)^\| \d+ `([^`]+)` \| `([^`]+)` \|", readme)
-    assert [name for name, _ in rows] == [*manuscript.SIMULATED, *manuscript.MEASURED]
+    assert [name for name, _ in rows] == [*manuscript.simulated(), *manuscript.measured()]
     assert all((ROOT / "paper" / script).exists() for _, script in rows)
 
 

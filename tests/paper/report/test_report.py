@@ -13,9 +13,10 @@ import pytest
 from rich.table import Table
 
 from fstsim import InputError
-from fstsim.paper.figures.catalogue import Figure
+from fstsim.number_text import html_number
+from fstsim.paper.figures.figure import Figure
 from fstsim.paper.report.models import verdict_rows
-from fstsim.paper.report.page import number, table_of
+from fstsim.paper.report.page import table_of
 from fstsim.paper.report.report import write_report
 from fstsim.paper.report.runs import runs_section, sources
 from fstsim.records import environment, write_json
@@ -215,7 +216,7 @@ def test_terminal_tables_become_html() -> None:
     [(0.12345, "0.123"), (-2.0, "−2"), (1234.5, "1,234"), (3e-7, "3.00×10<sup>−7</sup>"), (None, "–"), (math.inf, "∞")],
 )
 def test_numbers_are_for_people(value: float | None, text: str) -> None:
-    assert number(value) == text
+    assert html_number(value) == text
 
 
 def make_run(folder: Path, seeds: int = 2) -> None:

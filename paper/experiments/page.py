@@ -8,10 +8,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 
-from fstsim.errors import InputError
-from fstsim.llm.experiments.plan import EASY, TASKS
-from fstsim.paper.experiments.figures import METHODS, band
-from fstsim.paper.experiments.numbers import Curves, read_curves, read_decompositions
+from fstsim.paper.experiments.figures import METHODS, band, read_core, read_core_decompositions
+from fstsim.paper.experiments.numbers import Curves
 from fstsim.paper.figures.drawing import GREY, Drawing, drawing_style, panel, save_pdf
 
 _WIDTH = 7.4  # inches; printed at seven eighths of that
@@ -21,15 +19,6 @@ _CELLS = (
     ("base_evolved", "context only", "#005A9E"),
     ("trained_evolved", "both", "#000000"),
 )
-
-
-def _recorded(out: Path) -> list[tuple[str, str, dict[str, Curves]]]:
-    """``(kind, task, curves of each method)`` of the hard tasks, then of the easy ones."""
-    return [
-        (kind, task, {m: c for m in METHODS if (c := read_curves(out, f"{family}-{kind}-{m}")) is not None})
-        for kind, tasks in (("hard", TASKS), ("easy", EASY))
-        for family, task in tasks.items()
-    ]
 
 
 def _from_zero(ax: Axes, linear: float) -> None:
@@ -50,14 +39,11 @@ def _against_distance(ax: Axes, curves: Mapping[str, Curves]) -> None:
     _from_zero(ax, 0.1)
 
 
-def draw_core(out: Path, path: Path) -> None:
-    """Reward against samples and against the distance of the weights: two rows for hard tasks, two for easy ones.
-
-    Raises InputError where no run has been recorded.
-    """
-    found = _recorded(out)
+def draw_core(out: Path, path: Path) -> Path | None:
+    """Reward against samples and against the distance of the weights: two rows for hard tasks, two for easy ones."""
+    found = read_core(out)
     if not any(curves for _, _, curves in found):
-        raise InputError(f"{out} holds no runs of the experiment core")
+        return None
     with drawing_style():
         figure = Drawing(figsize=(_WIDTH, 7.4))
         axes = figure.subplots(4, 3)
@@ -74,21 +60,14 @@ def draw_core(out: Path, path: Path) -> None:
                 ax.set_ylim(-0.03, 1.03)
         axes[0, 1].legend()
         save_pdf(figure, path)
+    return path
 
 
-def draw_decomposition(out: Path, path: Path) -> None:
-    """{base, trained weights} x {empty, evolved context} of every task, with two standard errors.
-
-    Raises InputError where none has been recorded.
-    """
-    found = [
-        (task, seeds)
-        for kind, tasks in (("hard", TASKS), ("easy", EASY))
-        for family, task in tasks.items()
-        if (seeds := read_decompositions(out, f"{family}-{kind}-fst"))
-    ]
+def draw_decomposition(out: Path, path: Path) -> Path | None:
+    """{base, trained weights} x {empty, evolved context} of every task, with two standard errors."""
+    found = read_core_decompositions(out)
     if not found:
-        raise InputError(f"{out} holds no decompositions of the experiment core")
+        return None
     with drawing_style():
         figure = Drawing(figsize=(_WIDTH, 2.5))
         ax = figure.subplots()
@@ -105,3 +84,4 @@ def draw_decomposition(out: Path, path: Path) -> None:
         ax.set_ylim(0.0, 1.05)
         figure.legend(loc="outside upper center", ncols=len(_CELLS))
         save_pdf(figure, path)
+    return path

@@ -1,0 +1,146 @@
+"""The columns of ``metrics.jsonl``, each declared once: what it means in the mixture and what in a model's run.
+
+A run of the simulator and a run of a model write the same directory; a column that both have stands for the same thing.
+Tables, pictures and documentation read `COLUMNS`, and a test demands that whatever a training writes is declared here.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What a column means in one of the two worlds, and its unit; without one it is a share, a probability or a count."""
+
+    text: str
+    unit: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.text}, {self.unit}" if self.unit else self.text
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column; a ``name`` with a word in braces stands for all that have something in its place."""
+
+    name: str
+    mixture: Meaning | None = None
+    model: Meaning | None = None
+    count: bool = False
+    """a whole number, printed to the last digit"""
+    table: bool = False
+    """in the table that a training ends with"""
+    legend: str = ""
+    """what its line is called in the picture of a training"""
+
+
+COLUMNS = (
+    Column("step", Meaning("update"), Meaning("slow step"), count=True),
+    Column("time", Meaning("1/learning rate; updates unless a flow")),
+    Column("samples", Meaning("drawn by one learner"), Meaning("rollouts of both channels, a seed"), count=True),
+    Column("task", model=Meaning("number of the task of a sequence, from 0"), count=True),
+    Column(
+        "reward",
+        Meaning("probability of the new region"),
+        Meaning("held-out reward, in its context"),
+        table=True,
+        legend="held-out problems",
+    ),
+    Column("reward_no_context", model=Meaning("the same without context"), table=True, legend="without context"),
+    Column(
+        "old_mass",
+        Meaning("weight of the old mode"),
+        Meaning("probability of the old behaviour, no context"),
+        table=True,
+        legend="old behaviour",
+    ),
+    Column("old_region_mass", Meaning("probability of the old region")),
+    Column(
+        "drift",
+        Meaning("shift of the old mean", "standard deviations"),
+        Meaning("accuracy lost on old skills, own context"),
+        table=True,
+    ),
+    Column("drift_nll", model=Meaning("NLL gained on old skills", "nats a token"), table=True),
+    Column("old_skills", model=Meaning("held-out reward on the tasks of --old, own context"), table=True),
+    Column("old_skills_drift", model=Meaning("reward lost on them"), table=True),
+    Column("old_skill_{task}", model=Meaning("held-out reward on one of them")),
+    Column("verifier_errors", model=Meaning("completions on which a verifier raised, each scored 0"), count=True),
+    Column(
+        "kl_to_base",
+        Meaning("KL(now || start)", "nats"),
+        Meaning("KL(now || base)", "nats a sequence"),
+        table=True,
+        legend="KL(now ‖ base)",
+    ),
+    Column(
+        "kl_from_base",
+        Meaning("KL(start || now)", "nats"),
+        Meaning("KL(base || now)", "nats a sequence"),
+        table=True,
+        legend="KL(base ‖ now)",
+    ),
+    Column("kl_to_base_token", model=Meaning("KL(now || base)", "nats a token"), table=True),
+    Column(
+        "entropy", Meaning("of the choice of mode", "nats"), Meaning("of the policy", "nats a sequence"), table=True
+    ),
+    Column(
+        "relearn",
+        Meaning("time back to old mass 0.9"),
+        Meaning("supervised steps to half on the next task"),
+        table=True,
+    ),
+    Column("train_reward", model=Meaning("of the rollouts in the last step"), table=True, legend="rollouts"),
+    Column("fast_best", model=Meaning("validation score of the best context, last round"), table=True),
+    Column("fast_rollouts", model=Meaning("rollouts of the last fast round"), table=True),
+    Column(
+        "dead_share",
+        model=Meaning("groups without signal in the last step"),
+        table=True,
+        legend="groups without signal",
+    ),
+    Column("capped_share", model=Meaning("tokens over the ratio cap"), table=True),
+    Column("fast_mean", model=Meaning("mean validation score of all contexts, last round")),
+    Column("fast_candidates", model=Meaning("contexts scored in the last round")),
+    Column("fast_reflections", model=Meaning("contexts that the reflector wrote in the last round")),
+    Column("reused", model=Meaning("rollouts of the fast round that the step has used")),
+    Column("loss", model=Meaning("of the last step")),
+    Column("grad_norm", model=Meaning("norm of the gradient before it is clipped")),
+    Column("length", model=Meaning("of the rollouts in the last step", "tokens")),
+    Column("train_entropy", model=Meaning("of the policy on the rollouts", "nats a token")),
+    Column("train_kl", model=Meaning("KL(now || base) on the rollouts", "nats a sequence")),
+    Column("old_share", model=Meaning("old demonstrations in the batch")),
+    Column("value", model=Meaning("value of the lagged policy, mean over groups")),
+    Column("lagged_kl", model=Meaning("KL(lagged || now), from one sample", "nats a sequence")),
+    Column("inverse_temperature", model=Meaning("of groups with signal, mean of the finite ones")),
+    Column("greedy_share", model=Meaning("groups with signal of which only the best rollouts count")),
+    Column("nll", model=Meaning("of old skills with rules in context", "nats a token")),
+    Column("accuracy_{family}_{rules}", model=Meaning("of old skills, by family and number of rules in context")),
+    Column("old_mass_{family}", model=Meaning("probability of the old behaviour in the exam, by family")),
+)
+
+# What the name of a column may go on with: the same quantity, measured otherwise.
+_TAILS = re.compile(r"_se|_token|_no_context|_all_contexts|_own_context|_task\d+")
+_PATTERNS = {
+    re.compile(
+        "".join(r"\w+" if part.startswith("{") else part for part in re.split(r"(\{\w+\})", column.name))
+    ): column
+    for column in COLUMNS
+}
+
+
+def find_column(name: str) -> Column | None:
+    """The declaration of a column, or of the quantity that its name begins with; None if there is none.
+
+    ``_se`` is a standard error, ``_token`` a token in place of a sequence, ``_no_context``, ``_all_contexts`` and
+    ``_own_context`` the contexts, ``_task1`` another task of the sequence: ``reward_task1_own_context_se`` is of `reward`.
+    """
+    exact = next((column for column in COLUMNS if column.name == name), None)
+    if exact is not None:
+        return exact
+    for tail in _TAILS.finditer(name):
+        if tail.end() == len(name):
+            return find_column(name[: tail.start()])
+    return next((column for pattern, column in _PATTERNS.items() if pattern.fullmatch(name)), None)
