@@ -80,8 +80,6 @@ class MixtureDistillation:
             task,
             rng,
             teacher,
-            problems=self.problems,
-            direction=self.direction,
-            max_new_tokens=self.max_new_tokens,
+            self,
         )
         return weights, info

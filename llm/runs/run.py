@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from fstsim.errors import InputError
-from fstsim.fast_slow import FastSlowState, fast_slow
+from fstsim.fast_slow import FastSlowState, Schedule, fast_slow
 from fstsim.llm.learners.oapl import OAPL
 from fstsim.llm.learners.sdft import SDFT
 from fstsim.llm.learners.shadow import ShadowedWeights
@@ -120,7 +120,7 @@ def run_training(config: TrainConfig, out: Path, progress: Notes | None = None) 
             rows[0]["relearn"] = relearn_steps(policy, relearn)
     total, drawn = config.steps * len(tasks), state.samples
     if state.step < total:
-        run = fast_slow(tasks, slow, fast, state, steps_per_task=config.steps, slow_steps_per_round=every, rng=rng)
+        run = fast_slow(tasks, slow, fast, state, Schedule(config.steps, every), rng)
         for state in run:
             last = state.step == total
             measured = config.probe.due(state.step_in_task) or state.step_in_task == config.steps

@@ -30,6 +30,8 @@ from fstsim.paper.figures.drawing import (
 
 Array = NDArray[np.float64]
 Rows = Sequence[Mapping[str, Any]]
+Look = tuple[Series, object, str]
+"""Colour and marker, line style, label."""
 
 
 def save_train_picture(config: TrainConfig, runs: Sequence[Rows], path: Path) -> Path:
@@ -60,9 +62,7 @@ def draw_column(
     ax: Axes,
     runs: Sequence[Rows],
     name: str,
-    series: Series,
-    label: str,
-    linestyle: object = "-",
+    look: Look,
     every: int = 1,
     switches: Sequence[int] = (),
 ) -> None:
@@ -70,6 +70,7 @@ def draw_column(
 
     ``every`` smooths a column of each step by block means.
     """
+    series, linestyle, label = look
     steps, mean, error = columns(runs, name)
     mark = max(1, len(steps) // (10 * every))
     for k, part in enumerate(segments(steps, switches)):
@@ -117,16 +118,16 @@ def draw_training(config: TrainConfig, runs: Sequence[Rows]) -> Drawing:
     switches = [k * config.steps for k in range(1, len(config.tasks))]
     # problems and contexts are those of the present task: its values do not continue those of the last one
     draw = functools.partial(draw_column, runs=runs, switches=switches)
-    draw(reward, name="reward", series=BLACK, label="held-out problems")
+    draw(reward, name="reward", look=(BLACK, "-", "held-out problems"))
     if any("reward_no_context" in row for row in runs[0]):
-        draw(reward, name="reward_no_context", series=BLUE, label="without context", linestyle=DASH_DOT)
-    draw(reward, name="train_reward", series=GREEN, label="rollouts", linestyle="--", every=5)
-    draw(reward, name="dead_share", series=VERMILLION, label="groups without signal", linestyle=":", every=5)
+        draw(reward, name="reward_no_context", look=(BLUE, DASH_DOT, "without context"))
+    draw(reward, name="train_reward", look=(GREEN, "--", "rollouts"), every=5)
+    draw(reward, name="dead_share", look=(VERMILLION, ":", "groups without signal"), every=5)
     reward.set_ylim(-0.03, 1.03)
-    draw(mass, name="old_mass", series=BLACK, label="old behaviour")
+    draw(mass, name="old_mass", look=(BLACK, "-", "old behaviour"))
     mass.set_ylim(0.0, 1.05 * mass.get_ylim()[1])
-    draw(kl, name="kl_to_base", series=BLACK, label="KL(now ‖ base)")
-    draw(kl, name="kl_from_base", series=BLUE, label="KL(base ‖ now)", linestyle=DASH_DOT)
+    draw(kl, name="kl_to_base", look=(BLACK, "-", "KL(now ‖ base)"))
+    draw(kl, name="kl_from_base", look=(BLUE, DASH_DOT, "KL(base ‖ now)"))
     _scale_distance(kl)
     panel(reward, "a", "new task", "slow step", "reward, share of groups")
     panel(mass, "b", "old behaviour, no context", "slow step", "probability of its answer")
@@ -146,7 +147,7 @@ def draw_training(config: TrainConfig, runs: Sequence[Rows]) -> Drawing:
 def _draw_skills(ax: Axes, runs: Sequence[Rows]) -> None:
     """Accuracy on the exam of old skills, which is the same for every task."""
     for family, series in zip(FAMILIES, (BLACK, BLUE, VERMILLION), strict=True):
-        draw_column(ax, runs, f"accuracy_{family}_1", series, family)
-        draw_column(ax, runs, f"accuracy_{family}_2", series, "", ":")
+        draw_column(ax, runs, f"accuracy_{family}_1", (series, "-", family))
+        draw_column(ax, runs, f"accuracy_{family}_2", (series, ":", ""))
     ax.set_ylim(-0.03, 1.03)
     panel(ax, "d", "old skills (1 rule solid, 2 dotted)", "slow step", "accuracy with rules in context")
