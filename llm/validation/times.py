@@ -59,6 +59,8 @@ clock of Fisher and Rao that only changes the unit of time). ``-rest``: all that
 mixture of two, where the model has other behaviours besides copying."""
 DISTANCES = np.linspace(0.0, 8e-3, 81)
 """Along Adam's direction, in units of the learning rate's: 8e-3 is 80 steps at 1e-4."""
+CALIBRATED = 0.8
+"""The clock of a forgetting law is set where the mass is first below this share of its start."""
 CLOCKS = {"group": "group-normalised-escape", "adam": "adam-clock"}
 """Statement of each clock for RL."""
 
@@ -85,8 +87,8 @@ def forgetting(scale: Scale, base: Policy) -> Chapter:
 
 
 def calibration_step(steps: Array, mass: Array) -> tuple[int, int] | None:
-    """Places of the first measurement below 0.8 of the start, and of the first at three times its step; None if absent."""
-    below = np.flatnonzero(mass < 0.8 * mass[0])
+    """Places of the first measurement below `CALIBRATED` of the start, and of the first at three times its step; None if absent."""
+    below = np.flatnonzero(mass < CALIBRATED * mass[0])
     if not len(below):
         return None
     later = np.flatnonzero(steps >= 3 * steps[below[0]])
@@ -106,9 +108,9 @@ def _rest(rows: Rows) -> tuple[Array, Array]:
 def _curve_claim(name: str, law: str, slug: str, tokens: Array) -> Claim:
     what, read = ("the mass of all but the new", _rest) if law.endswith("-rest") else ("the old mass", _old_mass)
     clipped = law.startswith("adam")
-    calibration = f"the step at which {what} is first below 0.8 of its start"
+    calibration = f"the step at which {what} is first below {CALIBRATED:g} of its start"
     if clipped:
-        calibration += ", and the norm of the first gradient (it is clipped at 1)"
+        calibration += f", and the norm of the first gradient (it is clipped at {TrainConfig.clip:g})"
     blank = Prediction(
         f"{name}-{law}", slug, f"log of {what} at three times the calibration step, {law} clock ({name})",
         np.nan, np.nan, np.nan, 1.5, calibration,
@@ -121,7 +123,11 @@ def _curve_claim(name: str, law: str, slug: str, tokens: Array) -> Claim:
             steps, mass = read(rows)
             if (at := calibration_step(steps, mass)) is None:
                 continue
-            clip = min(1.0, 1.0 / next(row["grad_norm"] for row in rows if "grad_norm" in row)) if clipped else 1.0
+            clip = (
+                min(1.0, TrainConfig.clip / next(row["grad_norm"] for row in rows if "grad_norm" in row))
+                if clipped
+                else 1.0
+            )
             # shares of the start: what is no decision between the two behaviours drops out
             start = float(tokens.prod(-1).mean())
             after = start * float(mass[at[0]] / mass[0])
@@ -140,7 +146,7 @@ def _response_claim(name: str, task: str, demonstrations: SupervisedFineTuning, 
     blank = Prediction(
         f"{name}-response", "adam-clock",
         f"log of the old mass at three times the calibration step, the base's response along Adam's direction ({name})",
-        np.nan, np.nan, np.nan, 1.5, "the step at which the old mass is first below 0.8 of its start",
+        np.nan, np.nan, np.nan, 1.5, f"the step at which the old mass is first below {CALIBRATED:g} of its start",
     )  # fmt: skip
 
     def calibrated(records: Records) -> Prediction:

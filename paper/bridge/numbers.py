@@ -19,8 +19,10 @@ from fstsim.errors import InputError
 from fstsim.intervals import Interval, student_interval
 from fstsim.llm.policy.loading import SHIPPED
 from fstsim.llm.policy.policy import Policy
+from fstsim.llm.runs.config import TrainConfig
 from fstsim.llm.tasks.rules import parse_task
 from fstsim.llm.validation.prediction import BaseMasses, measure_base, old_token_masses
+from fstsim.llm.validation.times import CALIBRATED
 from fstsim.paper.experiments.numbers import Curves, read_curves
 from fstsim.records import read_json
 from fstsim.theory import sequence_clock, sequence_forgetting
@@ -37,9 +39,6 @@ LAWS: Mapping[str, SequenceLaw] = {
 """Clocks of supervised fine-tuning, as their judged rows are called; ``-tokens``: every token of the old answer decides."""
 RECORDED_MASSES = "base_masses.json"
 _NEED_MASSES = ("replay-", "tilt-", "escape-", "sft-new-")
-MAX_GRADIENT = 1.0  # the norm at which `fstsim.llm.learners.slow` clips
-CALIBRATED = 0.8
-"""the clock of a forgetting law is set where the old mass is first below this share of its start, as in `llm.validate`"""
 
 
 @dataclass(frozen=True)
@@ -235,10 +234,10 @@ def log_interval(values: Array) -> Interval:
 
 
 def _clip_share(curves: Curves) -> float:
-    """Largest gradient that `MAX_GRADIENT` lets through, over the first one, which it clipped; 1 where nothing was clipped."""
+    """Largest gradient that clipping lets through, over the first one, which it clipped; 1 where nothing was clipped."""
     norms = curves.columns.get("grad_norm")
     first = np.nan if norms is None else float(np.nanmean(norms[:, 1:2]))
-    return min(1.0, MAX_GRADIENT / first) if np.isfinite(first) else 1.0
+    return min(1.0, TrainConfig.clip / first) if np.isfinite(first) else 1.0
 
 
 def decisions_of(law: str, tokens: Array) -> Array:
