@@ -18,6 +18,7 @@ from scipy.special import expit, log_expit
 from fstsim.divergences import forward_kl_gradient, reverse_kl, reverse_kl_gradient, two_mode_kl
 from fstsim.errors import InputError
 from fstsim.two_mode import TwoModeProblem, TwoModeState
+from fstsim.whitened import Whitened, unwhiten_gradient, whiten
 
 Array = NDArray[np.float64]
 
@@ -41,17 +42,6 @@ class Objective(Protocol):
     def estimate(self, state: TwoModeState, rng: np.random.Generator, batch: int) -> TwoModeState:
         """Unbiased gradient estimate from ``batch`` fresh samples for every entry of the state."""
         ...
-
-
-def _unwhitened(problem: TwoModeProblem, gradient: tuple[Array, Array, Array]) -> TwoModeState:
-    g_s, g_o, g_n = gradient
-    return TwoModeState(g_s, problem.unwhiten_gradient(g_o), problem.unwhiten_gradient(g_n))
-
-
-def _whitened(problem: TwoModeProblem, state: TwoModeState) -> tuple[Array, Array, Array]:
-    if state.dimension != problem.dimension:
-        raise InputError(f"state has dimension {state.dimension}, the problem {problem.dimension}")
-    return state.log_odds, problem.whiten(state.mean_old), problem.whiten(state.mean_new)
 
 
 def _check_batch(batch: int, least: int) -> None:
@@ -87,7 +77,7 @@ def _log_density(s: Array, m_o: Array, m_n: Array, x: Array) -> Array:
 
 
 def forward_kl_estimate(
-    state: tuple[Array, Array, Array],
+    state: Whitened,
     old_fraction: Array,
     centers: tuple[Array, Array],
     rng: np.random.Generator,
@@ -95,7 +85,7 @@ def forward_kl_estimate(
 ) -> tuple[Array, Array, Array]:
     """Gradient of the mean negative log-likelihood of ``batch`` samples of the training mixture, whitened coordinates.
 
-    ``state`` is ``(s (...), m_o (..., D), m_n (..., D))``; the old share and the two centers broadcast against it.
+    The old share and the two centers broadcast against ``state``.
     """
     s, m_o, m_n = state
     old, new = (np.broadcast_to(c, m_o.shape) for c in centers)
@@ -105,7 +95,7 @@ def forward_kl_estimate(
 
 
 def reverse_kl_estimate(
-    state: tuple[Array, Array, Array], target: tuple[Array, Array, Array], rng: np.random.Generator, batch: int
+    state: Whitened, target: Whitened, rng: np.random.Generator, batch: int
 ) -> tuple[Array, Array, Array]:
     """Score-function estimate of the reverse-KL gradient from ``batch`` on-policy samples, leave-one-out baseline.
 
@@ -154,11 +144,11 @@ class ForwardKL:
         with np.errstate(divide="ignore"):
             s_train = np.log(self.old_fraction) - np.log1p(-self.old_fraction)
         old, new = self.problem.whiten(self.problem.mean_old), self.problem.whiten(self.problem.mean_new)
-        return two_mode_kl(s_train, old, new, *_whitened(self.problem, state))
+        return two_mode_kl(Whitened(s_train, old, new), whiten(self.problem, state))
 
     def gradient(self, state: TwoModeState) -> TwoModeState:
         """Exact gradient."""
-        return _unwhitened(self.problem, forward_kl_gradient(*_whitened(self.problem, state), *self._centers()))
+        return unwhiten_gradient(self.problem, forward_kl_gradient(*whiten(self.problem, state), *self._centers()))
 
     def estimate(self, state: TwoModeState, rng: np.random.Generator, batch: int) -> TwoModeState:
         """Gradient of the mean negative log-likelihood of ``batch`` training samples."""
@@ -166,7 +156,7 @@ class ForwardKL:
         p = self.problem
         centers = (p.whiten(p.mean_old), p.whiten(p.mean_new))
         share = np.asarray(self.old_fraction)
-        return _unwhitened(p, forward_kl_estimate(_whitened(p, state), share, centers, rng, batch))
+        return unwhiten_gradient(p, forward_kl_estimate(whiten(p, state), share, centers, rng, batch))
 
 
 @dataclass(frozen=True)
@@ -185,15 +175,15 @@ class ReverseKL:
 
     def value(self, state: TwoModeState) -> Array:
         """``KL(q || p_alpha)`` in nats."""
-        return reverse_kl(*_whitened(self.problem, state), *self._target())
+        return reverse_kl(*whiten(self.problem, state), *self._target())
 
     def gradient(self, state: TwoModeState) -> TwoModeState:
         """Exact gradient."""
-        return _unwhitened(self.problem, reverse_kl_gradient(*_whitened(self.problem, state), *self._target()))
+        return unwhiten_gradient(self.problem, reverse_kl_gradient(*whiten(self.problem, state), *self._target()))
 
     def estimate(self, state: TwoModeState, rng: np.random.Generator, batch: int) -> TwoModeState:
         """Score-function gradient of ``batch`` on-policy samples with the leave-one-out baseline."""
         _check_batch(batch, 2)
         s_p, mu_o, mu_n = self._target()
         target = (np.asarray(s_p), mu_o, mu_n)
-        return _unwhitened(self.problem, reverse_kl_estimate(_whitened(self.problem, state), target, rng, batch))
+        return unwhiten_gradient(self.problem, reverse_kl_estimate(whiten(self.problem, state), target, rng, batch))
