@@ -118,7 +118,7 @@ def _weight_gradient(s: Array, d: Array, w: Array, old: Array, new: Array, shift
 
 def forward_kl_gradient(
     log_odds: ArrayLike, mean_old: ArrayLike, mean_new: ArrayLike, weights: ArrayLike, centers: ArrayLike
-) -> tuple[Array, Array, Array]:
+) -> Whitened:
     r"""Gradient of the cross-entropy ``L = -sum_k w_k E_{N(c_k, I)}[log q]`` in ``(s, m_o, m_n)``.
 
         dL/ds   = beta - sum_k w_k E_k[r_o]
@@ -145,7 +145,7 @@ def forward_kl_gradient(
     both_total = both.sum(axis=-1)[..., None]
     pull_old = (old[..., None] * (c - m_o[..., None, :])).sum(axis=-2) + both_total * gap
     pull_new = (new[..., None] * (c - m_n[..., None, :])).sum(axis=-2) - both_total * gap
-    return g_s, -pull_old, -pull_new
+    return Whitened(g_s, -pull_old, -pull_new)
 
 
 def reverse_kl(
@@ -169,7 +169,7 @@ def reverse_kl_gradient(
     target_log_odds: ArrayLike,
     target_old: ArrayLike,
     target_new: ArrayLike,
-) -> tuple[Array, Array, Array]:
+) -> Whitened:
     r"""Gradient of ``R = KL(q || p_alpha)`` in ``(s, m_o, m_n)``, whitened coordinates.
 
         dR/ds   = beta (1 - beta) (E_{m_o}[log q/p] - E_{m_n}[log q/p])
@@ -199,7 +199,7 @@ def reverse_kl_gradient(
     beta, rest = expit(s), expit(-s)
     force_old = (m_o - mu_o) + eps_q * (m_n - m_o) - eps_p * (mu_n - mu_o)
     force_new = (m_n - mu_n) + eta_q * (m_o - m_n) - eta_p * (mu_o - mu_n)
-    return (
+    return Whitened(
         beta * rest * ((q_old - p_old) - (q_new - p_new)),
         beta[..., None] * force_old,
         rest[..., None] * force_new,

@@ -82,7 +82,7 @@ def forward_kl_estimate(
     centers: tuple[Array, Array],
     rng: np.random.Generator,
     batch: int,
-) -> tuple[Array, Array, Array]:
+) -> Whitened:
     """Gradient of the mean negative log-likelihood of ``batch`` samples of the training mixture, whitened coordinates.
 
     The old share and the two centers broadcast against ``state``.
@@ -91,12 +91,10 @@ def forward_kl_estimate(
     old, new = (np.broadcast_to(c, m_o.shape) for c in centers)
     x = _two_mode_sample(np.broadcast_to(old_fraction, s.shape), old, new, batch, rng)
     g_s, g_o, g_n = _scores(s, m_o, m_n, x)
-    return -g_s.mean(axis=-1), -g_o.mean(axis=-2), -g_n.mean(axis=-2)
+    return Whitened(-g_s.mean(axis=-1), -g_o.mean(axis=-2), -g_n.mean(axis=-2))
 
 
-def reverse_kl_estimate(
-    state: Whitened, target: Whitened, rng: np.random.Generator, batch: int
-) -> tuple[Array, Array, Array]:
+def reverse_kl_estimate(state: Whitened, target: Whitened, rng: np.random.Generator, batch: int) -> Whitened:
     """Score-function estimate of the reverse-KL gradient from ``batch`` on-policy samples, leave-one-out baseline.
 
     The mean of ``(A_i - mean of the others' A) grad log q(x_i)`` with ``A = log q / p``; whitened coordinates, shapes as in
@@ -112,7 +110,7 @@ def reverse_kl_estimate(
     # A_i minus the mean of the others equals (A_i - mean) N / (N - 1)
     advantage = (log_ratio - log_ratio.mean(axis=-1, keepdims=True)) * (batch / (batch - 1.0))
     g_s, g_o, g_n = _scores(s, m_o, m_n, x)
-    return (
+    return Whitened(
         (advantage * g_s).mean(axis=-1),
         (advantage[..., None] * g_o).mean(axis=-2),
         (advantage[..., None] * g_n).mean(axis=-2),
@@ -169,9 +167,9 @@ class ReverseKL:
 
     problem: TwoModeProblem
 
-    def _target(self) -> tuple[float, Array, Array]:
+    def _target(self) -> Whitened:
         p = self.problem
-        return p.log_odds, p.whiten(p.mean_old), p.whiten(p.mean_new)
+        return Whitened(np.asarray(p.log_odds, dtype=np.float64), p.whiten(p.mean_old), p.whiten(p.mean_new))
 
     def value(self, state: TwoModeState) -> Array:
         """``KL(q || p_alpha)`` in nats."""
@@ -184,6 +182,5 @@ class ReverseKL:
     def estimate(self, state: TwoModeState, rng: np.random.Generator, batch: int) -> TwoModeState:
         """Score-function gradient of ``batch`` on-policy samples with the leave-one-out baseline."""
         _check_batch(batch, 2)
-        s_p, mu_o, mu_n = self._target()
-        target = (np.asarray(s_p), mu_o, mu_n)
-        return unwhiten_gradient(self.problem, reverse_kl_estimate(whiten(self.problem, state), target, rng, batch))
+        estimate = reverse_kl_estimate(whiten(self.problem, state), self._target(), rng, batch)
+        return unwhiten_gradient(self.problem, estimate)

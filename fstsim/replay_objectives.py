@@ -78,7 +78,7 @@ def _pairwise_estimate(q: Whitened, x: Array, cost: Array, weights: Array) -> Wh
     other_cost = (weighted.sum(axis=-1, keepdims=True) - weighted) / others
     advantage = weights * (cost * other_weight - other_cost)
     g_s, g_o, g_n = _scores(*q, x)
-    return (
+    return Whitened(
         (advantage * g_s).mean(axis=-1),
         (advantage[..., None] * g_o).mean(axis=-2),
         (advantage[..., None] * g_n).mean(axis=-2),
@@ -163,7 +163,7 @@ class KLLeash:
             anchored = rng.random((*shape, batch)) < self.strength / scale
             x = np.where(anchored[..., None], anchor, x)
         g_s, g_o, g_n = _scores(*q, x)
-        data = (-scale * g_s.mean(axis=-1), -scale * g_o.mean(axis=-2), -scale * g_n.mean(axis=-2))
+        data = Whitened(-scale * g_s.mean(axis=-1), -scale * g_o.mean(axis=-2), -scale * g_n.mean(axis=-2))
         if self.direction == "forward":
             return unwhiten_gradient(self.problem, data)
         own = _two_mode_sample(expit(q[0]), q[1], q[2], on_policy, rng)
@@ -206,7 +206,7 @@ class ReverseKLReplay:
         x = np.where(replayed[..., None], past, own)
         log_old = -0.5 * ((x - old[..., None, :]) ** 2).sum(axis=-1)  # the constant of _log_density
         weights = replay_importance_weights(_log_density(*q, x), log_old, self.replay_fraction)
-        target = (
+        target = Whitened(
             np.asarray(self.problem.log_odds),
             self.problem.whiten(self.problem.mean_old),
             self.problem.whiten(self.problem.mean_new),
