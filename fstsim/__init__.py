@@ -5,13 +5,13 @@ language-model laboratory in `fstsim.llm`, the figures in `fstsim.paper`.
 """
 
 from fstsim.errors import InputError
-from fstsim.method_loops import simulate_oapl, simulate_sdft
+from fstsim.method_loops import Regression, Teacher, simulate_oapl, simulate_sdft
 from fstsim.method_objectives import OAPL, SDFT, TTTDiscover
 from fstsim.mixtures import GaussianMixture
 from fstsim.objectives import ForwardKL, Objective, ReverseKL
 from fstsim.optimizers import SGD, AdamW, GradientDescent, GradientFlow
 from fstsim.replay_objectives import KLLeash, ReverseKLReplay
-from fstsim.simulate import gradient_flow, simulate
+from fstsim.simulate import Part, gradient_flow, simulate
 from fstsim.trajectory import Trajectory
 from fstsim.two_mode import TwoModeProblem, TwoModeState
 
@@ -33,9 +33,12 @@ __all__ = [
     "InputError",
     "KLLeash",
     "Objective",
+    "Part",
+    "Regression",
     "ReverseKL",
     "ReverseKLReplay",
     "TTTDiscover",
+    "Teacher",
     "Trajectory",
     "TwoModeProblem",
     "TwoModeState",

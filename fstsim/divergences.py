@@ -25,6 +25,7 @@ from fstsim.logistic_normal import (
     responsibility_moments,
 )
 from fstsim.overlap import overlap_gap
+from fstsim.whitened import Whitened
 
 Array = NDArray[np.float64]
 
@@ -69,23 +70,16 @@ def expected_log_density(center: ArrayLike, log_odds: ArrayLike, mean_old: Array
     return base + np.where(np.isfinite(s), expected_softplus(-np.abs(a), d), 0.0)
 
 
-def two_mode_kl(
-    log_odds_p: ArrayLike,
-    old_p: ArrayLike,
-    new_p: ArrayLike,
-    log_odds_q: ArrayLike,
-    old_q: ArrayLike,
-    new_q: ArrayLike,
-) -> Array:
+def two_mode_kl(p: Whitened, q: Whitened) -> Array:
     r"""``KL(p || q)`` of two two-mode mixtures with unit covariance, in nats; exact in any dimension.
 
     ``sum_k w_k (E_{N(c_k)}[log p] - E_{N(c_k)}[log q])`` over the components ``(w_k, c_k)`` of ``p``.
-    ``log_odds_p`` may be infinite (a one-mode ``p``); ``log_odds_q`` may not. Statement `reverse-kl-target`.
+    The log-odds of ``p`` may be infinite (one mode), those of ``q`` may not. Statement `reverse-kl-target`.
     """
-    s_p = np.asarray(log_odds_p, dtype=np.float64)
+    s_p = np.asarray(p.log_odds, dtype=np.float64)
     total = np.zeros(())
-    for weight, center in ((expit(s_p), old_p), (expit(-s_p), new_p)):
-        gain = expected_log_density(center, s_p, old_p, new_p) - expected_log_density(center, log_odds_q, old_q, new_q)
+    for weight, center in ((expit(s_p), p.old), (expit(-s_p), p.new)):
+        gain = expected_log_density(center, s_p, p.old, p.new) - expected_log_density(center, *q)
         total = total + np.where(weight > 0.0, weight * gain, 0.0)
     return total
 
@@ -124,7 +118,7 @@ def _weight_gradient(s: Array, d: Array, w: Array, old: Array, new: Array, shift
 
 def forward_kl_gradient(
     log_odds: ArrayLike, mean_old: ArrayLike, mean_new: ArrayLike, weights: ArrayLike, centers: ArrayLike
-) -> tuple[Array, Array, Array]:
+) -> Whitened:
     r"""Gradient of the cross-entropy ``L = -sum_k w_k E_{N(c_k, I)}[log q]`` in ``(s, m_o, m_n)``.
 
         dL/ds   = beta - sum_k w_k E_k[r_o]
@@ -151,7 +145,7 @@ def forward_kl_gradient(
     both_total = both.sum(axis=-1)[..., None]
     pull_old = (old[..., None] * (c - m_o[..., None, :])).sum(axis=-2) + both_total * gap
     pull_new = (new[..., None] * (c - m_n[..., None, :])).sum(axis=-2) - both_total * gap
-    return g_s, -pull_old, -pull_new
+    return Whitened(g_s, -pull_old, -pull_new)
 
 
 def reverse_kl(
@@ -163,7 +157,9 @@ def reverse_kl(
     target_new: ArrayLike,
 ) -> Array:
     r"""``R = KL(q || p_alpha)`` in nats, exact in any dimension (whitened coordinates); `reverse-kl-target` 3.1."""
-    return two_mode_kl(log_odds, mean_old, mean_new, target_log_odds, target_old, target_new)
+    policy, target = (log_odds, mean_old, mean_new), (target_log_odds, target_old, target_new)
+    p, q = (Whitened(*(np.asarray(part, dtype=np.float64) for part in parts)) for parts in (policy, target))
+    return two_mode_kl(p, q)
 
 
 def reverse_kl_gradient(
@@ -173,7 +169,7 @@ def reverse_kl_gradient(
     target_log_odds: ArrayLike,
     target_old: ArrayLike,
     target_new: ArrayLike,
-) -> tuple[Array, Array, Array]:
+) -> Whitened:
     r"""Gradient of ``R = KL(q || p_alpha)`` in ``(s, m_o, m_n)``, whitened coordinates.
 
         dR/ds   = beta (1 - beta) (E_{m_o}[log q/p] - E_{m_n}[log q/p])
@@ -203,7 +199,7 @@ def reverse_kl_gradient(
     beta, rest = expit(s), expit(-s)
     force_old = (m_o - mu_o) + eps_q * (m_n - m_o) - eps_p * (mu_n - mu_o)
     force_new = (m_n - mu_n) + eta_q * (m_o - m_n) - eta_p * (mu_o - mu_n)
-    return (
+    return Whitened(
         beta * rest * ((q_old - p_old) - (q_new - p_new)),
         beta[..., None] * force_old,
         rest[..., None] * force_new,

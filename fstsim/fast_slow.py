@@ -103,39 +103,46 @@ class FastSlowState(Generic[W, C]):
         return self.slow_samples + self.fast_samples
 
 
+@dataclass(frozen=True)
+class Schedule(Generic[W, C, K]):
+    """When the channels move, and what happens where one task ends and the next begins."""
+
+    steps_per_task: int | Sequence[int]
+    """slow steps on each task, or one number for each"""
+    slow_steps_per_round: int
+    """T: a fast round before slow steps 1, T + 1, 2 T + 1, ... of a task"""
+    fresh_context: Callable[[K], C] | None = None
+    """the context that a later task starts with; without it the old one is kept"""
+    stage_done: Callable[[FastSlowState[W, C]], bool] | None = None
+    """asked after every step: ends a task before its steps are used up"""
+
+
 def fast_slow(
     tasks: Sequence[K],
     slow: SlowLearner[W, C, K],
     fast: FastLearner[W, C, K],
     state: FastSlowState[W, C],
-    *,
-    steps_per_task: int | Sequence[int],
-    slow_steps_per_round: int,
+    schedule: Schedule[W, C, K],
     rng: np.random.Generator,
-    fresh_context: Callable[[K], C] | None = None,
-    stage_done: Callable[[FastSlowState[W, C]], bool] | None = None,
 ) -> Iterator[FastSlowState[W, C]]:
     """Train on ``tasks`` one after the other, without interruption; yields the state after every slow step.
 
-    On each task: a fast round before slow steps 1, T + 1, 2 T + 1, ... (T = ``slow_steps_per_round``), weights carried
-    over from the task before. ``fresh_context(task)`` gives the context that a later task starts with; without it the
-    old one is kept. ``stage_done(state)``, asked after every step, ends a task before its steps are used up.
+    The two channels take turns as ``schedule`` says; weights are carried over from the task before.
     To continue a run, pass the last state it yielded and a generator in the state it had then. Weights that a learner
     changes in place are the same object in every state: measure before asking for the next one.
     Raises InputError, before any work, on no tasks, step numbers below 1 or a state beyond the last task.
     """
-    budgets = [steps_per_task] * len(tasks) if isinstance(steps_per_task, int) else list(steps_per_task)
+    each, every = schedule.steps_per_task, schedule.slow_steps_per_round
+    budgets = [each] * len(tasks) if isinstance(each, int) else list(each)
     if not tasks:
         raise InputError("tasks must not be empty")
     if len(budgets) != len(tasks) or any(b < 1 for b in budgets):
-        raise InputError(
-            f"steps_per_task must be one number of at least 1, or one for each task; got {steps_per_task!r}"
-        )
-    if slow_steps_per_round < 1:
-        raise InputError(f"slow_steps_per_round must be at least 1, got {slow_steps_per_round}")
+        raise InputError(f"steps_per_task must be one number of at least 1, or one for each task; got {each!r}")
+    if every < 1:
+        raise InputError(f"slow_steps_per_round must be at least 1, got {every}")
     if not 0 <= state.task < len(tasks):
         raise InputError(f"state is at task {state.task}, but there are {len(tasks)} tasks (counted from 0)")
-    return _run(tasks, slow, fast, state, budgets, slow_steps_per_round, rng, fresh_context, stage_done)
+    return _run(tasks, slow, fast, state, replace(schedule, steps_per_task=budgets), rng)
 
 
 def _run(
@@ -143,12 +150,11 @@ def _run(
     slow: SlowLearner[W, C, K],
     fast: FastLearner[W, C, K],
     state: FastSlowState[W, C],
-    budgets: Sequence[int],
-    slow_steps_per_round: int,
+    schedule: Schedule[W, C, K],
     rng: np.random.Generator,
-    fresh_context: Callable[[K], C] | None,
-    stage_done: Callable[[FastSlowState[W, C]], bool] | None,
 ) -> Iterator[FastSlowState[W, C]]:
+    budgets, fresh_context, stage_done = schedule.steps_per_task, schedule.fresh_context, schedule.stage_done
+    assert not isinstance(budgets, int)  # one for each task by now
     while True:
         over = state.step_in_task >= budgets[state.task]
         if over or (state.step_in_task > 0 and stage_done is not None and stage_done(state)):
@@ -158,7 +164,7 @@ def _run(
             if fresh_context is not None:
                 state = replace(state, context=fresh_context(tasks[state.task]))
         task = tasks[state.task]
-        if state.step_in_task % slow_steps_per_round == 0:
+        if state.step_in_task % schedule.slow_steps_per_round == 0:
             context, info = fast.step(state.weights, state.context, task, rng)
             state = replace(state, context=context, fast=info, fast_samples=state.fast_samples + info.samples)
         weights, info = slow.step(state.weights, state.context, task, rng)

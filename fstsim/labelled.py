@@ -16,16 +16,9 @@ from scipy.special import expit, log_expit
 
 from fstsim.errors import InputError
 from fstsim.two_mode import TwoModeProblem, TwoModeState
+from fstsim.whitened import Whitened
 
 Array = NDArray[np.float64]
-
-
-class Whitened(NamedTuple):
-    """A state in whitened coordinates."""
-
-    log_odds: Array
-    old: Array
-    new: Array
 
 
 def square(x: Array) -> Array:
@@ -40,12 +33,12 @@ def labelled_kl(q: Whitened, base: Whitened) -> Array:
     return expit(q.log_odds) * old + expit(-q.log_odds) * new
 
 
-def labelled_kl_gradient(q: Whitened, base: Whitened) -> tuple[Array, Array, Array]:
+def labelled_kl_gradient(q: Whitened, base: Whitened) -> Whitened:
     """Gradient of :func:`labelled_kl` in ``(s, m_o, m_n)`` of ``q``."""
     beta, rest = expit(q.log_odds), expit(-q.log_odds)
     e, v = q.old - base.old, q.new - base.new
     slope = q.log_odds - base.log_odds + 0.5 * (square(e) - square(v))
-    return beta * rest * slope, beta[..., None] * e, rest[..., None] * v
+    return Whitened(beta * rest * slope, beta[..., None] * e, rest[..., None] * v)
 
 
 class LabelledSample(NamedTuple):

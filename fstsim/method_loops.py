@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,43 +13,65 @@ from fstsim.errors import InputError
 from fstsim.labelled import geometric_mix
 from fstsim.method_objectives import OAPL, SDFT
 from fstsim.optimizers import SGD, AdamW, GradientFlow, Optimizer, weight_velocity
-from fstsim.simulate import adam_moments, simulate
+from fstsim.simulate import Part, adam_moments, simulate
 from fstsim.trajectory import Trajectory
 from fstsim.two_mode import TwoModeProblem, TwoModeState
 
 Array = NDArray[np.float64]
 
 
+@dataclass(frozen=True)
+class Teacher:
+    """Teacher of self-distillation: the learner's average, ``tilt`` nats closer to the demonstrated mode, nearer to a base."""
+
+    tilt: float
+    """log-odds that the demonstration is worth, toward the new mode"""
+    ema_rate: float
+    """rate at which the teacher's parameters follow the student's; 0 freezes it"""
+    anchor: float = 1.0
+    """a of ``teacher^a base^(1-a)`` (labelled product), 0 to 1"""
+    base: TwoModeState | None = None
+    """the learner at its start, unless given"""
+
+
+@dataclass(frozen=True)
+class Regression:
+    """What OAPL regresses on: rewards of the modes and the temperature, the lagged policy drawn to the start by ``anchor``."""
+
+    reward_old: float
+    reward_new: float
+    temperature: float
+    anchor: float = 1.0
+    """a of ``q_lag^a q_0^(1-a)`` (labelled product with the start), 0 to 1"""
+    slope: ArrayLike = 0.0
+    """slope of the reward within a mode, as `OAPL` has it"""
+
+
 def simulate_sdft(
     problem: TwoModeProblem,
     initial: TwoModeState,
-    tilt: float,
-    ema_rate: float,
+    teacher: Teacher,
     optimizer: Optimizer,
     steps: int,
     rng: np.random.Generator | None = None,
-    *,
-    anchor: float = 1.0,
-    base: TwoModeState | None = None,
-    progress: Callable[[int], None] | None = None,
 ) -> tuple[Trajectory, Trajectory]:
     r"""Student and teacher of self-distillation, each a `Trajectory` of ``steps + 1`` rows.
 
     The student follows `SDFT` toward the conditioned teacher; the teacher's parameters follow the student,
     ``d teacher/dt = ema_rate (student - teacher)``, both starting at ``initial``. A flow solves the two together; a
-    descent step of size ``lr`` is followed by ``teacher += ema_rate lr (student - teacher)``. With ``anchor`` a < 1
-    the student sees ``teacher^a base^(1-a)`` (labelled product; ``base`` is ``initial`` unless given), still tilted.
-    ``ema_rate = 0`` freezes the teacher. Batch axes of ``initial`` are independent learners.
+    descent step of size ``lr`` is followed by ``teacher += ema_rate lr (student - teacher)``. With an anchor a < 1
+    the student sees ``teacher^a base^(1-a)``, still tilted. Batch axes of ``initial`` are independent learners.
     Raises InputError when ``ema_rate`` is negative, ``ema_rate * lr > 1``, ``anchor`` is outside [0, 1], or as `simulate`.
     """
+    ema_rate = teacher.ema_rate
     if not (np.isfinite(ema_rate) and ema_rate >= 0.0):
         raise InputError(f"ema_rate must be nonnegative and finite, got {ema_rate!r}")
     if not isinstance(optimizer, GradientFlow) and ema_rate * optimizer.lr > 1.0:
         raise InputError(f"ema_rate * lr must be at most 1, got {ema_rate * optimizer.lr:g}")
-    fixed = _broadcast(initial if base is None else base, initial)
+    fixed = _broadcast(initial if teacher.base is None else teacher.base, initial)
 
-    def objective(teacher: TwoModeState, its_base: TwoModeState) -> SDFT:
-        return SDFT(problem, geometric_mix(problem, teacher, its_base, anchor), tilt)
+    def objective(average: TwoModeState, base: TwoModeState) -> SDFT:
+        return SDFT(problem, geometric_mix(problem, average, base, teacher.anchor), teacher.tilt)
 
     # the input is looked at before any work
     simulate(problem, objective(initial, fixed), initial, optimizer, min(steps, 0), rng)
@@ -65,22 +88,18 @@ def simulate_sdft(
                 optimizer,
                 steps,
             )
-        if progress is not None:
-            progress(steps)
     else:
-        student = teacher = initial
+        student = average = initial
         moments = (
             adam_moments(initial) if isinstance(optimizer, AdamW) else None
         )  # what AdamW remembers spans the steps
         for k in range(steps):
-            run = simulate(problem, objective(teacher, fixed), student, optimizer, 1, rng, moments=moments)
+            run = simulate(problem, objective(average, fixed), student, optimizer, 1, rng, part=Part(moments=moments))
             if run.status == "diverged":
                 break
             student = run.state()
-            teacher = _toward(teacher, student, ema_rate * optimizer.lr)
-            students[k + 1], teachers[k + 1] = _flat(student), _flat(teacher)
-            if progress is not None:
-                progress(k + 1)
+            average = _toward(average, student, ema_rate * optimizer.lr)
+            students[k + 1], teachers[k + 1] = _flat(student), _flat(average)
     time = _times(optimizer, steps)
     return _trajectory(problem, optimizer, time, students), _trajectory(problem, optimizer, time, teachers)
 
@@ -88,21 +107,14 @@ def simulate_sdft(
 def simulate_oapl(
     problem: TwoModeProblem,
     initial: TwoModeState,
-    reward_old: float,
-    reward_new: float,
-    temperature: float,
+    regression: Regression,
     refreshes: int,
     period: int,
     optimizer: Optimizer,
     rng: np.random.Generator | None = None,
-    *,
-    anchor: float = 1.0,
-    slope: ArrayLike = 0.0,
-    progress: Callable[[int], None] | None = None,
 ) -> Trajectory:
     r"""OAPL for ``refreshes`` periods of ``period`` updates; the lagged policy is the learner at the period's start.
 
-    With ``anchor`` a < 1 the regression is against ``q_lag^a q_0^(1-a)`` (labelled product with ``initial``).
     Rows: ``refreshes * period + 1``. Raises InputError when ``refreshes`` is negative or ``period`` is not positive,
     or as `simulate` and `OAPL` do.
     """
@@ -113,17 +125,16 @@ def simulate_oapl(
     moments = (
         adam_moments(initial) if isinstance(optimizer, AdamW) else None
     )  # refreshing the sampler leaves them alone
+    r = regression
     for k in range(refreshes):
-        reference = geometric_mix(problem, lag, initial, anchor)
-        objective = OAPL(problem, reference, reward_old, reward_new, temperature, slope)
-        run = simulate(problem, objective, lag, optimizer, period, rng, moments=moments)
+        reference = geometric_mix(problem, lag, initial, r.anchor)
+        objective = OAPL(problem, reference, r.reward_old, r.reward_new, r.temperature, r.slope)
+        run = simulate(problem, objective, lag, optimizer, period, rng, part=Part(moments=moments))
         own = slice(k * period, (k + 1) * period + 1)
         rows[own] = np.concatenate([run.log_odds[..., None], run.mean_old, run.mean_new], axis=-1)
         if run.status == "diverged":
             break
         lag = run.state()
-        if progress is not None:
-            progress((k + 1) * period)
     within = _times(optimizer, period)
     time = np.concatenate([[0.0], *(k * within[-1] + within[1:] for k in range(refreshes))])
     return _trajectory(problem, optimizer, time, rows)

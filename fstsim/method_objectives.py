@@ -22,7 +22,6 @@ from fstsim.divergences import reverse_kl, reverse_kl_gradient
 from fstsim.errors import InputError
 from fstsim.labelled import (
     LabelledSample,
-    Whitened,
     labelled_kl,
     labelled_kl_gradient,
     labelled_log_density,
@@ -35,23 +34,18 @@ from fstsim.objectives import (
     _log_density,
     _scores,
     _two_mode_sample,
-    _unwhitened,
-    _whitened,
     reverse_kl_estimate,
 )
 from fstsim.tilts import log_entropic_mean
 from fstsim.two_mode import TwoModeProblem, TwoModeState
+from fstsim.whitened import Whitened, unwhiten_gradient, whiten
 
 Array = NDArray[np.float64]
 
 
-def _white(problem: TwoModeProblem, state: TwoModeState) -> Whitened:
-    return Whitened(*_whitened(problem, state))
-
-
 def _fixed(problem: TwoModeProblem, fixed: TwoModeState, like: TwoModeState) -> Whitened:
     """The objective's own state, whitened and broadcast to the batch axes of the learner."""
-    s, old, new = _whitened(problem, fixed)
+    s, old, new = whiten(problem, fixed)
     try:
         return Whitened(
             np.broadcast_to(s, like.batch_shape),
@@ -117,7 +111,7 @@ class SDFT:
 
     def __post_init__(self) -> None:
         _check_finite(tilt=self.tilt)
-        _whitened(self.problem, self.teacher)
+        whiten(self.problem, self.teacher)
 
     def _target(self, state: TwoModeState) -> Whitened:
         teacher = _fixed(self.problem, self.teacher, state)
@@ -125,17 +119,17 @@ class SDFT:
 
     def value(self, state: TwoModeState) -> Array:
         """``KL(q || q_T)`` in nats."""
-        return reverse_kl(*_whitened(self.problem, state), *self._target(state))
+        return reverse_kl(*whiten(self.problem, state), *self._target(state))
 
     def gradient(self, state: TwoModeState) -> TwoModeState:
         """Exact gradient in the student."""
-        return _unwhitened(self.problem, reverse_kl_gradient(*_whitened(self.problem, state), *self._target(state)))
+        return unwhiten_gradient(self.problem, reverse_kl_gradient(*whiten(self.problem, state), *self._target(state)))
 
     def estimate(self, state: TwoModeState, rng: np.random.Generator, batch: int) -> TwoModeState:
         """Score-function gradient of ``batch`` student samples with the leave-one-out baseline."""
         _check_batch(batch, 2)
         target = self._target(state)
-        return _unwhitened(self.problem, reverse_kl_estimate(_whitened(self.problem, state), target, rng, batch))
+        return unwhiten_gradient(self.problem, reverse_kl_estimate(whiten(self.problem, state), target, rng, batch))
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,7 +157,7 @@ class TTTDiscover:
         _check_positive(inverse_temperature=self.inverse_temperature)
         if not (np.isfinite(self.kl_weight) and self.kl_weight >= 0.0):
             raise InputError(f"kl_weight must be nonnegative and finite, got {self.kl_weight!r}")
-        _whitened(self.problem, self.base)
+        whiten(self.problem, self.base)
         _whitened_slope(self.problem, self.slope)
 
     def _log_utilities(self, q: Whitened, base: Whitened) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
@@ -185,7 +179,7 @@ class TTTDiscover:
 
     def value(self, state: TwoModeState) -> Array:
         """Loss in nats."""
-        q, base = _white(self.problem, state), _fixed(self.problem, self.base, state)
+        q, base = whiten(self.problem, state), _fixed(self.problem, self.base, state)
         (old, _), (new, _) = self._log_utilities(q, base)
         utility = np.logaddexp(log_expit(q.log_odds) + old, log_expit(-q.log_odds) + new)
         leash = labelled_kl(q, base) if self.labelled else reverse_kl(*q, *base)
@@ -193,13 +187,13 @@ class TTTDiscover:
 
     def gradient(self, state: TwoModeState) -> TwoModeState:
         """Exact gradient."""
-        q, base = _white(self.problem, state), _fixed(self.problem, self.base, state)
+        q, base = whiten(self.problem, state), _fixed(self.problem, self.base, state)
         (old, old_slope), (new, new_slope) = self._log_utilities(q, base)
         share = expit(q.log_odds + old - new)  # of the old mode in E e^(br)
         leash = labelled_kl_gradient(q, base) if self.labelled else reverse_kl_gradient(*q, *base)
         # share - beta without cancellation when the rewards are nearly equal
         moved = expit(q.log_odds) * expit(-q.log_odds - old + new) * np.expm1(old - new)
-        return _unwhitened(
+        return unwhiten_gradient(
             self.problem,
             (
                 self.kl_weight * leash[0] - moved,
@@ -211,7 +205,7 @@ class TTTDiscover:
     def estimate(self, state: TwoModeState, rng: np.random.Generator, batch: int) -> TwoModeState:
         """Entropic policy gradient with leave-one-out weights and baseline, on samples of the learner."""
         _check_batch(batch, 2)
-        q, base = _white(self.problem, state), _fixed(self.problem, self.base, state)
+        q, base = whiten(self.problem, state), _fixed(self.problem, self.base, state)
         if self.labelled:
             sample = labelled_sample(q, batch, rng)
             new_share = 1.0 - sample.is_old
@@ -232,7 +226,7 @@ class TTTDiscover:
         others = (weight.sum(axis=-1, keepdims=True) - weight) / (batch - 1.0)
         with np.errstate(over="ignore", divide="ignore"):
             entropic = weight / others - 1.0
-        return _unwhitened(
+        return unwhiten_gradient(
             self.problem, _weighted_scores(self.kl_weight * _less_the_others(log_ratio) - entropic, scores)
         )
 
@@ -257,7 +251,7 @@ class OAPL:
     def __post_init__(self) -> None:
         _check_finite(reward_old=self.reward_old, reward_new=self.reward_new)
         _check_positive(temperature=self.temperature)
-        _whitened(self.problem, self.lag)
+        whiten(self.problem, self.lag)
         _whitened_slope(self.problem, self.slope)
 
     def _mode_rewards(self, lag: Whitened) -> tuple[Array, Array, Array]:
@@ -279,7 +273,7 @@ class OAPL:
 
     def value(self, state: TwoModeState) -> Array:
         """Mean squared residual, units of reward squared."""
-        q, lag = _white(self.problem, state), _fixed(self.problem, self.lag, state)
+        q, lag = whiten(self.problem, state), _fixed(self.problem, self.lag, state)
         old, new = self._residuals(q, lag)
         w, tau = _whitened_slope(self.problem, self.slope), self.temperature
         # within a mode the residual is linear in x: its variance is |tau e - w|^2
@@ -289,7 +283,7 @@ class OAPL:
 
     def gradient(self, state: TwoModeState) -> TwoModeState:
         """Exact gradient."""
-        q, lag = _white(self.problem, state), _fixed(self.problem, self.lag, state)
+        q, lag = whiten(self.problem, state), _fixed(self.problem, self.lag, state)
         old, new = self._residuals(q, lag)
         w, tau = _whitened_slope(self.problem, self.slope), self.temperature
         lag_old, lag_new = expit(lag.log_odds), expit(-lag.log_odds)
@@ -297,16 +291,16 @@ class OAPL:
         g_s = 2.0 * tau * (lag_old * old * expit(-q.log_odds) - lag_new * new * expit(q.log_odds))
         g_o = 2.0 * tau * lag_old[..., None] * (tau * e - w - old[..., None] * e)
         g_n = 2.0 * tau * lag_new[..., None] * (tau * v - w - new[..., None] * v)
-        return _unwhitened(self.problem, (g_s, g_o, g_n))
+        return unwhiten_gradient(self.problem, (g_s, g_o, g_n))
 
     def estimate(self, state: TwoModeState, rng: np.random.Generator, batch: int) -> TwoModeState:
         """Mean of ``2 tau residual_i grad log q(x_i, z_i)`` over samples of the lagged policy."""
         _check_batch(batch, 1)
-        q, lag = _white(self.problem, state), _fixed(self.problem, self.lag, state)
+        q, lag = whiten(self.problem, state), _fixed(self.problem, self.lag, state)
         sample = labelled_sample(lag, batch, rng)
         w, tau = _whitened_slope(self.problem, self.slope), self.temperature
         reward = np.where(sample.is_old, self.reward_old, self.reward_new)
         reward = reward + (sample.x - self.problem.whiten(self.problem.mean_old)) @ w
         log_ratio = labelled_log_density(q, sample) - labelled_log_density(lag, sample)
         residual = tau * log_ratio - reward + self._mode_rewards(lag)[2][..., None]
-        return _unwhitened(self.problem, _weighted_scores(2.0 * tau * residual, labelled_scores(q, sample)))
+        return unwhiten_gradient(self.problem, _weighted_scores(2.0 * tau * residual, labelled_scores(q, sample)))

@@ -18,6 +18,7 @@ from scipy.special import expit, log_expit
 from fstsim.divergences import forward_kl_gradient, reverse_kl, reverse_kl_gradient, two_mode_kl
 from fstsim.errors import InputError
 from fstsim.two_mode import TwoModeProblem, TwoModeState
+from fstsim.whitened import Whitened, unwhiten_gradient, whiten
 
 Array = NDArray[np.float64]
 
@@ -41,17 +42,6 @@ class Objective(Protocol):
     def estimate(self, state: TwoModeState, rng: np.random.Generator, batch: int) -> TwoModeState:
         """Unbiased gradient estimate from ``batch`` fresh samples for every entry of the state."""
         ...
-
-
-def _unwhitened(problem: TwoModeProblem, gradient: tuple[Array, Array, Array]) -> TwoModeState:
-    g_s, g_o, g_n = gradient
-    return TwoModeState(g_s, problem.unwhiten_gradient(g_o), problem.unwhiten_gradient(g_n))
-
-
-def _whitened(problem: TwoModeProblem, state: TwoModeState) -> tuple[Array, Array, Array]:
-    if state.dimension != problem.dimension:
-        raise InputError(f"state has dimension {state.dimension}, the problem {problem.dimension}")
-    return state.log_odds, problem.whiten(state.mean_old), problem.whiten(state.mean_new)
 
 
 def _check_batch(batch: int, least: int) -> None:
@@ -87,26 +77,24 @@ def _log_density(s: Array, m_o: Array, m_n: Array, x: Array) -> Array:
 
 
 def forward_kl_estimate(
-    state: tuple[Array, Array, Array],
+    state: Whitened,
     old_fraction: Array,
     centers: tuple[Array, Array],
     rng: np.random.Generator,
     batch: int,
-) -> tuple[Array, Array, Array]:
+) -> Whitened:
     """Gradient of the mean negative log-likelihood of ``batch`` samples of the training mixture, whitened coordinates.
 
-    ``state`` is ``(s (...), m_o (..., D), m_n (..., D))``; the old share and the two centers broadcast against it.
+    The old share and the two centers broadcast against ``state``.
     """
     s, m_o, m_n = state
     old, new = (np.broadcast_to(c, m_o.shape) for c in centers)
     x = _two_mode_sample(np.broadcast_to(old_fraction, s.shape), old, new, batch, rng)
     g_s, g_o, g_n = _scores(s, m_o, m_n, x)
-    return -g_s.mean(axis=-1), -g_o.mean(axis=-2), -g_n.mean(axis=-2)
+    return Whitened(-g_s.mean(axis=-1), -g_o.mean(axis=-2), -g_n.mean(axis=-2))
 
 
-def reverse_kl_estimate(
-    state: tuple[Array, Array, Array], target: tuple[Array, Array, Array], rng: np.random.Generator, batch: int
-) -> tuple[Array, Array, Array]:
+def reverse_kl_estimate(state: Whitened, target: Whitened, rng: np.random.Generator, batch: int) -> Whitened:
     """Score-function estimate of the reverse-KL gradient from ``batch`` on-policy samples, leave-one-out baseline.
 
     The mean of ``(A_i - mean of the others' A) grad log q(x_i)`` with ``A = log q / p``; whitened coordinates, shapes as in
@@ -122,7 +110,7 @@ def reverse_kl_estimate(
     # A_i minus the mean of the others equals (A_i - mean) N / (N - 1)
     advantage = (log_ratio - log_ratio.mean(axis=-1, keepdims=True)) * (batch / (batch - 1.0))
     g_s, g_o, g_n = _scores(s, m_o, m_n, x)
-    return (
+    return Whitened(
         (advantage * g_s).mean(axis=-1),
         (advantage[..., None] * g_o).mean(axis=-2),
         (advantage[..., None] * g_n).mean(axis=-2),
@@ -154,11 +142,11 @@ class ForwardKL:
         with np.errstate(divide="ignore"):
             s_train = np.log(self.old_fraction) - np.log1p(-self.old_fraction)
         old, new = self.problem.whiten(self.problem.mean_old), self.problem.whiten(self.problem.mean_new)
-        return two_mode_kl(s_train, old, new, *_whitened(self.problem, state))
+        return two_mode_kl(Whitened(s_train, old, new), whiten(self.problem, state))
 
     def gradient(self, state: TwoModeState) -> TwoModeState:
         """Exact gradient."""
-        return _unwhitened(self.problem, forward_kl_gradient(*_whitened(self.problem, state), *self._centers()))
+        return unwhiten_gradient(self.problem, forward_kl_gradient(*whiten(self.problem, state), *self._centers()))
 
     def estimate(self, state: TwoModeState, rng: np.random.Generator, batch: int) -> TwoModeState:
         """Gradient of the mean negative log-likelihood of ``batch`` training samples."""
@@ -166,7 +154,7 @@ class ForwardKL:
         p = self.problem
         centers = (p.whiten(p.mean_old), p.whiten(p.mean_new))
         share = np.asarray(self.old_fraction)
-        return _unwhitened(p, forward_kl_estimate(_whitened(p, state), share, centers, rng, batch))
+        return unwhiten_gradient(p, forward_kl_estimate(whiten(p, state), share, centers, rng, batch))
 
 
 @dataclass(frozen=True)
@@ -179,21 +167,20 @@ class ReverseKL:
 
     problem: TwoModeProblem
 
-    def _target(self) -> tuple[float, Array, Array]:
+    def _target(self) -> Whitened:
         p = self.problem
-        return p.log_odds, p.whiten(p.mean_old), p.whiten(p.mean_new)
+        return Whitened(np.asarray(p.log_odds, dtype=np.float64), p.whiten(p.mean_old), p.whiten(p.mean_new))
 
     def value(self, state: TwoModeState) -> Array:
         """``KL(q || p_alpha)`` in nats."""
-        return reverse_kl(*_whitened(self.problem, state), *self._target())
+        return reverse_kl(*whiten(self.problem, state), *self._target())
 
     def gradient(self, state: TwoModeState) -> TwoModeState:
         """Exact gradient."""
-        return _unwhitened(self.problem, reverse_kl_gradient(*_whitened(self.problem, state), *self._target()))
+        return unwhiten_gradient(self.problem, reverse_kl_gradient(*whiten(self.problem, state), *self._target()))
 
     def estimate(self, state: TwoModeState, rng: np.random.Generator, batch: int) -> TwoModeState:
         """Score-function gradient of ``batch`` on-policy samples with the leave-one-out baseline."""
         _check_batch(batch, 2)
-        s_p, mu_o, mu_n = self._target()
-        target = (np.asarray(s_p), mu_o, mu_n)
-        return _unwhitened(self.problem, reverse_kl_estimate(_whitened(self.problem, state), target, rng, batch))
+        estimate = reverse_kl_estimate(whiten(self.problem, state), self._target(), rng, batch)
+        return unwhiten_gradient(self.problem, estimate)

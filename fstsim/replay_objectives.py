@@ -30,14 +30,12 @@ from fstsim.objectives import (
     _log_density,
     _scores,
     _two_mode_sample,
-    _unwhitened,
-    _whitened,
 )
 from fstsim.two_mode import TwoModeProblem, TwoModeState
+from fstsim.whitened import Whitened, unwhiten_gradient, whiten
 
 Array = NDArray[np.float64]
 Direction = Literal["forward", "reverse"]
-Mixture = tuple[Array, Array, Array]  # log-odds, whitened old mean, whitened new mean
 
 
 def validate_replay_fraction(replay_fraction: ArrayLike) -> Array:
@@ -66,13 +64,13 @@ def replay_importance_weights(log_q: ArrayLike, log_old: ArrayLike, replay_fract
         return np.exp(-np.logaddexp(np.log1p(-share), np.log(share) + old - q))
 
 
-def _log_ratio(q: Mixture, p: Mixture, x: Array) -> Array:
+def _log_ratio(q: Whitened, p: Whitened, x: Array) -> Array:
     """``log q / p`` at whitened samples ``x (..., N, D)``; ``p`` is one mixture, ``q`` a batch."""
     s_p, old, new = (np.broadcast_to(part, whole.shape) for part, whole in zip(p, q, strict=True))
     return _log_density(*q, x) - _log_density(s_p, old, new, x)
 
 
-def _pairwise_estimate(q: Mixture, x: Array, cost: Array, weights: Array) -> Mixture:
+def _pairwise_estimate(q: Whitened, x: Array, cost: Array, weights: Array) -> Whitened:
     """The U-statistic of the module docstring, for the gradient of ``E_q[cost]`` at frozen cost."""
     others = x.shape[-2] - 1
     other_weight = (weights.sum(axis=-1, keepdims=True) - weights) / others
@@ -80,16 +78,15 @@ def _pairwise_estimate(q: Mixture, x: Array, cost: Array, weights: Array) -> Mix
     other_cost = (weighted.sum(axis=-1, keepdims=True) - weighted) / others
     advantage = weights * (cost * other_weight - other_cost)
     g_s, g_o, g_n = _scores(*q, x)
-    return (
+    return Whitened(
         (advantage * g_s).mean(axis=-1),
         (advantage[..., None] * g_o).mean(axis=-2),
         (advantage[..., None] * g_n).mean(axis=-2),
     )
 
 
-def _sum(first: Mixture, second: Mixture, strength: float) -> Mixture:
-    g_s, g_o, g_n = (a + strength * b for a, b in zip(first, second, strict=True))
-    return g_s, g_o, g_n
+def _sum(first: Whitened, second: Whitened, strength: float) -> Whitened:
+    return Whitened(*(a + strength * b for a, b in zip(first, second, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -126,25 +123,25 @@ class KLLeash:
     def _new(self) -> Array:
         return self.problem.whiten(self.problem.mean_new)
 
-    def _base(self) -> Mixture:
-        return _whitened(self.problem, self.base)
+    def _base(self) -> Whitened:
+        return whiten(self.problem, self.base)
 
     def value(self, state: TwoModeState) -> Array:
         """``KL(p_new || q) + strength * KL(base || q)`` (or ``KL(q || base)``), nats."""
-        q, base, new = _whitened(self.problem, state), self._base(), self._new()
-        leash = two_mode_kl(*base, *q) if self.direction == "forward" else two_mode_kl(*q, *base)
-        return two_mode_kl(-np.inf, new, new, *q) + self.strength * leash
+        q, base, new = whiten(self.problem, state), self._base(), self._new()
+        leash = two_mode_kl(base, q) if self.direction == "forward" else two_mode_kl(q, base)
+        return two_mode_kl(Whitened(np.array(-np.inf), new, new), q) + self.strength * leash
 
     def gradient(self, state: TwoModeState) -> TwoModeState:
         """Exact gradient."""
-        q, base = _whitened(self.problem, state), self._base()
+        q, base = whiten(self.problem, state), self._base()
         data = forward_kl_gradient(*q, np.ones(1), self._new()[None, :])
         if self.direction == "forward":
             weights = np.array([expit(base[0]), expit(-base[0])])
-            leash = forward_kl_gradient(*q, weights, np.stack(base[1:]))
+            leash = forward_kl_gradient(*q, weights, np.stack([base.old, base.new]))
         else:
             leash = reverse_kl_gradient(*q, *base)
-        return _unwhitened(self.problem, _sum(data, leash, self.strength))
+        return unwhiten_gradient(self.problem, _sum(data, leash, self.strength))
 
     def estimate(self, state: TwoModeState, rng: np.random.Generator, batch: int) -> TwoModeState:
         """Unbiased gradient estimate from ``batch`` samples in all.
@@ -153,7 +150,7 @@ class KLLeash:
         ``(p_new + strength * base) / (1 + strength)``, which is data replay. Reverse: half of the samples (rounded
         down, so batch >= 4) are the learner's own, compared pair by pair; the rest is new data.
         """
-        q, base, new = _whitened(self.problem, state), self._base(), np.broadcast_to(self._new(), state.mean_new.shape)
+        q, base, new = whiten(self.problem, state), self._base(), np.broadcast_to(self._new(), state.mean_new.shape)
         on_policy = batch // 2 if self.direction == "reverse" else 0
         _check_batch(batch, 4 if self.direction == "reverse" else 1)
         shape = state.batch_shape
@@ -166,12 +163,12 @@ class KLLeash:
             anchored = rng.random((*shape, batch)) < self.strength / scale
             x = np.where(anchored[..., None], anchor, x)
         g_s, g_o, g_n = _scores(*q, x)
-        data = (-scale * g_s.mean(axis=-1), -scale * g_o.mean(axis=-2), -scale * g_n.mean(axis=-2))
+        data = Whitened(-scale * g_s.mean(axis=-1), -scale * g_o.mean(axis=-2), -scale * g_n.mean(axis=-2))
         if self.direction == "forward":
-            return _unwhitened(self.problem, data)
+            return unwhiten_gradient(self.problem, data)
         own = _two_mode_sample(expit(q[0]), q[1], q[2], on_policy, rng)
         leash = _pairwise_estimate(q, own, _log_ratio(q, base, own), np.ones((*shape, on_policy)))
-        return _unwhitened(self.problem, _sum(data, leash, self.strength))
+        return unwhiten_gradient(self.problem, _sum(data, leash, self.strength))
 
 
 @dataclass(frozen=True)
@@ -201,7 +198,7 @@ class ReverseKLReplay:
     def estimate(self, state: TwoModeState, rng: np.random.Generator, batch: int) -> TwoModeState:
         """Unbiased estimate from ``batch >= 2`` samples: weighted leave-one-out baseline (see the module docstring)."""
         _check_batch(batch, 2)
-        q = _whitened(self.problem, state)
+        q = whiten(self.problem, state)
         old = np.broadcast_to(self.problem.whiten(self.problem.mean_old), q[1].shape)
         own = _two_mode_sample(expit(q[0]), q[1], q[2], batch, rng)
         past = _two_mode_sample(np.ones(q[0].shape), old, old, batch, rng)
@@ -209,9 +206,9 @@ class ReverseKLReplay:
         x = np.where(replayed[..., None], past, own)
         log_old = -0.5 * ((x - old[..., None, :]) ** 2).sum(axis=-1)  # the constant of _log_density
         weights = replay_importance_weights(_log_density(*q, x), log_old, self.replay_fraction)
-        target = (
+        target = Whitened(
             np.asarray(self.problem.log_odds),
             self.problem.whiten(self.problem.mean_old),
             self.problem.whiten(self.problem.mean_new),
         )
-        return _unwhitened(self.problem, _pairwise_estimate(q, x, _log_ratio(q, target, x), weights))
+        return unwhiten_gradient(self.problem, _pairwise_estimate(q, x, _log_ratio(q, target, x), weights))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -31,6 +32,20 @@ Array = NDArray[np.float64]
 _MOST_EVALUATIONS = 20_000
 
 
+class Part(NamedTuple):
+    """What a call of `simulate` is told when it is one part of a longer run."""
+
+    start: int = 0
+    """steps already taken, for a flow whose times are unevenly spaced"""
+    moments: AdamMoments | None = None
+    """what `AdamW` remembers of them, moved on in place (see `adam_moments`); None is an empty memory"""
+    progress: Callable[[int], None] | None = None
+    """called with k after step k of this part"""
+
+
+WHOLE = Part()
+
+
 def simulate(
     problem: TwoModeProblem,
     objective: Objective,
@@ -38,16 +53,12 @@ def simulate(
     optimizer: Optimizer,
     steps: int,
     rng: np.random.Generator | None = None,
-    progress: Callable[[int], None] | None = None,
-    start: int = 0,
-    moments: AdamMoments | None = None,
+    part: Part = WHOLE,
 ) -> Trajectory:
     r"""Minimise ``objective`` from ``initial`` for ``steps`` steps; every array of the result is ``(steps+1, ...)``.
 
     Batch axes of ``initial`` are independent learners. `GradientFlow` solves each to ``rtol``; the others advance all at
-    once. ``rng`` is needed where batches are drawn. ``progress(k)`` is called after step k. ``start`` is the number of
-    steps already taken, for a flow whose times are unevenly spaced; ``moments`` is what `AdamW` remembers of them, moved
-    on in place (see `adam_moments`; without it the memory is empty).
+    once. ``rng`` is needed where batches are drawn; ``part`` says what was before, where a longer run is made in parts.
     Raises InputError when dimensions differ, ``steps`` is negative, ``rng`` is missing or ``moments`` has another shape.
 
     >>> from fstsim import ForwardKL, GradientDescent, TwoModeProblem
@@ -56,6 +67,7 @@ def simulate(
     >>> bool(run.old_mass[-1] < 0.03 < run.old_mass[0])
     True
     """
+    start, moments, progress = part
     if objective.problem is not problem:
         raise InputError("objective belongs to another problem: build it from the problem that is passed")
     if initial.dimension != problem.dimension:

@@ -22,7 +22,7 @@ from fstsim.errors import InputError
 from fstsim.objectives import ForwardKL, Objective, ReverseKL
 from fstsim.optimizers import SGD, AdamMoments, AdamW, Geometry, GradientDescent, GradientFlow, Optimizer, Trained
 from fstsim.records import claim_directory, environment, row_line, write_text
-from fstsim.simulate import adam_moments, simulate
+from fstsim.simulate import Part, adam_moments, simulate
 from fstsim.trajectory import Trajectory
 from fstsim.two_mode import TwoModeProblem, TwoModeState
 
@@ -224,7 +224,15 @@ def run_simulation(
         report = None if progress is None else lambda k, d=done, m=mass: progress(d + k, m)
         steps = min(every, config.steps - done)
         trajectory = trajectory.then(
-            simulate(problem, objective, trajectory.state(), optimizer, steps, rng, report, start=done, moments=moments)
+            simulate(
+                problem,
+                objective,
+                trajectory.state(),
+                optimizer,
+                steps,
+                rng,
+                part=Part(progress=report, start=done, moments=moments),
+            )
         )
         trajectory.save(checkpoint, generator=_pack(rng, moments))
         lines += _lines(trajectory, done + 1, trajectory.steps)

@@ -25,9 +25,9 @@ from fstsim.logistic_normal import MAX_SCALE
 from fstsim.objectives import forward_kl_estimate, reverse_kl_estimate
 from fstsim.optimizers import Geometry, Trained, weight_step
 from fstsim.records import check_directory, claim_directory, environment, row_line, write_text
+from fstsim.whitened import Whitened
 
 Array = NDArray[np.float64]
-State = tuple[Array, Array, Array]
 Backend = Literal["loky", "threading", "sequential", "dask", "ray"]
 
 CHUNK = 2000  # settings advanced together: enough to fill the vectors, few enough to resume and to balance
@@ -117,10 +117,10 @@ def run_chunk(config: SweepConfig, number: int) -> list[dict[str, Any]]:
     rng = np.random.default_rng([config.seed, number])
     delta = grid["separation"][:, None]
     origin = np.zeros_like(delta)
-    base: State = (logit(grid["beta0"]), origin, delta + grid["new_error"][:, None])
-    target: State = (logit(grid["alpha"]), origin, delta)
+    base = Whitened(logit(grid["beta0"]), origin, delta + grid["new_error"][:, None])
+    target = Whitened(logit(grid["alpha"]), origin, delta)
 
-    def gradient(state: State) -> State:
+    def gradient(state: Whitened) -> tuple[Array, Array, Array]:
         if config.objective == "reverse":
             if config.batch:
                 return reverse_kl_estimate(state, target, rng, config.batch)
@@ -145,8 +145,10 @@ def run_chunk(config: SweepConfig, number: int) -> list[dict[str, Any]]:
         # a learner that leaves the range of the integrals stays where it was and is reported as diverged
         diverged |= ~(np.isfinite(s) & (np.abs(m_n - m_o)[:, 0] <= MAX_SCALE))
         keep = diverged[:, None]
-        state = (np.where(diverged, state[0], s), np.where(keep, state[1], m_o), np.where(keep, state[2], m_n))
-        peak = np.maximum(peak, np.abs(state[1][:, 0]))
+        state = Whitened(
+            np.where(diverged, state.log_odds, s), np.where(keep, state.old, m_o), np.where(keep, state.new, m_n)
+        )
+        peak = np.maximum(peak, np.abs(state.old[:, 0]))
     columns = {**grid, **_measure(state, base, delta[:, 0]), "peak_drift": peak}
     samples = config.steps * config.batch
     return [
@@ -161,7 +163,7 @@ def run_chunk(config: SweepConfig, number: int) -> list[dict[str, Any]]:
     ]
 
 
-def _measure(state: State, base: State, delta: Array) -> dict[str, Array]:
+def _measure(state: Whitened, base: Whitened, delta: Array) -> dict[str, Array]:
     """The columns of a run at the end of a trajectory (see `Trajectory`)."""
     s, m_o, m_n = state
     region = expit(s) * ndtr(0.5 * delta - m_o[:, 0]) + expit(-s) * ndtr(0.5 * delta - m_n[:, 0])
@@ -170,8 +172,8 @@ def _measure(state: State, base: State, delta: Array) -> dict[str, Array]:
         "old_mass": expit(s),
         "old_region_mass": region,
         "drift": np.abs(m_o[:, 0]),
-        "kl_to_base": np.maximum(two_mode_kl(*state, *base), 0.0),
-        "kl_from_base": np.maximum(two_mode_kl(*base, *state), 0.0),
+        "kl_to_base": np.maximum(two_mode_kl(state, base), 0.0),
+        "kl_from_base": np.maximum(two_mode_kl(base, state), 0.0),
         "entropy": entr(expit(s)) + entr(expit(-s)),
     }
 

@@ -18,6 +18,7 @@ from fstsim.divergences import two_mode_kl
 from fstsim.errors import InputError
 from fstsim.records import write_atomically
 from fstsim.two_mode import TwoModeProblem, TwoModeState
+from fstsim.whitened import Whitened
 
 Array = NDArray[np.float64]
 
@@ -102,19 +103,19 @@ class Trajectory:
     @property
     def kl_to_base(self) -> Array:
         """``KL(q_t || q_0)`` in nats."""
-        return self._kl(lambda now, base: two_mode_kl(*now, *base))
+        return self._kl(two_mode_kl)
 
     @property
     def kl_from_base(self) -> Array:
         """``KL(q_0 || q_t)`` in nats."""
-        return self._kl(lambda now, base: two_mode_kl(*base, *now))
+        return self._kl(lambda now, base: two_mode_kl(base, now))
 
-    def _kl(self, divergence: Callable[[tuple[Array, ...], tuple[Array, ...]], Array]) -> Array:
-        now = (self.log_odds, self.problem.whiten(self.mean_old), self.problem.whiten(self.mean_new))
+    def _kl(self, divergence: Callable[[Whitened, Whitened], Array]) -> Array:
+        now = Whitened(self.log_odds, self.problem.whiten(self.mean_old), self.problem.whiten(self.mean_new))
         out = np.full(self.log_odds.shape, np.nan)
-        good = np.isfinite(self.log_odds) & np.isfinite(now[1]).all(axis=-1) & np.isfinite(now[2]).all(axis=-1)
-        base = tuple(np.broadcast_to(x[0], x.shape)[good] for x in now)
-        out[good] = np.maximum(divergence(tuple(x[good] for x in now), base), 0.0)  # 0 up to rounding at the base
+        good = np.isfinite(self.log_odds) & np.isfinite(now.old).all(axis=-1) & np.isfinite(now.new).all(axis=-1)
+        base = Whitened(*(np.broadcast_to(x[0], x.shape)[good] for x in now))
+        out[good] = np.maximum(divergence(Whitened(*(x[good] for x in now)), base), 0.0)  # 0 up to rounding at the base
         return out
 
     @property

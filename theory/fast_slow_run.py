@@ -24,6 +24,7 @@ from fstsim.fast_slow import (
     FrozenSlow,
     GradientFast,
     ModeTask,
+    Schedule,
     SearchFast,
     SlowLearner,
     SlowPolicyGradient,
@@ -137,10 +138,8 @@ def simulate_fast_slow(
         slow,
         channel,
         state,
-        steps_per_task=steps_per_task,
-        slow_steps_per_round=slow_steps_per_round,
-        rng=rng,
-        fresh_context=lambda _: empty,
+        Schedule(steps_per_task, slow_steps_per_round, fresh_context=lambda _: empty),
+        rng,
     )
     flow = [(float(base_log_odds), 0.0)]
     for task in tasks:

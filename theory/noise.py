@@ -265,13 +265,12 @@ def recovery_steps(
     objective: Objective,
     beta0: float,
     level: float,
-    lr: float,
-    batch_size: int,
+    optimizer: SGD,
     replicates: int,
     max_steps: int,
     rng: np.random.Generator,
 ) -> Array:
-    """Steps ``(replicates,)`` of SGD on the weight until the old mass first reaches ``level``; nan if it never does.
+    """Steps ``(replicates,)`` of ``optimizer`` until the old mass first reaches ``level``; nan if it never does.
 
     Components right and held. Without overlap nothing moves before the first batch with samples of both modes, so that
     the wait is geometric with success ``1 - zero_signal_probability``.
@@ -282,6 +281,6 @@ def recovery_steps(
     problem = objective.problem
     start = problem.initial(beta0)
     many = TwoModeState(np.full(replicates, start.log_odds), start.mean_old, start.mean_new)
-    run = simulate(problem, objective, many, SGD(lr, batch_size, train="weight"), max_steps, rng)
+    run = simulate(problem, objective, many, optimizer, max_steps, rng)
     reached = run.old_mass >= level
     return np.where(reached.any(axis=0), reached.argmax(axis=0).astype(np.float64), np.nan)

@@ -2,7 +2,7 @@ r"""Rollouts that a fast round made and the next slow step need not make again (
 
 A round scores each context that it keeps on the same problems, one rollout each, with the weights that the next slow step
 starts from. Those rollouts are on-policy for that step: a group that holds one of them draws one fewer, in the same context,
-and has the size and the contexts that it would have had. Once the weights have moved nothing is left (`slow.Weights.apply`).
+and has the size and the contexts that it would have had. Once the weights have moved nothing is left (`weights.Weights.apply`).
 
 What is biased: contexts were kept *because* of these rewards, so that a kept context succeeded more often on them than it
 does, p' > p. For rewards of 0 and 1 selection sees a completion through its reward alone, so that, given all rewards,

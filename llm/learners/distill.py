@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -28,32 +28,48 @@ Teacher = Callable[[Rollouts, Sequence[Problem], Sequence[str]], torch.Tensor]
 """Rollouts of the student, one a problem, their problems and contexts to next-token logits ``(B, T, V)``."""
 
 
+class Asked(Protocol):
+    """The fields of a learner that say how much it samples and which KL it lowers."""
+
+    @property
+    def problems(self) -> int:
+        """Problems a step."""
+        ...
+
+    @property
+    def direction(self) -> Direction:
+        """Which KL."""
+        ...
+
+    @property
+    def max_new_tokens(self) -> int:
+        """Longest completion."""
+        ...
+
+
 def learn_from_teacher(
     weights: Weights,
     context: Population,
     task: Task,
     rng: np.random.Generator,
     teacher: Teacher,
-    *,
-    problems: int,
-    direction: Direction,
-    max_new_tokens: int,
+    ask: Asked,
 ) -> StepInfo:
-    """One step on ``problems`` problems, one completion each: sample, compare, update in place. Raises `slow.Diverged`."""
+    """One step on ``ask.problems`` problems, one completion each: sample, compare, update in place. Raises `weights.Diverged`."""
     student = weights.policy
-    drawn = sample_problems(task.problems("train"), problems, rng)
+    drawn = sample_problems(task.problems("train"), ask.problems, rng)
     which = rng.integers(len(context.prompts), size=len(drawn))
     contexts = [context.prompts[k] for k in which]
     rollouts = student.sample(
         [student.encode(c, p) for c, p in zip(contexts, drawn, strict=True)],
         1,
         generator_from(rng, student),
-        max_new_tokens=max_new_tokens,
+        max_new_tokens=ask.max_new_tokens,
     )
     own = student.logits(rollouts)
     with torch.no_grad():
         taught = teacher(rollouts, drawn, contexts)
-    loss = distillation_loss(own, taught, rollouts.mask, direction)
+    loss = distillation_loss(own, taught, rollouts.mask, ask.direction)
     what = f"{task.name}, problems {drawn[0].text}..."
     if not torch.isfinite(loss):
         raise Diverged(f"loss is {float(loss.detach())} on {what}")
@@ -108,8 +124,6 @@ class Distillation(Learner):
             task,
             rng,
             teacher,
-            problems=self.problems,
-            direction=self.direction,
-            max_new_tokens=self.max_new_tokens,
+            self,
         )
         return weights, info

@@ -32,7 +32,7 @@ def sample_groups(
     rollouts: int,
     max_new_tokens: int,
 ) -> ScoredGroups:
-    """Draw problems, sample a group of each (shared out over the contexts), score. Raises `slow.Diverged` on nan."""
+    """Draw problems, sample a group of each (shared out over the contexts), score. Raises `weights.Diverged` on nan."""
     drawn = sample_problems(task.problems("train"), problems, rng)
     shares = share_out(rollouts, len(context.prompts), rng)
     used = [(prompt, share) for prompt, share in zip(context.prompts, shares, strict=True) if share]

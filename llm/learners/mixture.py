@@ -89,8 +89,6 @@ class MixtureDistillation(Learner):
             task,
             rng,
             teacher,
-            problems=self.problems,
-            direction=self.direction,
-            max_new_tokens=self.max_new_tokens,
+            self,
         )
         return weights, info

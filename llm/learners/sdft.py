@@ -152,9 +152,7 @@ class SDFT(Learner):
             task,
             rng,
             teacher,
-            problems=self.problems,
-            direction=self.direction,
-            max_new_tokens=self.max_new_tokens,
+            self,
         )
         weights.follow(self.ema_rate)
         return replace(weights, age=weights.age + 1), info

@@ -14,7 +14,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import PreTrainedModel
@@ -81,12 +81,21 @@ class Slots:
                 buffer[:, :, prompt.shape[2] :] = 0.0  # hidden, but nothing times nan is nan
 
 
-class Decoder:
-    """Buffers and graphs for one shape: ``prompts`` of ``width`` tokens, ``rows`` rollouts of at most ``new`` tokens."""
+class Shape(NamedTuple):
+    """``prompts`` of ``width`` tokens, ``rows`` rollouts of at most ``new`` tokens."""
 
-    def __init__(
-        self, prompts: int, rows: int, width: int, new: int, ends: tuple[int, ...], pad: int, greedy: bool, device: Any
-    ) -> None:
+    prompts: int
+    rows: int
+    width: int
+    new: int
+
+
+class Decoder:
+    """Buffers and graphs for one `Shape`."""
+
+    def __init__(self, shape: Shape, ends: tuple[int, ...], pad: int, greedy: bool, device: Any) -> None:
+        prompts, rows, width, new = shape
+
         def zeros(*shape: int, dtype: torch.dtype = torch.long) -> torch.Tensor:
             return torch.zeros(shape, dtype=dtype, device=device)
 
@@ -232,10 +241,10 @@ class Decoders:
         """``completions, mask, logprobs (B, T)``, as `Rollouts` has them. Call without gradients."""
         prompts, width, rows = *ask.prompts.shape, len(ask.prompt_of)
         device, greedy = ask.prompts.device, ask.temperature == 0.0
-        shape = (bucket(prompts), bucket(rows), bucket(width), ask.new)
+        shape = Shape(bucket(prompts), bucket(rows), bucket(width), ask.new)
         casts = device.type in ("cpu", "cuda") and torch.is_autocast_enabled(device.type)
         key = (*shape, ask.ends, ask.pad, greedy, casts, model.config._attn_implementation)
-        decoder = self.held.pop(key, None) or Decoder(*shape, ask.ends, ask.pad, greedy, device)
+        decoder = self.held.pop(key, None) or Decoder(shape, ask.ends, ask.pad, greedy, device)
         self.held[key] = decoder
         uniform = None
         if not greedy:
@@ -264,7 +273,7 @@ def takes_slots(model: PreTrainedModel) -> bool:
     was_training = model.training
     model.eval()
     try:
-        decoder = Decoder(2, 3, 5, new, (), 0, True, device)
+        decoder = Decoder(Shape(2, 3, 5, new), (), 0, True, device)
         decoder.load(tokens, mask, prompt_of, None, 1.0)
         decoder.run(model, graphs=False)
         close = True

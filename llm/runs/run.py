@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fstsim.fast_slow import FastSlowState, fast_slow
+from fstsim.fast_slow import FastSlowState, Schedule, fast_slow
 from fstsim.llm.learners.shadow import ShadowedWeights
 from fstsim.llm.learners.weights import Weights
 from fstsim.llm.policy.policy import Policy
@@ -96,7 +96,7 @@ def run_training(
 
     ``tasks`` are trained one after the other, ``old`` are skills that every probe measures; where they are not given, they
     are those that ``config`` names. ``progress(step, note)`` is called after every slow step. Raises InputError before any
-    work if ``out`` holds another run, and `slow.Diverged` when a loss is not finite: the last checkpoint, if there is one,
+    work if ``out`` holds another run, and `weights.Diverged` when a loss is not finite: the last checkpoint, if there is one,
     stays.
     """
     config, tasks, old = with_tasks(config, tasks, old)
@@ -139,7 +139,7 @@ def run_training(
             rows[0]["relearn"] = relearn_steps(policy, relearn)
     total, drawn = config.steps * len(tasks), state.samples
     if state.step < total:
-        run = fast_slow(tasks, slow, fast, state, steps_per_task=config.steps, slow_steps_per_round=every, rng=rng)
+        run = fast_slow(tasks, slow, fast, state, Schedule(config.steps, every), rng)
         for state in run:
             last = state.step == total
             measured = config.probe.due(state.step_in_task) or state.step_in_task == config.steps

@@ -131,7 +131,7 @@ def _curve_claim(name: str, law: Law, tokens: Array) -> Claim:
     clipped = law.clock == "adam"
     calibration = f"the step at which {what} is first below {CALIBRATED} of its start"
     if clipped:
-        calibration += ", and the norm of the first gradient (it is clipped at 1)"
+        calibration += f", and the norm of the first gradient (it is clipped at {TrainConfig.clip:g})"
     blank = Prediction(
         f"{name}-{law.name}", Label(law.kind, run=name, law=law.name), law.statement,
         f"log of {what} at three times the calibration step, {law.name} clock ({name})",
@@ -144,7 +144,11 @@ def _curve_claim(name: str, law: Law, tokens: Array) -> Claim:
             steps, mass = read(rows)
             if (at := calibration_step(steps, mass)) is None:
                 continue
-            clip = min(1.0, 1.0 / next(row["grad_norm"] for row in rows if "grad_norm" in row)) if clipped else 1.0
+            clip = (
+                min(1.0, TrainConfig.clip / next(row["grad_norm"] for row in rows if "grad_norm" in row))
+                if clipped
+                else 1.0
+            )
             # shares of the start: what is no decision between the two behaviours drops out
             start = float(tokens.prod(-1).mean())
             after = start * float(mass[at[0]] / mass[0])

@@ -19,6 +19,7 @@ from fstsim.errors import InputError
 from fstsim.intervals import Interval, student_interval
 from fstsim.llm.policy.loading import SHIPPED
 from fstsim.llm.policy.policy import Policy
+from fstsim.llm.runs.config import TrainConfig
 from fstsim.llm.tasks.rules import parse_rules
 from fstsim.llm.validation.kinds import Label
 from fstsim.llm.validation.prediction import BaseMasses, measure_base, old_token_masses
@@ -33,7 +34,6 @@ FORGETTING = {law.name: law for law in LAWS if law.old != "rest"}
 RECORDED_MASSES = "base_masses.json"
 _NEED_MASSES = ("replay", "replay-batches", "tilt-new", "tilt-old", "escape-group", "escape-adam")
 _NEED_TOKENS = ("forgetting", "forgetting-adam")
-MAX_GRADIENT = 1.0  # the norm at which `fstsim.llm.learners.weights` clips
 
 
 @dataclass(frozen=True)
@@ -232,10 +232,10 @@ def log_interval(values: Array) -> Interval:
 
 
 def _clip_share(curves: Curves) -> float:
-    """Largest gradient that `MAX_GRADIENT` lets through, over the first one, which it clipped; 1 where nothing was clipped."""
+    """Largest gradient that clipping lets through, over the first one, which it clipped; 1 where nothing was clipped."""
     norms = curves.columns.get("grad_norm")
     first = np.nan if norms is None else float(np.nanmean(norms[:, 1:2]))
-    return min(1.0, MAX_GRADIENT / first) if np.isfinite(first) else 1.0
+    return min(1.0, TrainConfig.clip / first) if np.isfinite(first) else 1.0
 
 
 def decisions_of(law: Law, tokens: Array) -> Array:

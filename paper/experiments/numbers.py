@@ -46,8 +46,8 @@ def estimate(values: Sequence[float] | Array) -> Estimate:
     x = np.asarray(values, dtype=np.float64)
     if len(x) < 2 or not np.isfinite(x).all():
         return Estimate(float(x.mean()) if len(x) else np.nan, np.nan, np.nan, len(x))
-    mean, low, high = student_interval(x)
-    return Estimate(float(mean), float(low), float(high), len(x))
+    mean, low, high = map(float, student_interval(x))
+    return Estimate(mean, low, high, len(x))
 
 
 @dataclass(frozen=True)

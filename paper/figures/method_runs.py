@@ -11,7 +11,7 @@ from scipy.special import expit, logit
 
 from fstsim import SGD, ForwardKL, Objective, ReverseKL, TwoModeProblem, TwoModeState, simulate
 from fstsim.labelled import geometric_mix
-from fstsim.method_loops import simulate_oapl
+from fstsim.method_loops import Regression, simulate_oapl
 from fstsim.method_objectives import SDFT, TTTDiscover
 from fstsim.optimizers import Geometry
 from fstsim.paper.figures.drawing import sgd_runs
@@ -85,7 +85,9 @@ def _oapl_rounds(gap: float, anchor: float, rounds: int) -> Runs:
         np.full(RUNS, start.log_odds), np.tile(start.mean_old, (RUNS, 1)), np.tile(start.mean_new, (RUNS, 1))
     )
     rng = np.random.default_rng(11)
-    run = simulate_oapl(problem, many, 0.0, gap, 1.0, rounds, ROUND, SGD(0.2, BATCH, "em"), rng, anchor=anchor)
+    run = simulate_oapl(
+        problem, many, Regression(0.0, gap, 1.0, anchor=anchor), rounds, ROUND, SGD(0.2, BATCH, "em"), rng
+    )
     return Runs(np.arange(ROUND * rounds + 1) / ROUND, run.log_odds)
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 
 from fstsim import SGD, ForwardKL, GradientFlow, ReverseKL, TwoModeProblem, TwoModeState
-from fstsim.method_loops import simulate_sdft
+from fstsim.method_loops import Teacher, simulate_sdft
 from fstsim.paper.figures.drawing import (
     BLACK,
     BLUE,
@@ -87,7 +87,7 @@ def sdft_drift(delta: float, ema_rate: float, anchor: float = 1.0) -> tuple[Arra
     """Old mass and drift of the old mean along the SDFT flow, all parameters free."""
     problem = TwoModeProblem.separated(delta)
     how = GradientFlow(step_time=2.0, growth=1.9, rtol=1e-4)
-    student, _ = simulate_sdft(problem, problem.initial(BETA0), DRIFT_TILT, ema_rate, how, 9, anchor=anchor)
+    student, _ = simulate_sdft(problem, problem.initial(BETA0), Teacher(DRIFT_TILT, ema_rate, anchor=anchor), how, 9)
     return student.old_mass[1:], student.drift[1:]
 
 

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, logit
 
 from fstsim import GradientDescent, GradientFlow, TwoModeProblem, simulate
-from fstsim.method_loops import simulate_oapl, simulate_sdft
+from fstsim.method_loops import Regression, Teacher, simulate_oapl, simulate_sdft
 from fstsim.method_objectives import TTTDiscover
 from fstsim.paper.figures.drawing import (
     BLACK,
@@ -84,7 +84,7 @@ def sdft_outcomes(shares: ArrayLike = (0.2, 0.4, 0.6, 0.8), steps: int = 80) -> 
     how = GradientDescent(0.5, "em")
     ends = []
     for tilt, share in points:
-        student, _ = simulate_sdft(problem, problem.initial(BETA0), tilt, 1.0, how, steps, anchor=1.0 - share)
+        student, _ = simulate_sdft(problem, problem.initial(BETA0), Teacher(tilt, 1.0, anchor=1.0 - share), how, steps)
         ends.append(float(student.old_mass[-1]))
     x, y = np.array(points).T
     return Outcomes(x, y, np.array(ends))
@@ -112,7 +112,7 @@ def oapl_outcomes(anchor: float, tilts: ArrayLike, refreshes: int = 30, period: 
     rows = []
     for tilt in np.asarray(tilts):
         run = simulate_oapl(
-            problem, problem.initial(BETA0), 0.0, float(tilt), 1.0, refreshes, period, how, anchor=anchor
+            problem, problem.initial(BETA0), Regression(0.0, float(tilt), 1.0, anchor=anchor), refreshes, period, how
         )
         mass = run.old_mass[::period]
         last = int(np.flatnonzero(mass >= MIN_MASS)[-1])  # the mass only falls
@@ -124,7 +124,7 @@ def sdft_path(ema_rate: float, tilt: float, anchor: float, steps: int = 14) -> t
     """Time and old mass of the SDFT flow, weight and means free, to about 2000 units of time."""
     problem = _problem()
     how = GradientFlow(step_time=1.0, growth=1.7, rtol=1e-4)
-    student, _ = simulate_sdft(problem, problem.initial(BETA0), tilt, ema_rate, how, steps, anchor=anchor)
+    student, _ = simulate_sdft(problem, problem.initial(BETA0), Teacher(tilt, ema_rate, anchor=anchor), how, steps)
     return student.time[1:], student.old_mass[1:]
 
 

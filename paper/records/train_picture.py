@@ -31,6 +31,8 @@ from fstsim.paper.figures.drawing import (
 
 Array = NDArray[np.float64]
 Rows = Sequence[Mapping[str, Any]]
+Look = tuple[Series, object, str | None]
+"""Colour and marker, line style, label."""
 
 
 def save_train_picture(config: TrainConfig, runs: Sequence[Rows], path: Path) -> Path:
@@ -61,16 +63,15 @@ def draw_column(
     ax: Axes,
     runs: Sequence[Rows],
     name: str,
-    series: Series,
-    linestyle: object = "-",
+    look: Look,
     every: int = 1,
     switches: Sequence[int] = (),
-    label: str | None = None,
 ) -> None:
     """Mean over seeds with a band of two standard errors, in one line between ``switches``; called as `Column.legend` says.
 
     ``every`` smooths a column of each step by block means.
     """
+    series, linestyle, label = look
     steps, mean, error = columns(runs, name)
     column = find_column(name)
     label = label if label is not None else column.legend if column else ""
@@ -120,16 +121,16 @@ def draw_training(config: TrainConfig, runs: Sequence[Rows]) -> Drawing:
     switches = [k * config.steps for k in range(1, len(config.tasks))]
     # problems and contexts are those of the present task: its values do not continue those of the last one
     draw = functools.partial(draw_column, runs=runs, switches=switches)
-    draw(reward, name="reward", series=BLACK)
+    draw(reward, name="reward", look=(BLACK, "-", None))
     if any("reward_no_context" in row for row in runs[0]):
-        draw(reward, name="reward_no_context", series=BLUE, linestyle=DASH_DOT)
-    draw(reward, name="train_reward", series=GREEN, linestyle="--", every=5)
-    draw(reward, name="dead_share", series=VERMILLION, linestyle=":", every=5)
+        draw(reward, name="reward_no_context", look=(BLUE, DASH_DOT, None))
+    draw(reward, name="train_reward", look=(GREEN, "--", None), every=5)
+    draw(reward, name="dead_share", look=(VERMILLION, ":", None), every=5)
     reward.set_ylim(-0.03, 1.03)
-    draw(mass, name="old_mass", series=BLACK)
+    draw(mass, name="old_mass", look=(BLACK, "-", None))
     mass.set_ylim(0.0, 1.05 * mass.get_ylim()[1])
-    draw(kl, name="kl_to_base", series=BLACK)
-    draw(kl, name="kl_from_base", series=BLUE, linestyle=DASH_DOT)
+    draw(kl, name="kl_to_base", look=(BLACK, "-", None))
+    draw(kl, name="kl_from_base", look=(BLUE, DASH_DOT, None))
     _scale_distance(kl)
     panel(reward, "a", "new task", "slow step", "reward, share of groups")
     panel(mass, "b", "old behaviour, no context", "slow step", "probability of its answer")
@@ -149,7 +150,7 @@ def draw_training(config: TrainConfig, runs: Sequence[Rows]) -> Drawing:
 def _draw_skills(ax: Axes, runs: Sequence[Rows]) -> None:
     """Accuracy on the exam of old skills, which is the same for every task."""
     for family, series in zip(FAMILIES, (BLACK, BLUE, VERMILLION), strict=True):
-        draw_column(ax, runs, f"accuracy_{family}_1", series, label=family)
-        draw_column(ax, runs, f"accuracy_{family}_2", series, ":", label="")
+        draw_column(ax, runs, f"accuracy_{family}_1", (series, "-", family))
+        draw_column(ax, runs, f"accuracy_{family}_2", (series, ":", ""))
     ax.set_ylim(-0.03, 1.03)
     panel(ax, "d", "old skills (1 rule solid, 2 dotted)", "slow step", "accuracy with rules in context")

@@ -28,6 +28,7 @@ from fstsim.logistic_normal import expected_softplus, logistic_normal_mean, logi
 from fstsim.objectives import ForwardKL, ReverseKL
 from fstsim.overlap import bhattacharyya_coefficient, harmonic_overlap, overlap_gap, weight_fisher_information
 from fstsim.two_mode import TwoModeProblem, TwoModeState
+from fstsim.whitened import Whitened
 
 Params = tuple[np.ndarray, np.ndarray, np.ndarray]  # log-odds, old mean, new mean
 
@@ -103,7 +104,7 @@ def forward_gradient(target: Params, q: Params) -> Params:
 def test_autograd_of_one_dimensional_integrals(pair: tuple[Params, Params]) -> None:
     p, q = pair
     value, gradient = integrated(p, q, 1)
-    assert float(two_mode_kl(*p, *q)) == pytest.approx(value, abs=1e-11)
+    assert float(two_mode_kl(Whitened(*p), Whitened(*q))) == pytest.approx(value, abs=1e-11)
     assert_gradient(forward_gradient(p, q), gradient, 1e-10)
     value, gradient = integrated(q, p, 0)
     assert float(reverse_kl(*q, *p)) == pytest.approx(value, abs=1e-11)
@@ -116,7 +117,7 @@ def test_autograd_of_two_dimensional_integrals(seed: int) -> None:
     rng = np.random.default_rng(seed)
     p, q = ((rng.normal(scale=1.5), *rng.normal(scale=1.5, size=(2, 2))) for _ in range(2))
     value, gradient = integrated(p, q, 1)
-    assert float(two_mode_kl(*p, *q)) == pytest.approx(value, abs=1e-11)
+    assert float(two_mode_kl(Whitened(*p), Whitened(*q))) == pytest.approx(value, abs=1e-11)
     assert_gradient(forward_gradient(p, q), gradient, 1e-10)
     value, gradient = integrated(q, p, 0)
     assert float(reverse_kl(*q, *p)) == pytest.approx(value, abs=1e-11)
@@ -149,7 +150,9 @@ def test_finite_differences(pair: tuple[Params, Params]) -> None:
     step = 1e-2
     size = 1.0 + max(float(np.abs(a - b).max()) for a in p[1:] for b in q[1:]) ** 2 + abs(p[0]) + abs(q[0])
     atol = step**4 / 480.0 * 5.0 * math.sqrt(120.0) * size + 1e-14 * size / step
-    assert_gradient(forward_gradient(p, q), finite_difference(lambda at: two_mode_kl(*p, *at), q, step), atol)
+    assert_gradient(
+        forward_gradient(p, q), finite_difference(lambda at: two_mode_kl(Whitened(*p), Whitened(*at)), q, step), atol
+    )
     assert_gradient(reverse_kl_gradient(*q, *p), finite_difference(lambda at: reverse_kl(*at, *p), q, step), atol)
 
 
@@ -176,7 +179,10 @@ def test_merged_states_are_stationary_in_the_weight(pair: tuple[Params, Params])
 
 
 def assert_same_kl(p: Params, q: Params, p2: Params, q2: Params) -> None:
-    for first, second in ((two_mode_kl(*p, *q), two_mode_kl(*p2, *q2)), (two_mode_kl(*q, *p), two_mode_kl(*q2, *p2))):
+    for first, second in (
+        (two_mode_kl(Whitened(*p), Whitened(*q)), two_mode_kl(Whitened(*p2), Whitened(*q2))),
+        (two_mode_kl(Whitened(*q), Whitened(*p)), two_mode_kl(Whitened(*q2), Whitened(*p2))),
+    ):
         assert float(first) == pytest.approx(float(second), rel=1e-12, abs=1e-12)
 
 
@@ -442,10 +448,12 @@ def test_a_lost_mode_is_an_infinite_log_odds() -> None:
     for s, center in ((np.inf, [1.0, 1.0]), (-np.inf, [-2.0, 0.5])):
         p = (s, [1.0, 1.0], [-2.0, 0.5])
         nearly = (np.sign(s) * 40.0, *p[1:])  # the other weight is 4e-18
-        assert float(two_mode_kl(*p, *q)) == pytest.approx(float(two_mode_kl(*nearly, *q)), rel=1e-14)
-        assert float(two_mode_kl(*p, 0.0, center, center)) == pytest.approx(0.0, abs=1e-15)
+        assert float(two_mode_kl(Whitened(*p), Whitened(*q))) == pytest.approx(
+            float(two_mode_kl(Whitened(*nearly), Whitened(*q))), rel=1e-14
+        )
+        assert float(two_mode_kl(Whitened(*p), Whitened(0.0, center, center))) == pytest.approx(0.0, abs=1e-15)
     gaussian = (np.inf, [0.0], [9.0])
-    assert float(two_mode_kl(*gaussian, 0.0, [3.0], [3.0])) == pytest.approx(4.5, rel=1e-15)
+    assert float(two_mode_kl(Whitened(*gaussian), Whitened(0.0, [3.0], [3.0]))) == pytest.approx(4.5, rel=1e-15)
 
 
 def test_far_apart_nothing_is_lost() -> None:
@@ -498,6 +506,10 @@ def test_nan_is_named_and_not_taken_for_a_lost_mode() -> None:
     for at in range(6):
         arguments = [0.0, 0.0, 1.0, 0.0, 0.0, 1.0]
         arguments[at] = np.nan
-        for function in (two_mode_kl, reverse_kl, reverse_kl_gradient):
+        for function in (
+            lambda *six: two_mode_kl(Whitened(*six[:3]), Whitened(*six[3:])),
+            reverse_kl,
+            reverse_kl_gradient,
+        ):
             with pytest.raises(InputError, match="nan"):
                 function(*arguments)

@@ -17,6 +17,7 @@ from fstsim.fast_slow import (
     FrozenSlow,
     GradientFast,
     ModeTask,
+    Schedule,
     SearchFast,
     SlowPolicyGradient,
     StepInfo,
@@ -52,7 +53,7 @@ class CountingFast:
 def run(state: FastSlowState[int, str], rng: np.random.Generator, **options: object) -> tuple[list, list]:
     slow = CountingSlow()
     how = {"steps_per_task": [5, 3], "slow_steps_per_round": 2, "fresh_context": lambda task: task[0], **options}
-    states = list(fast_slow(["ab", "cd"], slow, CountingFast(slow.log), state, rng=rng, **how))
+    states = list(fast_slow(["ab", "cd"], slow, CountingFast(slow.log), state, Schedule(**how), rng))
     return slow.log, states
 
 
@@ -91,10 +92,8 @@ def test_resumed_run_equals_uninterrupted(stop: int, seed: int) -> None:
         slow,
         CountingFast(slow.log),
         FastSlowState(0, "seed"),
-        steps_per_task=[5, 3],
-        slow_steps_per_round=2,
-        rng=rng,
-        fresh_context=lambda task: task[0],
+        Schedule([5, 3], 2, fresh_context=lambda task: task[0]),
+        rng,
     )
     first = [next(iterator) for _ in range(stop)]
     # a fresh generator in the state that the first had after its last step
@@ -117,14 +116,14 @@ def test_early_stop_goes_on_with_the_next_task(rng: np.random.Generator) -> None
 
 def test_baselines_are_frozen_channels(rng: np.random.Generator) -> None:
     slow = CountingSlow()
-    how = {"steps_per_task": 4, "slow_steps_per_round": 2, "rng": rng}
-    alone = list(fast_slow(["a"], slow, FrozenFast(), FastSlowState(0, "seed"), **how))
+    how = Schedule(4, 2), rng
+    alone = list(fast_slow(["a"], slow, FrozenFast(), FastSlowState(0, "seed"), *how))
     assert {s.context for s in alone} == {"seed"}
     assert alone[-1].samples == 40
-    fast_only = list(fast_slow(["a"], FrozenSlow(), CountingFast([]), FastSlowState(7, "seed"), **how))
+    fast_only = list(fast_slow(["a"], FrozenSlow(), CountingFast([]), FastSlowState(7, "seed"), *how))
     assert {s.weights for s in fast_only} == {7}
     assert fast_only[-1].samples == fast_only[-1].fast_samples == 6
-    nothing = list(fast_slow(["a"], FrozenSlow(), FrozenFast(), FastSlowState(7, "seed"), **how))
+    nothing = list(fast_slow(["a"], FrozenSlow(), FrozenFast(), FastSlowState(7, "seed"), *how))
     assert nothing[-1].samples == 0
 
 
@@ -140,11 +139,11 @@ def test_baselines_are_frozen_channels(rng: np.random.Generator) -> None:
 )
 def test_malformed_loop(change: dict, message: str, rng: np.random.Generator) -> None:
     args = {"tasks": ["a"], "slow": FrozenSlow(), "fast": FrozenFast(), "state": FastSlowState(0, "")}
-    how = {"steps_per_task": 3, "slow_steps_per_round": 1, "rng": rng}
+    how = {"steps_per_task": 3, "slow_steps_per_round": 1}
     for name, value in change.items():
         (args if name in args else how)[name] = value
     with pytest.raises(InputError, match=message):
-        fast_slow(*args.values(), **how)  # before the first state is asked for
+        fast_slow(*args.values(), Schedule(**how), rng)  # before the first state is asked for
 
 
 # --- the toy learners ------------------------------------------------------------------------------------------------

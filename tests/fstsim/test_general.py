@@ -28,6 +28,7 @@ from fstsim.general import (
 )
 from fstsim.mixtures import GaussianMixture
 from fstsim.overlap import chernoff_coefficient, misassignment_probability
+from fstsim.whitened import Whitened
 
 FALSE_ALARM = 1e-6  # chance that a statistical test here rejects correct code under another seed
 GRADIENTS = (forward_kl_gradients, reverse_kl_gradients)
@@ -86,7 +87,7 @@ def check_against_exact_formulas(
     d = mu_o.size
     p = GaussianMixture([expit(s_p), expit(-s_p)], [mu_o, mu_n], np.eye(d))
     q = GaussianMixture([expit(s_q), expit(-s_q)], [m_o, m_n], np.eye(d))
-    exact = two_mode_kl(s_p, mu_o, mu_n, s_q, m_o, m_n)
+    exact = two_mode_kl(Whitened(s_p, mu_o, mu_n), Whitened(s_q, m_o, m_n))
     result = kl_divergence(p, q)
     assert float(result.value) == pytest.approx(float(exact), abs=1e-10 * (1.0 + abs(float(exact))))
     assert float(result.standard_error) == 0.0

@@ -15,7 +15,7 @@ from scipy.special import expit, logit
 
 from fstsim.errors import InputError
 from fstsim.labelled import geometric_mix
-from fstsim.method_loops import simulate_oapl, simulate_sdft
+from fstsim.method_loops import Regression, Teacher, simulate_oapl, simulate_sdft
 from fstsim.method_objectives import OAPL, SDFT, TTTDiscover
 from fstsim.objectives import Objective
 from fstsim.optimizers import SGD, GradientDescent, GradientFlow
@@ -194,7 +194,7 @@ def test_entropic_estimate_is_parallel_to_the_exact_gradient_with_overlap(rng: n
 @pytest.mark.parametrize("ema_rate", [0.05, 1.0])
 def test_sdft_flow_obeys_the_conservation_law_when_the_modes_are_far(ema_rate: float) -> None:
     p = TwoModeProblem.separated(14.0)
-    student, teacher = simulate_sdft(p, p.initial(0.6), 0.8, ema_rate, GradientFlow(2.0), 20)
+    student, teacher = simulate_sdft(p, p.initial(0.6), Teacher(0.8, ema_rate), GradientFlow(2.0), 20)
     t = sdft_time(student.log_odds[0], student.log_odds[1:], teacher.log_odds[1:], 0.8, ema_rate)
     np.testing.assert_allclose(t, student.time[1:], rtol=1e-6)
     lag = teacher.log_odds - student.log_odds
@@ -204,7 +204,7 @@ def test_sdft_flow_obeys_the_conservation_law_when_the_modes_are_far(ema_rate: f
 
 def test_frozen_teacher_stays_and_the_student_arrives() -> None:
     p = TwoModeProblem.separated(3.0, dimension=2)
-    student, teacher = simulate_sdft(p, p.initial(0.6), 0.8, 0.0, GradientFlow(120.0, rtol=1e-7), 1)
+    student, teacher = simulate_sdft(p, p.initial(0.6), Teacher(0.8, 0.0), GradientFlow(120.0, rtol=1e-7), 1)
     assert (teacher.log_odds == teacher.log_odds[0]).all()
     np.testing.assert_allclose(student.log_odds[-1], sdft_fixed_point(logit(0.6), 0.8, 0.0), atol=1e-5)
     assert student.drift[-1] < 1e-5  # no final drift
@@ -214,8 +214,8 @@ def test_anchor_decides_whether_sdft_keeps_the_old_mass_with_overlap() -> None:
     # delicate point 7: reverse KL and on-policy samples are not enough; the fixed anchor is what retains
     p = TwoModeProblem.separated(3.5)
     flow = GradientFlow(40.0, rtol=1e-7)
-    anchored, _ = simulate_sdft(p, p.initial(0.6), 0.5, 0.5, flow, 6, anchor=0.5)
-    free, _ = simulate_sdft(p, p.initial(0.6), 0.5, 0.5, flow, 6)
+    anchored, _ = simulate_sdft(p, p.initial(0.6), Teacher(0.5, 0.5, anchor=0.5), flow, 6)
+    free, _ = simulate_sdft(p, p.initial(0.6), Teacher(0.5, 0.5), flow, 6)
     np.testing.assert_allclose(anchored.log_odds[-1], sdft_fixed_point(logit(0.6), 0.5, 0.5), atol=1e-4)
     np.testing.assert_allclose(anchored.drift[-1], 0.0, atol=1e-4)
     assert (np.diff(free.log_odds) < 0.0).all()
@@ -225,10 +225,10 @@ def test_anchor_decides_whether_sdft_keeps_the_old_mass_with_overlap() -> None:
 def test_descent_converges_to_the_flow_at_first_order() -> None:
     p = TwoModeProblem.separated(3.0)
     start = p.initial(0.5, 0.3)
-    end = [run.log_odds[-1] for run in simulate_sdft(p, start, 0.6, 0.3, GradientFlow(8.0), 1)]
+    end = [run.log_odds[-1] for run in simulate_sdft(p, start, Teacher(0.6, 0.3), GradientFlow(8.0), 1)]
 
     def error(lr: float) -> np.ndarray:
-        runs = simulate_sdft(p, start, 0.6, 0.3, GradientDescent(lr), round(8.0 / lr))
+        runs = simulate_sdft(p, start, Teacher(0.6, 0.3), GradientDescent(lr), round(8.0 / lr))
         return np.abs([run.log_odds[-1] - e for run, e in zip(runs, end, strict=True)])
 
     coarse, fine = error(0.2), error(0.1)
@@ -239,8 +239,8 @@ def test_descent_converges_to_the_flow_at_first_order() -> None:
 def test_sgd_students_scatter_around_the_descent(rng: np.random.Generator) -> None:
     p = TwoModeProblem.separated(5.0)
     one = p.initial(0.5)
-    sgd, _ = simulate_sdft(p, replicated(one, 400), 0.5, 0.2, SGD(0.1, 256, train="weight"), 40, rng)
-    plain, _ = simulate_sdft(p, one, 0.5, 0.2, GradientDescent(0.1, train="weight"), 40)
+    sgd, _ = simulate_sdft(p, replicated(one, 400), Teacher(0.5, 0.2), SGD(0.1, 256, train="weight"), 40, rng)
+    plain, _ = simulate_sdft(p, one, Teacher(0.5, 0.2), GradientDescent(0.1, train="weight"), 40)
     assert sgd.samples[-1] == 40 * 256
     last = sgd.log_odds[-1]
     # curvature of the drift moves the mean by O(variance): the scatter is small enough to bound that by variance
@@ -252,10 +252,10 @@ def test_batched_loops_equal_single_ones() -> None:
     p = TwoModeProblem.separated(3.0)
     both = TwoModeState(np.array([0.2, -0.7]), p.mean_old, p.mean_new)
     for how in (GradientFlow(1.0), GradientDescent(0.3)):
-        together = simulate_sdft(p, both, 0.4, 0.5, how, 6, anchor=0.7)
+        together = simulate_sdft(p, both, Teacher(0.4, 0.5, anchor=0.7), how, 6)
         for k in range(2):
             alone = simulate_sdft(
-                p, TwoModeState(both.log_odds[k], p.mean_old, p.mean_new), 0.4, 0.5, how, 6, anchor=0.7
+                p, TwoModeState(both.log_odds[k], p.mean_old, p.mean_new), Teacher(0.4, 0.5, anchor=0.7), how, 6
             )
             for a, b in zip(together, alone, strict=True):
                 np.testing.assert_allclose(a.log_odds[:, k], b.log_odds, rtol=1e-9)
@@ -279,28 +279,28 @@ def test_geometric_mix_is_the_labelled_product(share: float, seed: int) -> None:
 
 def test_oapl_loop_multiplies_the_odds_every_period() -> None:
     p = TwoModeProblem.separated(3.0)
-    run = simulate_oapl(p, p.initial(0.6), 0.0, 0.8, 1.0, 4, 1, GradientFlow(400.0))
+    run = simulate_oapl(p, p.initial(0.6), Regression(0.0, 0.8, 1.0), 4, 1, GradientFlow(400.0))
     np.testing.assert_allclose(run.old_mass, oapl_old_mass(0.6, 0.8, 1.0, np.arange(5)), rtol=1e-6)
     assert run.drift[-1] < 1e-12
-    anchored = simulate_oapl(p, p.initial(0.6), 0.0, 0.8, 1.0, 12, 1, GradientFlow(400.0), anchor=0.5)
+    anchored = simulate_oapl(p, p.initial(0.6), Regression(0.0, 0.8, 1.0, anchor=0.5), 12, 1, GradientFlow(400.0))
     np.testing.assert_allclose(anchored.old_mass[-1], oapl_old_mass(0.6, 0.8, 1.0, 12, 0.5), rtol=1e-6)
     assert anchored.log_odds[-1] >= logit(0.6) - 0.8 / 0.5
 
 
 def test_oapl_loop_counts_rows_times_and_samples(rng: np.random.Generator) -> None:
     p = TwoModeProblem.separated(3.0)
-    run = simulate_oapl(p, p.initial(0.6), 0.0, 0.8, 1.0, 3, 5, SGD(0.05, 16), rng)
+    run = simulate_oapl(p, p.initial(0.6), Regression(0.0, 0.8, 1.0), 3, 5, SGD(0.05, 16), rng)
     assert run.steps == 15
     assert run.samples.tolist() == (16 * np.arange(16)).tolist()
     assert run.time.tolist() == np.arange(16.0).tolist()
-    flow = simulate_oapl(p, p.initial(0.6), 0.0, 0.8, 1.0, 2, 2, GradientFlow(1.5))
+    flow = simulate_oapl(p, p.initial(0.6), Regression(0.0, 0.8, 1.0), 2, 2, GradientFlow(1.5))
     assert flow.time.tolist() == [0.0, 1.5, 3.0, 4.5, 6.0]
 
 
 def test_divergence_is_reported_with_nan_rows() -> None:
     p = TwoModeProblem.separated(3.0)
     with np.errstate(all="ignore"):
-        run = simulate_oapl(p, p.initial(0.6, 0.5), 0.0, 0.8, 1.0, 3, 40, GradientDescent(1e4), slope=0.5)
+        run = simulate_oapl(p, p.initial(0.6, 0.5), Regression(0.0, 0.8, 1.0, slope=0.5), 3, 40, GradientDescent(1e4))
     assert run.status == "diverged"
     assert np.isnan(run.log_odds[-1])
     assert run.steps == 120
@@ -340,9 +340,9 @@ def test_reward_that_varies_inside_the_old_mode_is_not_gated_by_overlap(delta: f
     # stationarity in m_o: slope / Z at the two-outcome optimum, whatever the separation
     beta = expit(entropic_tilt_log_odds(logit(0.6), 1.0, 1.0))
     np.testing.assert_allclose(drift[0.2], 0.2 / (beta + (1.0 - beta) * np.e), rtol=0.05)
-    regressed = simulate_oapl(p, base, 0.0, 0.5, 1.0, 3, 1, flow, slope=[0.0, 0.2])
+    regressed = simulate_oapl(p, base, Regression(0.0, 0.5, 1.0, slope=[0.0, 0.2]), 3, 1, flow)
     np.testing.assert_allclose(regressed.drift[1:], 0.2 * np.arange(1, 4), rtol=1e-4)
-    assert simulate_oapl(p, base, 0.0, 0.5, 1.0, 3, 1, flow).drift[-1] < 1e-10
+    assert simulate_oapl(p, base, Regression(0.0, 0.5, 1.0), 3, 1, flow).drift[-1] < 1e-10
 
 
 # --- bad input ---------------------------------------------------------------------------------------------------------
@@ -380,17 +380,17 @@ def test_bad_batches_and_axes_are_refused(rng: np.random.Generator) -> None:
 
 def test_bad_loops_are_refused(rng: np.random.Generator) -> None:
     start = PLAIN.initial(0.5)
-    for arguments, options, message in (
-        ((0.5, -0.1, GradientFlow(), 3), {}, "ema_rate must be nonnegative"),
-        ((0.5, 30.0, GradientDescent(0.1), 3), {}, "ema_rate . lr must be at most 1"),
-        ((0.5, 0.1, GradientFlow(), 3), {"anchor": 1.2}, r"anchor must lie in \[0, 1\]"),
-        ((0.5, 0.1, GradientFlow(), -1), {}, "steps must be nonnegative"),
-        ((0.5, 0.1, SGD(0.1, 8), 3), {}, "pass rng"),
-        ((0.5, 0.1, GradientFlow(), 3), {"base": SKEWED_BASE}, "does not broadcast|dimension"),
+    for teacher, optimizer, steps, message in (
+        (Teacher(0.5, -0.1), GradientFlow(), 3, "ema_rate must be nonnegative"),
+        (Teacher(0.5, 30.0), GradientDescent(0.1), 3, "ema_rate . lr must be at most 1"),
+        (Teacher(0.5, 0.1, anchor=1.2), GradientFlow(), 3, r"anchor must lie in \[0, 1\]"),
+        (Teacher(0.5, 0.1), GradientFlow(), -1, "steps must be nonnegative"),
+        (Teacher(0.5, 0.1), SGD(0.1, 8), 3, "pass rng"),
+        (Teacher(0.5, 0.1, base=SKEWED_BASE), GradientFlow(), 3, "does not broadcast|dimension"),
     ):
         with pytest.raises(InputError, match=message):
-            simulate_sdft(PLAIN, start, *arguments, **options)  # type: ignore[arg-type]
+            simulate_sdft(PLAIN, start, teacher, optimizer, steps)
     with pytest.raises(InputError, match="refreshes must be nonnegative"):
-        simulate_oapl(PLAIN, start, 0.0, 1.0, 1.0, -1, 3, GradientFlow())
+        simulate_oapl(PLAIN, start, Regression(0.0, 1.0, 1.0), -1, 3, GradientFlow())
     with pytest.raises(InputError, match="temperature must be positive"):
-        simulate_oapl(PLAIN, start, 0.0, 1.0, 0.0, 1, 3, SGD(0.1, 8), rng)
+        simulate_oapl(PLAIN, start, Regression(0.0, 1.0, 0.0), 1, 3, SGD(0.1, 8), rng)

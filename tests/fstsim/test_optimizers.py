@@ -25,9 +25,9 @@ from fstsim import (
     TwoModeState,
     simulate,
 )
-from fstsim.method_loops import simulate_oapl, simulate_sdft
+from fstsim.method_loops import Regression, Teacher, simulate_oapl, simulate_sdft
 from fstsim.optimizers import AdamMoments, adamw_change
-from fstsim.simulate import adam_moments
+from fstsim.simulate import Part, adam_moments
 from fstsim.simulation_run import SimulationConfig, run_simulation
 
 SKEWED = TwoModeProblem(0.6, [0.0, 1.0], [2.0, -1.0], [[2.0, 0.8], [0.8, 0.5]])
@@ -154,15 +154,17 @@ def test_batches_are_drawn_and_counted() -> None:
 def test_memory_carries_a_run_on() -> None:
     whole = simulate(SKEWED, ForwardKL(SKEWED), SKEWED.initial(0.7), AdamW(0.05), 40)
     memory = adam_moments(SKEWED.initial(0.7))
-    first = simulate(SKEWED, ForwardKL(SKEWED), SKEWED.initial(0.7), AdamW(0.05), 15, moments=memory)
+    first = simulate(SKEWED, ForwardKL(SKEWED), SKEWED.initial(0.7), AdamW(0.05), 15, part=Part(moments=memory))
     assert memory.step == 15
-    both = first.then(simulate(SKEWED, ForwardKL(SKEWED), first.state(), AdamW(0.05), 25, moments=memory))
+    both = first.then(simulate(SKEWED, ForwardKL(SKEWED), first.state(), AdamW(0.05), 25, part=Part(moments=memory)))
     np.testing.assert_array_equal(both.log_odds, whole.log_odds)
     np.testing.assert_array_equal(both.mean_new, whole.mean_new)
     forgetful = simulate(SKEWED, ForwardKL(SKEWED), first.state(), AdamW(0.05), 25)
     assert abs(forgetful.log_odds[1] - whole.log_odds[16]) > 1e-3
     with pytest.raises(InputError, match=r"moments of shape \(2,\) belong to other learners"):
-        simulate(SKEWED, ForwardKL(SKEWED), SKEWED.initial(0.7), AdamW(0.05), 1, moments=AdamMoments.zeros((2,)))
+        simulate(
+            SKEWED, ForwardKL(SKEWED), SKEWED.initial(0.7), AdamW(0.05), 1, part=Part(moments=AdamMoments.zeros((2,)))
+        )
 
 
 def test_divergence_ends_the_run() -> None:
@@ -265,9 +267,9 @@ def test_the_loops_of_the_methods_keep_its_memory() -> None:
     """One step of SDFT or OAPL at a time, with one memory: constant drift of the logit at full speed, as in one go."""
     problem = TwoModeProblem.separated(6.0, alpha=0.5)
     state, optimizer = problem.initial(0.5), AdamW(lr=0.01, train="weight")
-    free = simulate_oapl(problem, state, 0.0, 1.0, 1.0, 1, 30, optimizer)
+    free = simulate_oapl(problem, state, Regression(0.0, 1.0, 1.0), 1, 30, optimizer)
     objective = OAPL(problem, state, 0.0, 1.0, 1.0)
     assert free.log_odds == pytest.approx(simulate(problem, objective, state, optimizer, 30).log_odds)
-    student, _ = simulate_sdft(problem, state, 1.0, 0.0, optimizer, 30)
+    student, _ = simulate_sdft(problem, state, Teacher(1.0, 0.0), optimizer, 30)
     teacher = SDFT(problem, state, 1.0)
     assert student.log_odds == pytest.approx(simulate(problem, teacher, state, optimizer, 30).log_odds)

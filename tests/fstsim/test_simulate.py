@@ -18,7 +18,7 @@ from fstsim.logistic_normal import logistic_normal_mean, logistic_normal_slope
 from fstsim.objectives import ForwardKL, Objective, ReverseKL
 from fstsim.optimizers import SGD, GradientDescent, GradientFlow
 from fstsim.overlap import harmonic_overlap, overlap_gap
-from fstsim.simulate import gradient_flow, simulate
+from fstsim.simulate import Part, gradient_flow, simulate
 from fstsim.trajectory import COLUMNS, Trajectory
 from fstsim.two_mode import TwoModeProblem, TwoModeState
 
@@ -388,7 +388,7 @@ def test_a_run_in_two_parts_is_one_run(optimizer) -> None:
     whole = simulate(SKEWED, objective, initial, optimizer, 12, np.random.default_rng(9))
     rng = np.random.default_rng(9)
     first = simulate(SKEWED, objective, initial, optimizer, 5, rng)
-    second = simulate(SKEWED, objective, first.state(), optimizer, 7, rng, start=5)
+    second = simulate(SKEWED, objective, first.state(), optimizer, 7, rng, part=Part(start=5))
     assert_same(first.then(second), whole)
 
 
@@ -398,7 +398,7 @@ def test_a_flow_in_two_parts_is_one_flow() -> None:
     flow = GradientFlow(0.1, growth=1.4)
     whole = simulate(SKEWED, objective, initial, flow, 12)
     first = simulate(SKEWED, objective, initial, flow, 5)
-    both = first.then(simulate(SKEWED, objective, first.state(), flow, 7, start=5))
+    both = first.then(simulate(SKEWED, objective, first.state(), flow, 7, part=Part(start=5)))
     np.testing.assert_allclose(both.time, whole.time, rtol=1e-13)
     np.testing.assert_allclose(flat(both), flat(whole), rtol=0.0, atol=FLOW)
     dense = gradient_flow(SKEWED, objective, initial, float(whole.time[-1]), flow)(whole.time)
@@ -559,7 +559,7 @@ def test_progress_counts_the_steps(rng: np.random.Generator) -> None:
     seen: list[int] = []
     for optimizer in (GradientDescent(0.1), SGD(0.1, 2), GradientFlow(0.1)):
         seen.clear()
-        simulate(SKEWED, ReverseKL(SKEWED), SKEWED.initial(0.5), optimizer, 4, rng, progress=seen.append)
+        simulate(SKEWED, ReverseKL(SKEWED), SKEWED.initial(0.5), optimizer, 4, rng, part=Part(progress=seen.append))
         assert seen[-1] == 4
         assert seen == sorted(seen)
 

@@ -277,8 +277,8 @@ def test_four_times_the_batch_halves_the_band() -> None:
 
 def test_recovery_steps_counts_from_the_start(rng: np.random.Generator) -> None:
     objective = ReverseKL(TwoModeProblem.separated(8.0, 0.5))
-    assert (recovery_steps(objective, 0.2, 0.1, 0.5, 4, 5, 3, rng) == 0.0).all()
-    assert np.isnan(recovery_steps(objective, 0.001, 0.4, 0.1, 4, 5, 2, rng)).all()
+    assert (recovery_steps(objective, 0.2, 0.1, SGD(0.5, 4, train="weight"), 5, 3, rng) == 0.0).all()
+    assert np.isnan(recovery_steps(objective, 0.001, 0.4, SGD(0.1, 4, train="weight"), 5, 2, rng)).all()
 
 
 # --- bad input ------------------------------------------------------------------------------------------------------------
@@ -311,7 +311,7 @@ def test_recovery_steps_counts_from_the_start(rng: np.random.Generator) -> None:
             "takes one state",
         ),
         (lambda: sampled_gradients(ReverseKL(LINE), ON_LINE, 4, 0, np.random.default_rng()), "replicates must be"),
-        (lambda: recovery_steps(ReverseKL(LINE), 0.0, 0.1, 0.1, 4, 5, 3, np.random.default_rng()), "beta0 must lie"),
+        (lambda: recovery_steps(ReverseKL(LINE), 0.0, 0.1, SGD(0.1, 4, train="weight"), 5, 3, np.random.default_rng()), "beta0 must lie"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_clear_line(call: Callable[[], object], message: str) -> None:

@@ -467,7 +467,7 @@ def test_recovery_time_between_its_bounds(rng: np.random.Generator) -> None:
     replicates, lr = 600, 0.5
     for batch, horizon in ((2, 600), (16, 300)):
         lower, upper = recovery_time_bounds(0.05, 0.15, 0.5, lr, batch)
-        taken = recovery_steps(ReverseKL(problem), 0.05, 0.15, lr, batch, replicates, horizon, rng)
+        taken = recovery_steps(ReverseKL(problem), 0.05, 0.15, SGD(lr, batch, train="weight"), replicates, horizon, rng)
         assert np.isfinite(taken).all()
         error = 5.0 * taken.std() / np.sqrt(replicates)
         assert taken.mean() > lower - error
@@ -481,7 +481,9 @@ def test_replay_removes_the_wait(rng: np.random.Generator) -> None:
     problem = TwoModeProblem.separated(12.0, 0.5)
     beta0, batch = 0.003, 8
     first = {
-        share: recovery_steps(ReverseKLReplay(problem, share), beta0, beta0 * 1.0001, 0.5, batch, 400, 600, rng)
+        share: recovery_steps(
+            ReverseKLReplay(problem, share), beta0, beta0 * 1.0001, SGD(0.5, batch, train="weight"), 400, 600, rng
+        )
         for share in (0.0, 0.2)
     }
     wait = 1.0 / (1.0 - zero_signal_probability(beta0, batch, [0.0, 0.2]))

@@ -18,6 +18,7 @@ from fstsim.theory.statements.instances import column
 from fstsim.theory.statements.statement import Bounds, Derivation, Sample, Statement
 from fstsim.theory.statements.symbolic import nothing, symbolic
 from fstsim.two_mode import TwoModeProblem, TwoModeState
+from fstsim.whitened import Whitened
 
 Array = NDArray[np.float64]
 _TEST = "tests/theory/test_forward_kl.py"
@@ -84,7 +85,9 @@ def _old_region(log_odds: Array, mean_old: Array, mean_new: Array) -> Array:
 
 def _pinsker(log_odds: Array, mean_old: Array, mean_new: Array) -> Bounds:
     origin = np.zeros_like(mean_new)
-    loss = two_mode_kl(np.full(log_odds.shape, -np.inf), origin, origin, log_odds, mean_old, mean_new)
+    loss = two_mode_kl(
+        Whitened(np.full(log_odds.shape, -np.inf), origin, origin), Whitened(log_odds, mean_old, mean_new)
+    )
     return None, ndtr(-2.0) + np.sqrt(0.5 * np.maximum(loss, 0.0))
 
 

@@ -181,7 +181,7 @@ def test_when_graphs_are_captured_and_forgotten(make_policy: MakePolicy, monkeyp
         return lambda: (log.append("first"), first())[1], lambda: (log.append("next"), following())[1]
 
     monkeypatch.setattr(static_decode, "_capture", capture)
-    decoder = Decoder(8, 8, 16, 3, (2,), 0, True, "cpu")
+    decoder = Decoder(static_decode.Shape(8, 8, 16, 3), (2,), 0, True, "cpu")
     tokens = torch.arange(24).reshape(2, 12)
     batch = (tokens, torch.ones_like(tokens, dtype=torch.bool), torch.tensor([0, 1, 1]), None, 1.0)
 
