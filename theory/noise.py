@@ -219,7 +219,7 @@ def linear_noise_band(
 
     with ``f'``, ``f''`` by central differences (step 1e-3). ``f`` is the drift, *minus* the gradient. Raises InputError unless
     ``lr``, ``z`` > 0, ``batch_size`` >= 1, ``steps`` >= 0, and ``f`` and ``variance`` are finite, ``variance`` nonnegative.
-    Statement `finite-batch-band`.
+    Statement `finite-batch-noise-band`.
 
     >>> band = linear_noise_band(lambda s: -s, lambda s: 1.0, 1.0, 0.1, 4, 100)
     >>> round(float(band.variance[-1] / (0.1 / (2.0 - 0.1) / 4)), 6)  # the stationary variance

@@ -191,7 +191,9 @@ def merged_state(alpha: float, delta: float) -> float:
 def merged_saddle_growth(beta: ArrayLike, alpha: float, delta: float) -> Array:
     r"""Growth rate ``2 beta (1 - beta) delta^2 E_{N(m*)}[r^p_o r^p_n]`` of the splitting mode of a merged state.
 
-    Of order ``e^(-delta^2/8)``: mode collapse is metastable under reverse KL (theory 3.2). ``beta`` in (0, 1), any shape.
+    Of order ``e^(-delta^2/8)``: mode collapse is metastable under reverse KL (theory 3.2). It is the rate of a split with the
+    barycentre at rest; the unstable eigenvalue is the same at ``beta = 1/2`` and down to half of it elsewhere.
+    ``beta`` in (0, 1), any shape.
     """
     b = np.asarray(beta, dtype=np.float64)
     loc = float(logit(alpha)) + 0.5 * delta * delta - delta * merged_state(alpha, delta)

@@ -1,6 +1,6 @@
 """Claims about distance from the base: fast-slow training at matched reward, drift against overlap, forgetting against KL.
 
-theory.md P9, P10, P4; forgetting against KL is the empirical law of RL's Razor (2509.04259; R^2 0.96 in its toy, 0.71 in its
+Predictions P9, P10, P4; forgetting against KL is the empirical law of RL's Razor (2509.04259; R^2 0.96 in its toy, 0.71 in its
 language models), which in the two-mode mixture is exact, because mass and KL determine each other.
 """
 

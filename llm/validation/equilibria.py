@@ -1,4 +1,4 @@
-"""Claims about where training ends: dead groups, replay, RL with a leash (theory.md P2, P5 and the tilt)."""
+"""Claims about where training ends: dead groups, replay, RL with a leash (predictions P2, P5 and the tilt)."""
 
 from __future__ import annotations
 

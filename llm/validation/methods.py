@@ -1,4 +1,4 @@
-"""Claims about the near-on-policy methods: mixture distillation, SDFT, TTT-Discover, OAPL (theory.md P3, P6, P7, P8).
+"""Claims about the near-on-policy methods: mixture distillation, SDFT, TTT-Discover, OAPL (predictions P3, P6, P7, P8).
 
 Each is predicted per prompt from the base's log-odds of the right answer, then averaged. Where a learner estimates a
 normaliser on a group, the prediction takes the group's size into account (`finite_groups`), and the exact-normaliser value

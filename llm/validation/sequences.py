@@ -1,4 +1,4 @@
-"""Claims about conflicting tasks in turn, on the same prompts with other answers (theory.md P12).
+"""Claims about conflicting tasks in turn, on the same prompts with other answers (prediction P12).
 
 Without early stopping the theory's one logit has period two, whatever its odd clock: every even stage ends where the
 sequence began. A context that is searched anew each time carries every stage, and the weights stay.

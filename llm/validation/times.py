@@ -1,4 +1,4 @@
-"""Claims about how long it takes: forgetting curves, escapes from near zero, relearning (theory.md P1, P10, P11).
+"""Claims about how long it takes: forgetting curves, escapes from near zero, relearning (predictions P1, P10, P11).
 
 The theory names the geometry in which the log-odds move; the models are moved by AdamW. Every time is therefore predicted
 twice, by the theory's own clock and by that of a normalised optimizer, and both verdicts stand.

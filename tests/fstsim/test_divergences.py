@@ -212,7 +212,7 @@ def test_rotations_and_translations(pair: tuple[Params, Params], seed: int) -> N
 
 @given(pairs(), st.integers(0, 2**32 - 1))
 def test_linear_changes_of_coordinates(pair: tuple[Params, Params], seed: int) -> None:
-    """``x -> A x`` with covariance ``A A'``: values stay, mean gradients become ``A^-T g`` (theory.md 0, whitening)."""
+    """``x -> A x`` with covariance ``A A'``: values stay, mean gradients become ``A^-T g`` (theory 0, whitening)."""
     p, q = pair
     assume(np.linalg.norm(p[1] - p[2]) > 1e-3)
     d = p[1].size
@@ -256,7 +256,7 @@ def test_positive_and_below_the_skeleton(pair: tuple[Params, Params]) -> None:
 
 @given(pairs(1, size=4.0))
 def test_skeleton_identity(pair: tuple[Params, Params]) -> None:
-    """``R = R_sk - E_q KL(r^q || r^p)`` (theory.md 3.2), the last term by direct integration."""
+    """``R = R_sk - E_q KL(r^q || r^p)`` (theory 3.2), the last term by direct integration."""
     p, q = pair
     x, volume = grid(p, q)
     nodes = x.numpy()
@@ -271,7 +271,7 @@ def test_skeleton_identity(pair: tuple[Params, Params]) -> None:
     assert float(reverse_kl(*q, *p)) == pytest.approx(expected, abs=1e-11 * (1.0 + skeleton(q, p)))
 
 
-# --- theory.md 1 and 2: forward KL ------------------------------------------------------------------------------------
+# --- theory 1 and 2: forward KL ---------------------------------------------------------------------------------------
 
 
 @given(pairs(1, size=4.0), st.floats(-4.0, 4.0))
@@ -352,7 +352,7 @@ def test_the_flow_stops_inside_only_when_the_modes_have_merged(pair: tuple[Param
     np.testing.assert_allclose(-(g_o + g_n), mu_n - r_o * m_o - (1.0 - r_o) * m_n, rtol=0.0, atol=1e-12)
 
 
-# --- theory.md 3: reverse KL ------------------------------------------------------------------------------------------
+# --- theory 3: reverse KL ---------------------------------------------------------------------------------------------
 
 
 @given(pairs())
@@ -461,7 +461,7 @@ def test_far_apart_nothing_is_lost() -> None:
     value = float(reverse_kl(0.5, [0.1], [40.2], -0.3, [0.0], [40.0]))
     assert value == pytest.approx(skeleton((0.5, np.array([0.1]), np.array([40.2])), (-0.3, 0.0, 40.0)), rel=1e-13)
     force = float(reverse_kl_gradient(2.0, [0.0], [40.0], 0.0, [0.0], [40.0])[1][0])
-    # beta delta int_{s_alpha}^s xi, xi ~ (sqrt(pi/8) / delta) exp(-x/2 - delta^2/8) (theory.md 3.5)
+    # beta delta int_{s_alpha}^s xi, xi ~ (sqrt(pi/8) / delta) exp(-x/2 - delta^2/8) (theory 3.5)
     leading = float(expit(2.0)) * np.sqrt(np.pi / 8.0) * 2.0 * (np.exp(-1.0) - 1.0) * np.exp(-200.0)
     assert force == pytest.approx(leading, rel=(np.pi**2 + 9.0) / (2.0 * 40.0**2))
 

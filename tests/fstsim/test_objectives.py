@@ -1,4 +1,4 @@
-"""What an objective promises: a gradient of its value, and unbiased estimates of it with the variance of theory.md 14.1.
+"""What an objective promises: a gradient of its value, and unbiased estimates of it with the variance of theory 14.1.
 
 Statistical tests state their chance of rejecting correct code, `FALSE_ALARM` for a whole test whatever the seed: a
 threshold for m comparisons is the normal quantile at `FALSE_ALARM / m`.
@@ -140,7 +140,7 @@ def variance_limits(count: int, excess_kurtosis: float) -> tuple[float, float]:
 
 
 def responsibility_law(objective: ForwardKL, state: TwoModeState) -> tuple[float, float]:
-    """Variance of one ``r_o(x)`` under the training density by theory.md 14.1, and its excess kurtosis by a 1-D sum."""
+    """Variance of one ``r_o(x)`` under the training density by theory 14.1, and its excess kurtosis by a 1-D sum."""
     p, s = objective.problem, float(state.log_odds)
     m_o, m_n = p.whiten(state.mean_old), p.whiten(state.mean_new)
     gap, scale = m_o - m_n, float(np.linalg.norm(m_o - m_n))

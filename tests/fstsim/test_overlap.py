@@ -1,4 +1,4 @@
-"""Overlap measures: the identities of theory.md 0.5 on random instances, and three independent quadratures.
+"""Overlap measures: the identities of theory 0.5 on random instances, and three independent quadratures.
 
 References: `scipy.integrate.quad` with break points, `mpmath` trapezoids in 40 digits that use the *definitions*
 (integrals of the two densities, no logistic-normal form), and two-dimensional grids.
@@ -42,7 +42,7 @@ def own_moments(s: float, delta: float) -> tuple[np.ndarray, np.ndarray, np.ndar
     return logistic_normal_mean(loc, delta), logistic_normal_mean(-loc, delta), both
 
 
-# --- theory.md 0.5 ---------------------------------------------------------------------------------------------------
+# --- theory 0.5 ------------------------------------------------------------------------------------------------------
 
 
 @given(ODDS, SEPARATION)
@@ -226,7 +226,7 @@ def test_log_misassignment_far_out(s: float, delta: float) -> None:
     value = float(log_misassignment_probability(s, delta))
     assert value == pytest.approx(float(expected), rel=1e-14, abs=1e-12)
     assert float(misassignment_probability(s, delta)) == pytest.approx(float(mpmath.exp(expected)), rel=RTOL)
-    # Two-tail bounds of theory.md 0.3, in logs.
+    # Two-tail bounds of theory 0.3, in logs.
     a = -s - delta**2 / 2.0
     log_g = float(np.logaddexp(log_ndtr(a / delta), -s + log_ndtr(-a / delta - delta)))
     assert log_g - np.log(2.0) - 1e-9 <= value <= log_g + 1e-9
@@ -308,7 +308,7 @@ def test_chernoff_of_one_covariance(seed: int, d: int, t: float) -> None:
 
 @pytest.mark.parametrize(("ratio", "expected"), [(4.0, 0.894), (10.0, 0.758), (100.0, 0.445)])
 def test_no_separation_from_the_covariance_alone(ratio: float, expected: float) -> None:
-    """Equal means: ``BC = (4 r / (1 + r)^2)^(1/4)`` per dimension (theory.md 15)."""
+    """Equal means: ``BC = (4 r / (1 + r)^2)^(1/4)`` per dimension (theory 15)."""
     one = float(chernoff_coefficient([0.0], [[1.0]], [0.0], [[ratio]]))
     assert one == pytest.approx((4.0 * ratio / (1.0 + ratio) ** 2) ** 0.25, rel=1e-14)
     assert one == pytest.approx(expected, abs=5e-4)

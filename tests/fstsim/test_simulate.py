@@ -1,4 +1,4 @@
-"""Simulations against what theory.md says they must do: closed-form flows, orders of convergence, noise, bookkeeping."""
+"""Simulations against what the theory says they must do: closed-form flows, orders of convergence, noise, bookkeeping."""
 
 from __future__ import annotations
 
@@ -248,7 +248,7 @@ def test_every_realisation_stays_above_the_separated_iterate(rng: np.random.Gene
 
 
 class LinearNoise:
-    """Theory.md 14.2: mean and variance of ``s_{k+1} = s_k + h g_hat(s_k)`` about the Euler population iterate.
+    """Theory 14.2: mean and variance of ``s_{k+1} = s_k + h g_hat(s_k)`` about the Euler population iterate.
 
     ``V' = (1 + h J)^2 V + h^2 nu``, ``b' = (1 + h J) b + h J' V / 2`` with drift f, ``J = f'`` and ``nu(s)`` the variance
     of one update's gradient. J and J' are central differences of the exact drift.
@@ -327,7 +327,7 @@ def test_sgd_against_the_population_iterate(setting: str, rng: np.random.Generat
     z = stats.norm.isf(FALSE_ALARM / 2.0 / every.size)
     assert (np.abs(gap.mean(axis=1)) <= z * spread / np.sqrt(runs)).all()
     inside = (np.abs(gap) <= stats.norm.ppf(0.975) * spread[:, None]).sum(axis=1)
-    # 0.01 for the law itself: the linear-noise band is Gaussian, the runs slightly skewed (0.939 to 0.963 in theory.md)
+    # 0.01 for the law itself: the linear-noise band is Gaussian, the runs slightly skewed
     assert (inside >= stats.binom.ppf(FALSE_ALARM / every.size, runs, 0.94)).all()
     assert (inside <= stats.binom.isf(FALSE_ALARM / every.size, runs, 0.96)).all()
 

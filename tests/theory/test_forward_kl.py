@@ -1,4 +1,4 @@
-"""Sections 1 and 2 against ODE solutions, Monte Carlo with its own error, and the numbers of theory.md."""
+"""Sections 1 and 2 against ODE solutions, Monte Carlo with its own error, and quoted numbers."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def test_drift_certificate_holds_and_is_tight(delta: float, beta0: float) -> Non
     drift = path(times).mean_old[:, 0]
     certified = np.isfinite(bound)
     assert (drift[certified] <= bound[certified]).all()
-    assert (bound[certified] <= 2.3 * drift[certified]).all()  # theory.md: at most 2.24
+    assert (bound[certified] <= 2.3 * drift[certified]).all()  # and it is not loose
     # no certificate once BC sqrt(T) exceeds about 0.3, and always one well below
     gate = np.exp(-(delta**2) / 8.0) * np.sqrt(times)
     assert not certified[gate > 0.6].any()

@@ -34,7 +34,7 @@ def test_every_misassignment_bound_holds(s: float, delta: float) -> None:
     for name in ("U1", "U2", "U3", "U4", "U5", "U*"):
         assert exact <= table[name] * (1.0 + 1e-12), name
     assert table["L*"] <= exact * (1.0 + 1e-12)
-    assert table["U*"] <= 1.41 * exact  # the tightness that theory.md 3.4 reports
+    assert table["U*"] <= 1.41 * exact  # as tight as `misassignment_bounds` says
 
 
 @given(log_odds, separations)

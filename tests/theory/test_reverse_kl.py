@@ -1,4 +1,4 @@
-"""Section 3: reverse KL against quadrature, ODEs and direct minimisation, and the numbers of theory.md."""
+"""Section 3: reverse KL against quadrature, ODEs and direct minimisation, and quoted numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SDFT (theory 8): conservation law, lag, fixed points, horizons, and the numbers that theory.md quotes."""
+"""SDFT (theory 8): conservation law, lag, fixed points, horizons, and quoted numbers."""
 
 from __future__ import annotations
 

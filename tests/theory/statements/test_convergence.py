@@ -1,4 +1,4 @@
-"""Sections 4 and 5: certificates against flows, Fisher information against Hessians, and the numbers of theory.md."""
+"""Sections 4 and 5: certificates against flows, Fisher information against Hessians, and quoted numbers."""
 
 from __future__ import annotations
 
