@@ -12,8 +12,8 @@ from joblib import Parallel, delayed
 from transformers.utils import logging
 
 from fstsim.errors import InputError
-from fstsim.llm.experiments import Experiment
 from fstsim.llm.experiments.decomposition import decompose
+from fstsim.llm.experiments.experiment import Experiment
 from fstsim.llm.experiments.plan import Planned
 from fstsim.llm.learners.weights import Diverged
 from fstsim.llm.runs.config import TrainConfig

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import TypeVar
 
-from fstsim.llm.experiments import Experiment
+from fstsim.llm.experiments.experiment import Experiment
 from fstsim.llm.experiments.plan import Planned
 
 K = TypeVar("K", bound=Hashable)

@@ -29,7 +29,6 @@ from fstsim.__main__ import main
 from fstsim.errors import InputError
 from fstsim.llm.contexts.prompt_evolution import PromptEvolution
 from fstsim.llm.contexts.reflection import ChatEndpoint, LocalChat, ReflectorConfig, ReflectorDown, SelfReflection
-from fstsim.llm.learners.policy_gradient import PolicyGradient
 from fstsim.llm.policy.loading import shipped_path
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import Rollouts
@@ -724,7 +723,6 @@ def test_training_stops_when_the_budget_of_calls_is_used_up(
         tasks=("star_graph",),
         model=model,
         steps=6,
-        learner=PolicyGradient(max_new_tokens=5),
         fast=PromptEvolution(contexts=1, rollout_budget=20, validation=4, shown=4, max_new_tokens=5),
         reflector=ReflectorConfig("openai", server.url, "x", call_budget=3),
         probe=ProbeConfig(every=1, problems=2, max_new_tokens=5),

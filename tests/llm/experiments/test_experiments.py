@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 import fstsim.llm.experiments as declared
-from fstsim.llm.experiments import EXPERIMENTS, REUSE, Experiment
+from fstsim.llm.experiments import EXPERIMENTS, REUSE
+from fstsim.llm.experiments.experiment import Experiment
 from fstsim.llm.experiments.plan import LR, Planned, Scale
 
 
@@ -41,7 +43,8 @@ def test_a_run_says_what_it_is() -> None:
         runs = experiment.runs("small")
         assert len({(run.kind, run.task, run.method, run.lr, run.leash) for run in runs}) == len(runs)
         for run in runs:
-            assert run.config.slow.leash_reward == run.leash
+            settings = asdict(run.config)["learner"] or {}
+            assert settings.get("leash_reward", 0.0) == run.leash
 
 
 def test_what_the_sweep_chose_is_taken() -> None:

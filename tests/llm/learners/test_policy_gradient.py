@@ -600,7 +600,7 @@ def test_bad_settings(settings: dict[str, Any], says: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("settings", "says"), [({"problems": 0}, "at least 1"), ({"replay": 1.5}, r"\[0, 1\]")])
+@pytest.mark.parametrize(("settings", "says"), [({"problems": 0}, "at least 1"), ({"replay_share": 1.5}, r"\[0, 1\]")])
 def test_bad_settings_of_fine_tuning(settings: dict[str, Any], says: str) -> None:
     with pytest.raises(InputError, match=says):
         SupervisedFineTuning(**settings)

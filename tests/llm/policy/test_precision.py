@@ -185,7 +185,8 @@ def test_recorded_runs_are_in_float32() -> None:
     for path in RECORDED:
         config = TrainConfig.from_dict(read_json(path))
         assert config.precision == "float32"
-        check_directory(path.parent, asdict(config), "training run")
+        defaults = asdict(TrainConfig(method=config.method))
+        check_directory(path.parent, asdict(config), "training run", defaults)
         other = asdict(replace(config, precision="bfloat16"))
         with pytest.raises(InputError, match="precision float32, not bfloat16"):
-            check_directory(path.parent, other, "training run")
+            check_directory(path.parent, other, "training run", defaults)

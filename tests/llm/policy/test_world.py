@@ -73,9 +73,12 @@ def test_what_is_measured_on_it_stays_the_same(request: pytest.FixtureRequest) -
 
 def test_it_learns_the_new_rule_and_is_shown_no_word_for_it(grown: None, tmp_path: Path) -> None:  # noqa: ARG001
     config = replace(
-        PRESETS["smoke"], steps=1, tasks=("strings:double",), probe=ProbeConfig(every=10, problems=4, exam=2)
+        PRESETS["smoke"].config("sft"),
+        steps=1,
+        tasks=("strings:double",),
+        probe=ProbeConfig(every=10, problems=4, exam=2),
     )
-    rows = run_training(replace(config, method="sft"), tmp_path / "run")
+    rows = run_training(config, tmp_path / "run")
     assert {"drift", "old_mass", "relearn"} <= rows[-1].keys()
     assert Policy.load(str(tmp_path / "run" / "model")).template == "world"
     with pytest.raises(InputError, match="the rule of strings:double has words that the model does not know: double"):

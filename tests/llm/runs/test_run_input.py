@@ -122,7 +122,7 @@ def test_a_python_task_whose_verifier_fails_now_and_then(place: Path, capsys: py
 @pytest.mark.parametrize(
     "flags",
     [
-        "--method sft --replay 0.5",
+        "--method sft --replay-share 0.5",
         "--method sdft",
         "--method mixture",
         "--method sdft --demonstration examples",
@@ -171,7 +171,7 @@ class Ends:
 
 
 def test_run_training_takes_objects(place: Path) -> None:
-    config = replace(PRESETS["smoke"], steps=1, method="sft")
+    config = replace(PRESETS["smoke"].config("sft"), steps=1)
     task, old = Ends(), parse_rules("strings:next")
     rows = run_training(config, place / "run", tasks=[task, parse_rules("strings:reverse")], old=[old])
     assert [row["task"] for row in rows] == [0, 0, 1]
@@ -183,12 +183,12 @@ def test_run_training_takes_objects(place: Path) -> None:
 
 
 def test_runs_on_families_have_no_hash(place: Path) -> None:
-    run_training(replace(PRESETS["smoke"], steps=1, method="gepa"), place / "run")
+    run_training(replace(PRESETS["smoke"].config("gepa"), steps=1), place / "run")
     assert read_json(place / "run" / "config.json")["problems_sha256"] == []
 
 
 def test_a_run_recorded_before_there_were_old_skills_goes_on(place: Path) -> None:
-    config = replace(PRESETS["smoke"], steps=1, method="gepa")
+    config = replace(PRESETS["smoke"].config("gepa"), steps=1)
     rows = run_training(config, place / "run")
     held = read_json(place / "run" / "config.json")
     (place / "run" / "config.json").write_text(
@@ -198,7 +198,7 @@ def test_a_run_recorded_before_there_were_old_skills_goes_on(place: Path) -> Non
 
 
 def test_the_first_message_survives_an_interruption(place: Path) -> None:
-    config = replace(PRESETS["smoke"], steps=3, tasks=("mine.py:Letters",))
+    config = replace(PRESETS["smoke"].config("rl"), steps=3, tasks=("mine.py:Letters",))
 
     def stop(step: int, note: str) -> None:  # noqa: ARG001 -- what progress is called with
         if step == 2:
@@ -246,7 +246,7 @@ def test_the_first_message_survives_an_interruption(place: Path) -> None:
             "the context of own.jsonl has words that base does not know: 'backwards'",
         ),
         (lines(), "--method mixture", "method mixture needs answers and old answers, own.jsonl lacks them"),
-        (lines(), "--method sft --replay 0.5", "replay needs answers and old answers, own.jsonl lacks them"),
+        (lines(), "--method sft --replay-share 0.5", "replay needs answers and old answers, own.jsonl lacks them"),
         (lines(), "--method sdft", "own.jsonl has a rule that no word describes"),
         (
             lines(context="rotate"),
