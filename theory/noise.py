@@ -74,7 +74,8 @@ def forward_variance_bound(log_odds: ArrayLike, delta: ArrayLike) -> Array:
     """
     s, d = np.broadcast_arrays(np.asarray(log_odds, dtype=np.float64), validate_separation(delta))
     x, y = expit(s) * overlap_gap(s, d), expit(s) * harmonic_overlap(s, d)
-    return np.minimum(x * (1.0 - x), y * (1.0 - y))
+    # x + y = beta: the complements as sums
+    return np.minimum(x * (expit(-s) + y), y * (expit(-s) + x))
 
 
 def leave_one_out_variance(moments: Moments, batch_size: ArrayLike) -> Array:

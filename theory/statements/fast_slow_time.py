@@ -161,6 +161,10 @@ def _sample_search(rng: np.random.Generator, n: int) -> Sample:
     }
 
 
+def _search_time(base: Array, log_odds: Array, eta_slow: Array, search_rate: Array) -> Array:
+    return search_phase_time(base, log_odds, eta_slow, search_rate)
+
+
 def _search_closed_form(base: Array, log_odds: Array, eta_slow: Array, search_rate: Array) -> Bounds:
     root = np.sqrt(eta_slow / (eta_slow + 4.0 * search_rate))
     scale = 2.0 * eta_slow / search_rate / np.sqrt(eta_slow * (eta_slow + 4.0 * search_rate))
@@ -178,7 +182,7 @@ SEARCH_TIME = Statement(
     r"\Big[\mathrm{artanh}\Big(\sqrt{\tfrac{\eta_s}{\eta_s+4\nu}}\tanh\tfrac y2\Big)\Big]_{s_0}^x",
     derive=_derive_search,
     sample=_sample_search,
-    exact=search_phase_time,
+    exact=_search_time,
     bound=_search_closed_form,
     source=_SOURCE,
     figure=_FIGURE,
