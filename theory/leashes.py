@@ -15,12 +15,14 @@ from fstsim.divergences import expected_log_density
 from fstsim.errors import InputError
 from fstsim.overlap import overlap_gap, validate_separation
 from fstsim.replay_objectives import Direction
+from fstsim.theory.clocks import integrate
 from fstsim.theory.numerics.collinear import gaussian_nodes
 from fstsim.theory.numerics.inputs import finite, positive
 
 Array = NDArray[np.float64]
 
 _MAX_ITERATIONS = 12
+_CLOSE = 0.1  # separation
 _LOWEST = -690.0  # log-odds whose mass is still a normal number
 
 
@@ -56,11 +58,20 @@ def _lost_information(base: Array, delta: Array) -> Array:
 def _leash_root(base: Array, eta: Array, delta: Array) -> Array:
     """Root of ``(1 - kappa)(1 + e^s) = eta int_s^base (1 - kappa)`` below ``base``, bracketed secant in logarithms."""
     at_base = _log_odds_ratio(base, delta)
+    close = delta < _CLOSE  # there the two ratios agree to delta^2
+
+    def lost(s: Array) -> Array:
+        """``int_s^base (1 - kappa)``."""
+        out = np.asarray(at_base - _log_odds_ratio(s, delta))
+        if close.any():
+            d = delta[close][:, None]
+            out[close] = integrate(lambda x: overlap_gap(x, d), s[close], base[close])
+        return np.maximum(out, 0.0)
 
     def excess(s: Array) -> Array:  # increasing in s, from minus to plus infinity
         with np.errstate(divide="ignore"):
             pull = np.log(overlap_gap(s, delta)) + np.logaddexp(0.0, s)
-            return pull - np.log(eta) - np.log(np.maximum(at_base - _log_odds_ratio(s, delta), 0.0))
+            return pull - np.log(eta) - np.log(lost(s))
 
     high, low = base, base - 1.0
     f_low = excess(low)

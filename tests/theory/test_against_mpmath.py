@@ -449,6 +449,21 @@ def _trapezoid(f: Callable[[mpf], mpf], d: mpf, center: mpf) -> mpf:
     return mp.fsum(mp.npdf(k * h) * h * f(center + k * h) for k in range(-int(12 / h), int(12 / h) + 1))
 
 
+def _leash_balance(base: Array, strength: Array, d: Array) -> Array:
+    """``eta int_s^base (1 - kappa) / ((1 + e^s)(1 - kappa(s)))`` at the root that was found: 1."""
+    root = leashes.kl_leash_log_odds(base, strength, d, "reverse")
+    out = []
+    for s, b, eta, delta in zip(root, base, strength, d, strict=True):
+        with mp.workdps(50):
+            work = _flow_rate(mpf(float(s)), mpf(float(b)), mpf(float(delta))) / (
+                sig(mpf(float(s))) * sig(mpf(-float(s)))
+            )
+            out.append(
+                float(mpf(float(eta)) * work / ((1 + mp.exp(mpf(float(s)))) * _gap(mpf(float(s)), mpf(float(delta)))))
+            )
+    return np.array(out)
+
+
 def _flow_rate(s: mpf, p: mpf, d: mpf) -> mpf:
     """By the divergence's own gradient, ``E_o[log q/p] - E_n[log q/p]``."""
 
@@ -1080,6 +1095,15 @@ CASES = (
         (one_of(uniform(-20, 20), uniform(-1000, 1000)), one_of(powers(-8, 0), uniform(0.5, 8))),
         digits=30,
         examples=6,
+    ),
+    Case(
+        "kl_leash_log_odds (reverse)",
+        _leash_balance,
+        lambda s, away, d: mpf(1),
+        (uniform(-10, 5), uniform(0.1, 5), one_of(powers(-7, -1), uniform(0.1, 4))),
+        digits=50,
+        examples=8,
+        tolerance=1e-9,
     ),
     Case(
         "weight_flow_rate",
