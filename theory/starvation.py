@@ -143,7 +143,7 @@ def replay_gradient_variance(
         new = (1.0 - share) * expit(-s)
         # beta - (1 - lambda)(1 - beta) = tanh(s / 2) + lambda (1 - beta): of the two the one whose terms are not both near 1
         force = (s_p - s) * np.where(share < 0.5, np.tanh(0.5 * s) + share * expit(-s), expit(s) - new)
-        return (expit(s) / old * force) * (expit(-s) * force) * (expit(s) * expit(-s) / new)
+        return (expit(s) / old * force) * (expit(-s) * force) * (expit(s) / (1.0 - share))
     s, s_p, share, d = np.broadcast_arrays(s, s_p, share, validate_separation(delta))
     moments = score_moments(right_components(s, s_p, d), share.ravel())
     return (moments.m[2, 2] - moments.gain**2).reshape(s.shape)

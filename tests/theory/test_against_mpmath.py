@@ -403,7 +403,8 @@ def _escape_bounds(x: mpf, y: mpf, r: mpf, g: mpf) -> tuple[mpf, mpf]:
 
 
 def _sdft_scale(a: Array, b: Array, c: Array, h: Array, r: Array) -> Array:
-    return _absolute(clocks.learning_clock_between(b, a) / h, (a - c) / (r * h))
+    with np.errstate(over="ignore"):
+        return _absolute(clocks.learning_clock_between(b, a) / h, (a - c) / (r * h))
 
 
 def _refreshes(m: mpf, b: mpf, r: mpf, t: mpf, a: mpf) -> mpf:
@@ -1142,5 +1143,5 @@ def test_closed_form(case: Case) -> None:
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 def test_closed_form_wide(case: Case) -> None:
     for seed in range(5):
-        off, where = worst(case, np.random.default_rng(seed), 400)
+        off, where = worst(case, np.random.default_rng(seed), 10 * case.examples)
         assert off < case.tolerance, where
