@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, log_expit
 
 from fstsim.errors import InputError
+from fstsim.logits import bernoulli_kl
 from fstsim.two_mode import TwoModeProblem, TwoModeState
 from fstsim.whitened import Whitened
 
@@ -28,9 +29,8 @@ def square(x: Array) -> Array:
 
 def labelled_kl(q: Whitened, base: Whitened) -> Array:
     r"""``KL(q || base)`` of the labelled mixtures, ``KL(beta || beta_0) + beta |e|^2 / 2 + (1 - beta) |v|^2 / 2``, nats."""
-    old = log_expit(q.log_odds) - log_expit(base.log_odds) + 0.5 * square(q.old - base.old)
-    new = log_expit(-q.log_odds) - log_expit(-base.log_odds) + 0.5 * square(q.new - base.new)
-    return expit(q.log_odds) * old + expit(-q.log_odds) * new
+    old, new = 0.5 * square(q.old - base.old), 0.5 * square(q.new - base.new)
+    return bernoulli_kl(q.log_odds, base.log_odds) + expit(q.log_odds) * old + expit(-q.log_odds) * new
 
 
 def labelled_kl_gradient(q: Whitened, base: Whitened) -> Whitened:

@@ -23,6 +23,7 @@ from fstsim.logistic_normal import MAX_SCALE, log_logistic_normal_mean, logistic
 from fstsim.mixtures import cholesky
 
 Array = NDArray[np.float64]
+_FAR = 300.0  # log-odds beyond which beta (1 - beta) is e^-|log-odds| to all digits
 
 
 def validate_separation(delta: ArrayLike) -> Array:
@@ -53,6 +54,13 @@ def chernoff_coefficient(
     returns the shape of ``t``. At ``t = 1/2`` it is the Bhattacharyya coefficient. Raises InputError on t outside
     [0, 1] or a covariance that is not positive definite. Source: arXiv 2603.12163, `beyond-equal-covariance`.
     """
+    return np.exp(log_chernoff_coefficient(mean_i, cov_i, mean_j, cov_j, t))
+
+
+def log_chernoff_coefficient(
+    mean_i: ArrayLike, cov_i: ArrayLike, mean_j: ArrayLike, cov_j: ArrayLike, t: ArrayLike = 0.5
+) -> Array:
+    """Natural log of :func:`chernoff_coefficient`, finite however far the two are apart."""
     s_i, s_j = np.atleast_2d(np.asarray(cov_i, float)), np.atleast_2d(np.asarray(cov_j, float))
     m_i, m_j = np.atleast_1d(np.asarray(mean_i, float)), np.atleast_1d(np.asarray(mean_j, float))
     if m_i.ndim != 1 or m_i.shape != m_j.shape:
@@ -70,7 +78,7 @@ def chernoff_coefficient(
     half_log_det = [np.log(np.diagonal(r, axis1=-2, axis2=-1)).sum(axis=-1) for r in roots]
     y = np.linalg.solve(roots[2], np.broadcast_to(gap[:, None], (*share.shape, gap.size, 1)))[..., 0]
     log_c = share * half_log_det[0] + (1.0 - share) * half_log_det[1] - half_log_det[2]
-    return np.exp(log_c - 0.5 * share * (1.0 - share) * (y * y).sum(axis=-1))
+    return np.asarray(log_c - 0.5 * share * (1.0 - share) * (y * y).sum(axis=-1))
 
 
 def misassignment_probability(log_odds: ArrayLike, delta: ArrayLike) -> Array:
@@ -108,7 +116,13 @@ def weight_fisher_information(log_odds: ArrayLike, delta: ArrayLike) -> Array:
     ``4 TV^2 <= D <= min(1 / (beta (1 - beta)), exp(delta^2) - 1)``; inf where it exceeds 1e308. Statement `weight-identities`.
     """
     s, d = np.broadcast_arrays(np.asarray(log_odds, dtype=np.float64), validate_separation(delta))
-    s_flat, d_flat = -np.abs(s.ravel()), d.ravel()
+    out = _scaled_fisher_information(s.ravel(), d.ravel(), np.zeros(s.size))
+    return (out / expit(np.abs(s.ravel()))).reshape(s.shape)
+
+
+def _scaled_fisher_information(s: Array, d_flat: Array, log_scale: Array) -> Array:
+    """``e^log_scale D (1 - beta)``, flat: D itself may overflow where its product with a small mass does not."""
+    s_flat = -np.abs(s)
     out = np.empty(s_flat.size)
     # a node table for each octave of separation bounds the work of a point by twice its own need
     octave = np.ceil(np.log2(np.maximum(d_flat, 1.0))).astype(int)
@@ -123,11 +137,11 @@ def weight_fisher_information(log_odds: ArrayLike, delta: ArrayLike) -> Array:
             z = d_flat[i, None] * nodes - 0.5 * d_flat[i, None] ** 2  # log rho under the new component
             w = z + s_flat[i, None]
             # (rho - 1)^2 / (1 + e^s rho) with the exponentials that could overflow taken out
-            peak = -0.5 * nodes * nodes + 2.0 * np.maximum(z, 0.0) - np.maximum(w, 0.0)
+            peak = -0.5 * nodes * nodes + 2.0 * np.maximum(z, 0.0) - np.maximum(w, 0.0) + log_scale[i, None]
             with np.errstate(over="ignore"):  # D itself passes 1e308 at |s| > 700 and delta > 27: inf
                 terms = np.exp(peak) * np.expm1(-np.abs(z)) ** 2 / (1.0 + np.exp(-np.abs(w)))
             out[i] = terms.sum(axis=1) * step / np.sqrt(2.0 * np.pi)
-    return (out / expit(-s_flat)).reshape(s.shape)
+    return out
 
 
 def overlap_gap(log_odds: ArrayLike, delta: ArrayLike) -> Array:
@@ -137,5 +151,9 @@ def overlap_gap(log_odds: ArrayLike, delta: ArrayLike) -> Array:
     close = out < 0.5
     if close.any():
         sc, dc = s[close], d[close]
-        out[close] = expit(sc) * expit(-sc) * weight_fisher_information(sc, dc)
+        # beta (1 - beta) D: far out the mass goes into the exponent, because D overflows there
+        far = np.abs(sc) > _FAR
+        scale = np.where(far, -np.abs(sc), 0.0)
+        product = _scaled_fisher_information(sc, dc, scale) / expit(np.abs(sc))
+        out[close] = np.where(far, 1.0, expit(sc) * expit(-sc)) * product
     return out

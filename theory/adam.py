@@ -58,12 +58,17 @@ def _ordered(beta1: ArrayLike, beta2: ArrayLike) -> tuple[Array, Array]:
     return b1, b2
 
 
-def _geometric_sum(ratio: Array, count: ArrayLike) -> Array:
-    """``1 + q + ... + q^(count - 1)``, also at ``q = 1``."""
+def _geometric_sum(log_ratio: Array, count: ArrayLike) -> Array:
+    """``1 + q + ... + q^(count - 1)``, also at ``q = 1``; ``q`` by its logarithm, which may be far below a rounding of q."""
     n = np.asarray(count, dtype=np.float64)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        log_q = np.log(ratio)
-        return np.where(np.abs(log_q) < 1e-14, n, np.expm1(n * log_q) / np.expm1(log_q))
+        return np.where(log_ratio == 0.0, n, np.expm1(n * log_ratio) / np.expm1(log_ratio))
+
+
+def _less_power(b: Array, count: ArrayLike) -> Array:
+    """``1 - b^count``, ``count >= 1``."""
+    with np.errstate(divide="ignore"):
+        return -np.expm1(count * np.log(b))
 
 
 def adam_step_bound(step: ArrayLike, beta1: ArrayLike = BETAS[0], beta2: ArrayLike = BETAS[1]) -> Array:
@@ -81,8 +86,9 @@ def adam_step_bound(step: ArrayLike, beta1: ArrayLike = BETAS[0], beta2: ArrayLi
         raise InputError(f"step must be at least 1, got {step!r}")
     if not (b2 > 0.0).all():
         raise InputError("beta2 must be positive: without memory of size a step has no bound")
-    spread = _geometric_sum(b1 * b1 / b2, t)
-    return (1.0 - b1) / (1.0 - b1**t) * np.sqrt((1.0 - b2**t) / (1.0 - b2) * spread)
+    with np.errstate(divide="ignore"):
+        spread = _geometric_sum(2.0 * np.log(b1) - np.log(b2), t)
+    return (1.0 - b1) / _less_power(b1, t) * np.sqrt(_less_power(b2, t) / (1.0 - b2) * spread)
 
 
 def log_gradient(base_log_odds: Array, shift: ArrayLike) -> Array:
@@ -181,10 +187,10 @@ def adam_shift_bounds(
     log_loss = np.log(np.logaddexp(0.0, s).mean(axis=-1))
     with np.errstate(over="ignore", invalid="ignore"):
         # mhat <= A G: gradients j steps ago were at most e^(hj) times today's
-        lag = (1.0 - b1) / (1.0 - b1**t) * _geometric_sum(np.maximum(b1, 1e-300) * np.exp(h), t)
+        lag = (1.0 - b1) / _less_power(b1, t) * _geometric_sum(np.log(np.maximum(b1, 1e-300)) + h, t)
         # vhat >= (G_1 / c)^2: gradients fall by e^-h a step at most
-        kept = b2 ** (t - 1.0) * _geometric_sum(np.exp(-2.0 * h) / b2, t)
-        memory = (1.0 - b2**t) / (1.0 - b2)
+        kept = b2 ** (t - 1.0) * _geometric_sum(-2.0 * h - np.log(b2), t)
+        memory = _less_power(b2, t) / (1.0 - b2)
         rise = np.expm1(h) * np.exp(log_odds - log_g) * np.cumsum(lag * np.sqrt(memory / kept), axis=0)
         upper = np.fmin(np.exp(h * t), 1.0 + rise)
     # u >= G / G_1 while nothing is forgotten, and >= G / sqrt(vhat) with the sum of squares of proof 3
@@ -217,7 +223,8 @@ def adam_steady_step(rate: ArrayLike, beta1: ArrayLike = BETAS[0], beta2: ArrayL
     r, (b1, b2) = np.asarray(rate, dtype=np.float64), _ordered(beta1, beta2)
     room = np.maximum(-np.expm1(np.log(b2) + 2.0 * r), 0.0)
     with np.errstate(divide="ignore"):
-        return np.where(room > 0.0, (1.0 - b1) / (1.0 - b1 * np.exp(r)) * np.sqrt(room / (1.0 - b2)), 0.0)
+        slack = -np.expm1(np.log(b1) + r)
+        return np.where(room > 0.0, (1.0 - b1) / slack * np.sqrt(room / (1.0 - b2)), 0.0)
 
 
 def adam_late_rate(step_size: ArrayLike, beta1: ArrayLike = BETAS[0], beta2: ArrayLike = BETAS[1]) -> Array:

@@ -68,6 +68,7 @@ def clipped_replay_bias_bound(share: ArrayLike, batch_size: ArrayLike, clip: Arr
     """
     lam, n, c = mass(share, "share"), _batch(batch_size), positive(clip, "clip")
     v = lam * (1.0 - lam) / n
-    room = 4.0 * c * c - v
+    with np.errstate(over="ignore"):
+        room = 1.0 - v / (2.0 * c) / (2.0 * c)
     # v / (2 c + sqrt(..)): the difference of two nearly equal numbers otherwise
-    return np.where(room > 0.0, v / (2.0 * c + np.sqrt(np.maximum(room, 0.0))), np.nan)
+    return np.where(room > 0.0, v / (2.0 * c) / (1.0 + np.sqrt(np.maximum(room, 0.0))), np.nan)

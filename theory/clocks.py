@@ -26,6 +26,7 @@ Mobility = Literal["plain", "normalised"]
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(16)
 _PANEL = 2.0  # panel width in log-odds: 16 nodes resolve poles at distance pi to rounding
 _ROOT_STEPS = 200
+_LARGE = 700.0  # log-odds; cosh overflows a little beyond
 
 
 def finite(value: ArrayLike, name: str) -> Array:
@@ -79,11 +80,27 @@ def learning_clock_between(start: ArrayLike, end: ArrayLike, mobility: Mobility 
     """
     check_mobility(mobility)
     x, y = np.broadcast_arrays(np.asarray(start, dtype=np.float64), np.asarray(end, dtype=np.float64))
-    gap, middle = y - x, 0.5 * (x + y)
-    with np.errstate(over="ignore"):
-        if mobility == "plain":
-            return 2.0 * gap + 4.0 * np.cosh(middle) * np.sinh(0.5 * gap)
-        return 8.0 * np.cosh(0.5 * middle) * np.sinh(0.25 * gap)
+    return _clock_across(0.5 * (x + y), y - x, mobility)
+
+
+def learning_clock_over(start: ArrayLike, gap: ArrayLike, mobility: Mobility = "plain") -> Array:
+    """``F(start + gap) - F(start)``, also where ``gap`` is smaller than the rounding of ``start``."""
+    x, g = np.broadcast_arrays(np.asarray(start, dtype=np.float64), np.asarray(gap, dtype=np.float64))
+    return _clock_across(x + 0.5 * g, g, mobility)
+
+
+def _clock_across(middle: Array, gap: Array, mobility: Mobility) -> Array:
+    if mobility == "plain":
+        return 2.0 * gap + 4.0 * _cosh_sinh(middle, 0.5 * gap)
+    return 8.0 * _cosh_sinh(0.5 * middle, 0.25 * gap)
+
+
+def _cosh_sinh(x: Array, y: Array) -> Array:
+    """``cosh(x) sinh(y)``, infinite only where the product is."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        root = np.exp(0.5 * np.abs(x))
+        large = root * (0.5 * np.sinh(y)) * root
+        return np.where(y == 0.0, 0.0, np.where(np.abs(x) > _LARGE, large, np.cosh(x) * np.sinh(y)))
 
 
 def inverse_learning_clock(clock: ArrayLike, mobility: Mobility = "plain") -> Array:

@@ -21,18 +21,23 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
 
 from fstsim.errors import InputError
+from fstsim.logits import bernoulli_kl, bernoulli_kl_gap, expit_difference, log_expit_difference
 from fstsim.theory.clocks import (
     Mobility,
     check_mobility,
     finite,
     integrate,
     learning_clock_between,
+    learning_clock_over,
     mobility_of,
     positive,
     solve_increasing,
 )
 
 Array = NDArray[np.float64]
+_GAUSS_NODES, _GAUSS_WEIGHTS = np.polynomial.legendre.leggauss(16)
+_UNIT_NODES, _UNIT_WEIGHTS = 0.5 * (1.0 + _GAUSS_NODES), 0.5 * _GAUSS_WEIGHTS
+_TAIL = 40.0  # log-odds beyond which a sigmoid is an exponential to rounding
 LEAST_RATE = 1e-300
 """A smaller rate does nothing in any finite time, and its inverse overflows."""
 FastChannel = Literal["gradient", "search"]
@@ -76,13 +81,7 @@ def no_context_kl(log_odds: ArrayLike, base_log_odds: ArrayLike) -> Array:
     0.0
     """
     s, s0 = np.broadcast_arrays(finite(log_odds, "log_odds"), finite(base_log_odds, "base_log_odds"))
-    gap = s - s0
-    # sigma(s)(s - s0) - softplus(s) + softplus(s0), from the side on which the softplus of the base is the smaller
-    sign = np.where(s0 > 0.0, -1.0, 1.0)
-    far = expit(sign * s) * sign * gap - np.logaddexp(0.0, sign * s) + np.logaddexp(0.0, sign * s0)
-    near = np.where(np.abs(gap) < 1.0, gap, 0.0)
-    small = integrate(lambda y: y * mobility_of(s0[..., None] + y), 0.0, near)
-    return np.where(np.abs(gap) < 1.0, small, far)
+    return bernoulli_kl(s, s0)
 
 
 def kl_reduction(base_log_odds: ArrayLike, target_log_odds: ArrayLike, slow_share: ArrayLike) -> Array:
@@ -94,7 +93,23 @@ def kl_reduction(base_log_odds: ArrayLike, target_log_odds: ArrayLike, slow_shar
     s0, gain, share = _gain(base_log_odds, target_log_odds, slow_share)
     if not ((share >= 0.0) & (share <= 1.0)).all():
         raise InputError(f"slow_share must lie in [0, 1], got {slow_share!r}")
-    return 1.0 - no_context_kl(s0 + share * gain, s0) / no_context_kl(s0 + gain, s0)
+    # k goes like e^s below -40 and like e^-s above 40, so that places farther out may be moved there: nothing underflows
+    base = s0 + np.where(s0 + gain < -_TAIL, -_TAIL - s0 - gain, np.where(s0 > _TAIL, _TAIL - s0, 0.0))
+    used, end = base + share * gain, base + gain
+    # what is saved, k(end) - k(used): an integral of one sign where it is short, far up the difference of what each lacks
+    step = np.minimum(gain, 1.0)[..., None]
+    saved, whole = (
+        (_UNIT_WEIGHTS * (y * mobility_of(base[..., None] + step * y))).sum(axis=-1)
+        for y in (1.0 - (1.0 - share)[..., None] * _UNIT_NODES, _UNIT_NODES)
+    )
+    small = (1.0 - share) * saved / whole
+    left = np.where(gain < 1.0, 0.0, np.minimum((1.0 - share) * gain, 1.0))
+    top = gain[..., None] - left[..., None] * _UNIT_NODES
+    near = left * (_UNIT_WEIGHTS * (top * mobility_of(base[..., None] + top))).sum(axis=-1)
+    below = no_context_kl(end, base) - no_context_kl(used, base)
+    above = bernoulli_kl_gap(used, base) - bernoulli_kl_gap(end, base)
+    far = np.where(left < 1.0, near, np.where(used > 0.0, above, below))
+    return np.where(gain < 1.0, small, far / no_context_kl(np.where(gain < 1.0, base + 1.0, end), base))
 
 
 def largest_slow_share(base_log_odds: ArrayLike, target_log_odds: ArrayLike, reduction: ArrayLike = 0.7) -> Array:
@@ -129,33 +144,18 @@ def search_phase_time(
     r"""``t_F2(x) = int_{s0}^x dy / (nu + eta M(y))`` in closed form: time while a searching fast channel is not yet full.
 
     Plain: ``(x - s0)/nu - (eta/nu) 2/sqrt(eta^2 + 4 nu eta) [artanh(sqrt(eta/(eta + 4 nu)) tanh(y/2))]``; normalised:
-    ``(x - s0)/nu - (eta/nu) I``, ``I = int dy / (eta + 2 nu cosh(y/2))`` (an arctan for ``eta < 2 nu``). It loses
-    digits for ``nu << eta``: `time_to_reward` integrates instead. Theory 12c; InputError unless both rates are positive.
+    ``(x - s0)/nu - (eta/nu) I``, ``I = int dy / (eta + 2 nu cosh(y/2))`` (an arctan for ``eta < 2 nu``). The two terms
+    cancel for ``nu << eta`` and for ``x`` near ``s0``, so that the positive integrand is summed instead, exact to rounding.
+    Theory 12c; InputError unless both rates are positive.
     """
     check_mobility(mobility)
     eta, nu = positive(eta_slow, "eta_slow"), positive(search_rate, "search_rate")
     s0, x, eta, nu = np.broadcast_arrays(finite(base_log_odds, "base_log_odds"), finite(log_odds, "log_odds"), eta, nu)
-    if mobility == "plain":
-        root = np.sqrt(eta / (eta + 4.0 * nu))
-        gate = 2.0 / np.sqrt(eta * (eta + 4.0 * nu)) * (_artanh(root, 0.5 * x) - _artanh(root, 0.5 * s0))
-    else:
-        # int dy / (eta + 2 nu cosh(y/2)) with y = 2 u: 2 int du / (eta + 2 nu cosh u)
-        apart = np.sqrt(np.abs(eta - 2.0 * nu) * (eta + 2.0 * nu))
-        root = np.sqrt(np.abs(eta - 2.0 * nu) / (eta + 2.0 * nu))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            above = 4.0 / apart * (_artanh(root, 0.25 * x) - _artanh(root, 0.25 * s0))
-            below = 4.0 / apart * (np.arctan(root * np.tanh(0.25 * x)) - np.arctan(root * np.tanh(0.25 * s0)))
-            level = (np.tanh(0.25 * x) - np.tanh(0.25 * s0)) / nu
-        gate = np.where(eta == 2.0 * nu, level, np.where(eta > 2.0 * nu, above, below))
-    return (x - s0) / nu - eta / nu * gate
-
-
-def _artanh(root: Array, half: Array) -> Array:
-    return np.arctanh(root * np.tanh(half))
+    return search_time(s0, x, eta, nu, mobility)
 
 
 def search_time(base: Array, log_odds: Array, eta_slow: Array, search_rate: Array, mobility: Mobility) -> Array:
-    """:func:`search_phase_time` by quadrature: a positive integrand, good for any rates (``search_rate > 0``)."""
+    """:func:`search_phase_time` of checked arrays."""
     eta, nu = eta_slow[..., None], search_rate[..., None]
     return integrate(lambda y: 1.0 / (nu + eta * mobility_of(y, mobility)), base, log_odds)
 
@@ -203,17 +203,18 @@ def time_to_reward(
         raise InputError("target_log_odds must not lie below base_log_odds")
     s0, end, slow, quick, room = np.broadcast_arrays(s0, end, slow, quick, room)
     used = (quick > LEAST_RATE) & (room > 0.0)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         nu = np.where(used, quick, 1.0)
         if fast == "gradient":
-            full = np.where(used, s0 + room * (1.0 + slow / nu), s0)
-            x1 = np.minimum(end, full)
-            first = learning_clock_between(s0, x1, mobility) / (slow + quick)
-        else:
-            need = search_time(s0, end, slow, nu, mobility)
-            phase = np.where(used, np.minimum(need, room / nu), 0.0)
-            x1 = np.where(used & (need <= room / nu), end, search_log_odds(s0, phase, end, slow, nu, mobility))
-            first = phase
+            # gains, not places: a small context moves a large log-odds by less than its rounding
+            gain = np.minimum(end - s0, np.where(used, room * (1.0 + slow / nu), 0.0))
+            rest = learning_clock_over(end, gain - (end - s0), mobility)
+            first = learning_clock_over(s0, gain, mobility) / (slow + quick)
+            return np.where(gain > 0.0, first, 0.0) + np.where(rest < 0.0, -rest / slow, 0.0)
+        need = search_time(s0, end, slow, nu, mobility)
+        phase = np.where(used, np.minimum(need, room / nu), 0.0)
+        x1 = np.where(used & (need <= room / nu), end, search_log_odds(s0, phase, end, slow, nu, mobility))
+        first = phase
         rest = learning_clock_between(x1, end, mobility)
         return np.where(x1 > s0, first, 0.0) + np.where(rest > 0.0, rest / slow, 0.0)
 
@@ -244,8 +245,9 @@ def search_time_bound(
     nu, eta = positive(search_rate, "search_rate"), positive(eta_slow, "eta_slow")
     room = positive(capacity, "capacity", zero=True)
     s0, end = finite(base_log_odds, "base_log_odds"), finite(target_log_odds, "target_log_odds")
-    rest = learning_clock_between(s0 + room, end, mobility)
-    return np.where(rest >= 0.0, room / nu + rest / eta, np.nan)
+    rest = -learning_clock_over(end, room - (end - s0), mobility)
+    with np.errstate(over="ignore"):
+        return np.where(rest >= 0.0, room / nu + rest / eta, np.nan)
 
 
 # --- what can be said of the asymptote (12d) -----------------------------------------------------------------------
@@ -271,18 +273,18 @@ def leashed_optimum(
     def excess(drift: Array) -> Array:
         return np.log(drift / reach) - _log_mobility_ratio(s0 + drift, room)
 
-    return s0 + solve_increasing(
-        excess,
-        lambda drift: 1.0 / drift + expit(s0 + drift + room) * 2.0 - 2.0 * expit(s0 + drift),
-        0.0,
-        reach * np.exp(-room),
-        reach * np.exp(room),
-    )
+    def slope(drift: Array) -> Array:
+        return 1.0 / drift + 2.0 * expit_difference(s0 + drift + room, s0 + drift, room)
+
+    with np.errstate(divide="ignore", over="ignore"):
+        # from log-odds 0 on the ratio is at most 1, and the drift at most the reach
+        highest = np.minimum(reach * np.exp(room), np.maximum(reach, -s0))
+        return s0 + solve_increasing(excess, slope, 0.0, reach * np.exp(-room), highest)
 
 
 def _log_mobility_ratio(s: Array, room: Array) -> Array:
-    """``log sigma'(s + Phi) / sigma'(s) = Phi + 2 softplus(s) - 2 softplus(s + Phi)``."""
-    return room + 2.0 * np.logaddexp(0.0, s) - 2.0 * np.logaddexp(0.0, s + room)
+    """``log sigma'(s + Phi) / sigma'(s)``, one log-sigmoid for either sign."""
+    return log_expit_difference(s + room, s, room) + log_expit_difference(-s - room, -s, -room)
 
 
 def skill_per_drift_ratio(log_odds: ArrayLike, capacity: ArrayLike) -> Array:
@@ -292,4 +294,7 @@ def skill_per_drift_ratio(log_odds: ArrayLike, capacity: ArrayLike) -> Array:
     a given slow drift, the context raises the asymptote (theory 12d iii).
     """
     s, room = finite(log_odds, "log_odds"), positive(capacity, "capacity", zero=True)
-    return np.exp(np.logaddexp(0.0, s + room) - np.logaddexp(0.0, s))
+    # (1 + e^s e^Phi) / (1 + e^s) = 1 + sigma(s) (e^Phi - 1), where e^Phi does not overflow
+    small = 1.0 + expit(s) * np.expm1(np.minimum(room, 1.0))
+    with np.errstate(over="ignore"):
+        return np.where(room < 1.0, small, np.exp(np.logaddexp(0.0, s + room) - np.logaddexp(0.0, s)))

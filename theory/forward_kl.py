@@ -13,6 +13,7 @@ from scipy.special import expit, logit, wrightomega
 
 from fstsim.divergences import forward_kl_gradient
 from fstsim.errors import InputError
+from fstsim.logits import exp_difference, logit_difference
 from fstsim.objectives import ForwardKL
 from fstsim.optimizers import SGD, Geometry, GradientFlow, Trained
 from fstsim.overlap import overlap_gap, validate_separation
@@ -38,6 +39,7 @@ Array = NDArray[np.float64]
 _GAUSS_NODES, _GAUSS_WEIGHTS = np.polynomial.legendre.leggauss(12)
 _PANEL = 2.0  # panel width in log-odds: 12 nodes resolve poles at distance pi to rounding
 _MAX_ITERATIONS = 500
+_NEWTON_STEPS = 12
 
 
 def _mass(value: ArrayLike, name: str) -> Array:
@@ -58,6 +60,16 @@ def _separated_log_odds(s0: Array, t: Array) -> Array:
     """Log-odds at ``t`` of ``ds/dt = -sigmoid(s)``: with ``y = exp(-s)``, ``y + log y`` grows by ``t``."""
     # y = omega(y0 + log y0 + t); log y = (y0 + log y0 + t) - y loses digits for large y, log(y) does not
     return -np.log(wrightomega(np.exp(-s0) - s0 + t).real)
+
+
+def _separated_fall(s0: Array, t: Array) -> Array:
+    """How far the log-odds fall within ``t``, also where that is little: the root of ``y0 (e^x - 1) + x = t``."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        y0 = np.exp(-s0)
+        x = np.minimum(t, np.log1p(t / y0))
+        for _ in range(_NEWTON_STEPS):  # monotone from above: the left side is convex
+            x = np.maximum(x - (y0 * np.expm1(x) + x - t) / (1.0 + y0 * np.exp(x)), 0.0)
+    return np.where(np.isfinite(y0), x, 0.0)
 
 
 def mass_forgetting_separated(beta0: ArrayLike, t: ArrayLike) -> Array:
@@ -83,7 +95,9 @@ def mass_forgetting_time(beta0: ArrayLike, beta1: ArrayLike, delta: ArrayLike) -
     )
     if not (d > 0.0).all():
         raise InputError("delta must be positive: without separation the weight does not move")
-    width = s0 - s1
+    width = np.broadcast_to(
+        logit_difference(np.asarray(beta0, dtype=np.float64), np.asarray(beta1, dtype=np.float64)), s0.shape
+    )
     panels = max(1, int(np.ceil(np.abs(width).max(initial=0.0) / _PANEL)))
     half = 0.5 * width / panels
     total = np.zeros(width.shape)
@@ -105,7 +119,8 @@ def mass_forgetting_bounds(beta0: ArrayLike, t: ArrayLike, delta: ArrayLike) -> 
     slowest = _separated_log_odds(s0, time)
     reach = np.maximum(np.abs(s0), np.abs(slowest))
     gated = expit(_separated_log_odds(s0, overlap_gap(reach, d) * time))
-    unconditional = (expit(s0) ** -2 + 8.0 * (total_variation(d) * expit(-s0)) ** 2 * time) ** -0.5
+    # (beta0^-2 + 8 TV^2 (1 - beta0)^2 t)^(-1/2), without the powers that overflow
+    unconditional = expit(s0) / np.hypot(1.0, np.sqrt(8.0 * time) * total_variation(d) * expit(s0) * expit(-s0))
     return expit(slowest), np.minimum(gated, unconditional)
 
 
@@ -115,8 +130,8 @@ def mass_forgetting_ultimate(t: ArrayLike, delta: ArrayLike) -> Array:
     ``1/t`` is the intermediate law before it; theory 1.3e.
     """
     d = validate_separation(delta)
-    with np.errstate(over="ignore", divide="ignore"):
-        return (2.0 * np.expm1(d * d) * _time(t)) ** -0.5
+    with np.errstate(divide="ignore"):
+        return np.exp(-0.5 * d * d) / np.sqrt(-2.0 * np.expm1(-d * d) * _time(t))
 
 
 def late_collapse_mass(beta1: ArrayLike, separation1: ArrayLike) -> Array:
@@ -139,7 +154,9 @@ def old_mean_drift_forward(delta: ArrayLike, beta0: ArrayLike, T: ArrayLike) -> 
     """
     d, s0, time = np.broadcast_arrays(validate_separation(delta), logit(_mass(beta0, "beta0")), _time(T))
     s_T = _separated_log_odds(s0, time)
-    path = np.sinh(0.5 * s0) - np.sinh(0.5 * s_T)
+    path = 0.5 * (exp_difference(0.5 * s0, 0.5 * s_T) + exp_difference(-0.5 * s_T, -0.5 * s0))
+    fall = _separated_fall(s0, time)
+    path = np.where(fall < 1.0, 2.0 * np.cosh(0.5 * s0 - 0.25 * fall) * np.sinh(0.25 * fall), path)
     leading = np.sqrt(2.0 * np.pi) * np.exp(-0.125 * d * d) * path
     root_variance = np.sqrt(expit(s_T) * expit(-s_T))
     start = np.exp(0.5 * s0)
@@ -183,7 +200,7 @@ def old_mean_drift_saddle(delta: ArrayLike, beta0: ArrayLike, T: ArrayLike) -> A
     """
     d, s0, time = np.broadcast_arrays(validate_separation(delta), logit(_mass(beta0, "beta0")), _time(T))
     s_T = _separated_log_odds(s0, time)
-    width = s0 - s_T
+    width = _separated_fall(s0, time)
     panels = max(1, int(np.ceil(width.max(initial=0.0) / _PANEL)))
     half = 0.5 * width / panels
     total = np.zeros(width.shape)

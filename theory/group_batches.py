@@ -14,7 +14,7 @@ from scipy.special import expit
 
 from fstsim.errors import InputError
 from fstsim.theory.clocks import finite, positive
-from fstsim.theory.group_normalised import check_group, check_probability
+from fstsim.theory.group_normalised import check_group, check_probability, log_dead_group_probability
 
 Array = NDArray[np.float64]
 
@@ -83,8 +83,10 @@ def first_signal_wait(
     p, g, b = np.broadcast_arrays(check_probability(success_probability), check_group(group_size), _batch(groups))
     if not ((p > 0.0) & (p < 1.0)).all():
         raise InputError("success_probability must lie strictly between 0 and 1: no group is ever informative")
-    live = _live(p, g, b)
-    return 1.0 / live, (1.0 - live) / live**2
+    log_dead = b * log_dead_group_probability(p, g)
+    live = -np.expm1(log_dead)
+    with np.errstate(over="ignore"):
+        return 1.0 / live, np.exp(log_dead) / live / live
 
 
 def _batch(groups: ArrayLike) -> Array:
@@ -92,14 +94,6 @@ def _batch(groups: ArrayLike) -> Array:
     if not ((b >= 1.0) & np.isfinite(b) & (b == np.floor(b))).all():
         raise InputError(f"groups must be a whole number of at least 1, got {groups!r}")
     return b
-
-
-def _live(p: Array, g: Array, groups: Array) -> Array:
-    """``1 - dead^groups`` without cancellation for small p: ``dead - 1 = expm1(G log(1-p)) + p^G``."""
-    rare = np.minimum(p, 1.0 - p)
-    gone = np.expm1(g * np.log1p(-rare)) + rare**g
-    with np.errstate(divide="ignore"):  # a dead group has probability 0 to rounding
-        return -np.expm1(groups * np.log1p(np.maximum(gone, -1.0)))
 
 
 def lone_success_jump(rate: ArrayLike, group_size: ArrayLike, groups: ArrayLike = 1) -> Array:
@@ -132,9 +126,12 @@ def escape_wait(
         raise InputError(f"at most {_LARGEST_WAIT:,} jumps are added up, got {most * jumps.size:,}: raise rate")
     mean, variance = np.zeros(jumps.shape), np.zeros(jumps.shape)
     for k in range(most):
-        live = _live(expit(np.minimum(x0 + k * j, x1)), g, np.ones(()))
-        mean = mean + np.where(k < jumps, 1.0 / live, 0.0)
-        variance = variance + np.where(k < jumps, (1.0 - live) / live**2, 0.0)
+        at = np.minimum(x0 + k * j, x1)
+        log_dead = log_dead_group_probability(expit(-np.abs(at)), g)  # even in the log-odds
+        live = -np.expm1(log_dead)
+        with np.errstate(over="ignore", divide="ignore"):
+            mean = mean + np.where(k < jumps, 1.0 / live, 0.0)
+            variance = variance + np.where(k < jumps, np.exp(log_dead) / live / live, 0.0)
     return mean, variance
 
 

@@ -33,9 +33,9 @@ from fstsim.theory.group_normalised import (
     Normaliser,
     check_group,
     check_probability,
-    dead_group_probability,
     group_logit_update,
     group_normalised_drift,
+    log_dead_group_probability,
 )
 
 Array = NDArray[np.float64]
@@ -154,7 +154,8 @@ def neutral_logit_variance(success_probability: ArrayLike, group_size: ArrayLike
     ``(1 - dead) / G``: advantages of a live group have unit variance (population std), whatever the signal. This is the
     diffusion of behaviours that the task does not concern, and what a live group without signal costs.
     """
-    return (1.0 - dead_group_probability(success_probability, group_size)) / check_group(group_size)
+    p, g = np.broadcast_arrays(check_probability(success_probability), check_group(group_size))
+    return -np.expm1(log_dead_group_probability(p, g)) / g
 
 
 def _rollouts(probabilities: ArrayLike) -> Array:

@@ -30,6 +30,7 @@ Baseline = Literal["mean", "leave-one-out"]
 Normaliser = Literal["population", "sample", "none"]
 
 MAX_GROUP = 10_000
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(16)
 
 
 def check_probability(value: ArrayLike, name: str = "success_probability") -> Array:
@@ -158,6 +159,15 @@ def dead_group_probability(success_probability: ArrayLike, group_size: ArrayLike
         return np.exp(g * np.log1p(-p)) + np.exp(g * np.log(p))
 
 
+def log_dead_group_probability(p: Array, g: Array) -> Array:
+    """Log of :func:`dead_group_probability`, relative accuracy also where nearly all groups or hardly any are dead."""
+    rare = np.minimum(p, 1.0 - p)
+    with np.errstate(divide="ignore"):
+        none, all_ = np.exp(g * np.log1p(-rare)), rare**g
+        live = -(np.expm1(g * np.log1p(-rare)) + all_)
+        return np.where(live < 0.5, np.log1p(-np.minimum(live, 0.5)), np.log(none + all_))
+
+
 # --- escape time (16.3) --------------------------------------------------------------------------------------------
 
 
@@ -183,7 +193,8 @@ def group_escape_time(
         positive(rate, "rate"),
         check_group(group_size),
     )
-    return integrate(lambda x: 1.0 / drift_at(x, g[..., None], "mean", normaliser, epsilon), x0, x1) / eta
+    with np.errstate(divide="ignore", over="ignore"):  # log-odds at which the drift underflows: an infinite time
+        return integrate(lambda x: 1.0 / drift_at(x, g[..., None], "mean", normaliser, epsilon), x0, x1) / eta
 
 
 def group_escape_bounds(
@@ -214,7 +225,15 @@ def group_escape_bounds(
         u = np.sinh(0.5 * x)
         return 0.5 * (u * np.hypot(c * u, d) + d * d / c * np.arcsinh(c * u / d))
 
-    return lower / eta, 4.0 / (g - 1.0) * (primitive(x1) - primitive(x0)) / eta
+    def slope(x: Array) -> Array:
+        return 0.5 * np.hypot(c[..., None] * np.sinh(0.5 * x), d[..., None]) * np.cosh(0.5 * x)
+
+    width = np.where(x1 - x0 < 1.0, x1 - x0, 0.0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        low, high = primitive(x0), primitive(x1)
+        far = np.where(np.isinf(low), np.inf, high - low)
+        near = 0.5 * width * (_WEIGHTS * slope(x0[..., None] + 0.5 * width[..., None] * (1.0 + _NODES))).sum(axis=-1)
+        return lower / eta, 4.0 / (g - 1.0) * np.where(x1 - x0 < 1.0, near, far) / eta
 
 
 def plateau_exponent(log_odds: ArrayLike, target_log_odds: ArrayLike, group_size: ArrayLike) -> Array:

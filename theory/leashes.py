@@ -15,12 +15,14 @@ from fstsim.divergences import expected_log_density
 from fstsim.errors import InputError
 from fstsim.overlap import overlap_gap, validate_separation
 from fstsim.replay_objectives import Direction
+from fstsim.theory.clocks import integrate
 from fstsim.theory.numerics.collinear import gaussian_nodes
 from fstsim.theory.numerics.inputs import finite, positive
 
 Array = NDArray[np.float64]
 
 _MAX_ITERATIONS = 12
+_CLOSE = 0.1  # separation
 _LOWEST = -690.0  # log-odds whose mass is still a normal number
 
 
@@ -46,17 +48,30 @@ def _lost_information(base: Array, delta: Array) -> Array:
             rise = log_expit(base)[..., None] + np.maximum(z, 0.0) + np.log(-np.expm1(-np.abs(z)))
         fall = np.log1p(np.where(z < 0.0, expit(base)[..., None] * np.expm1(np.minimum(z, 0.0)), 0.0))
         total = total + side * (np.where(z < 0.0, fall, np.logaddexp(0.0, rise)) @ weights)
-    return total
+    # E_n[(rho - 1) f], a positive integrand: where the modes nearly agree the two means above do too
+    close = delta < 1.0
+    z = np.where(close, delta, 0.0)[..., None] * (u - 0.5 * delta[..., None])
+    ratio = np.expm1(z)
+    return np.where(close, (ratio * np.log1p(expit(base)[..., None] * ratio)) @ weights, total)
 
 
 def _leash_root(base: Array, eta: Array, delta: Array) -> Array:
     """Root of ``(1 - kappa)(1 + e^s) = eta int_s^base (1 - kappa)`` below ``base``, bracketed secant in logarithms."""
     at_base = _log_odds_ratio(base, delta)
+    close = delta < _CLOSE  # there the two ratios agree to delta^2
+
+    def lost(s: Array) -> Array:
+        """``int_s^base (1 - kappa)``."""
+        out = np.asarray(at_base - _log_odds_ratio(s, delta))
+        if close.any():
+            d = delta[close][:, None]
+            out[close] = integrate(lambda x: overlap_gap(x, d), s[close], base[close])
+        return np.maximum(out, 0.0)
 
     def excess(s: Array) -> Array:  # increasing in s, from minus to plus infinity
         with np.errstate(divide="ignore"):
             pull = np.log(overlap_gap(s, delta)) + np.logaddexp(0.0, s)
-            return pull - np.log(eta) - np.log(np.maximum(at_base - _log_odds_ratio(s, delta), 0.0))
+            return pull - np.log(eta) - np.log(lost(s))
 
     high, low = base, base - 1.0
     f_low = excess(low)
@@ -96,8 +111,8 @@ def kl_leash_log_odds(
         base, strength = np.broadcast_arrays(finite(base_log_odds, "base_log_odds"), positive(eta, "eta"))
         if delta is not None:
             base, strength, _ = np.broadcast_arrays(base, strength, validate_separation(delta))
-        kept = np.log(strength) - np.log1p(strength) + log_expit(base)
-        return kept - np.log(-np.expm1(kept))
+        with np.errstate(over="ignore"):  # eta beta / (1 + eta (1 - beta))
+            return np.log(strength) + log_expit(base) - np.log1p(strength * expit(-base))
     if direction != "reverse":
         raise InputError(f"direction must be 'forward' or 'reverse', got {direction!r}")
     if delta is None:

@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.integrate import solve_ivp
-from scipy.special import log_expit, logit, ndtr
+from scipy.special import log_expit, log_ndtr, logit, logsumexp
 
 from fstsim.errors import InputError
 from fstsim.overlap import validate_separation
@@ -69,8 +69,11 @@ class LogOddsMap:
         s, n = np.broadcast_arrays(finite(s0, "s0"), nonnegative(k, "k"))
         if self.a == 1.0:
             return s + n * self._constant
-        fixed = self.fixed_point()
-        return fixed + np.power(self.a, n) * (s - fixed)
+        # a^k s + constant (1 - a^k) / (1 - a): for a near 1 the fixed point is far away and would swallow s
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            power = np.where(n == 0.0, 1.0, np.power(self.a, n))
+            rest = np.where(power > 0.0, -np.expm1(n * np.log(abs(self.a))), 1.0 - power)
+        return power * s + self._constant * np.where(n == 0.0, 0.0, rest) / (1.0 - self.a)
 
     def classify(self) -> Fate:
         """``interior`` iff |a| < 1; a = 1 is ``neutral``, ``lost`` or ``saturated``; a = -1 ``period-two``; else ``repelling``."""
@@ -100,8 +103,8 @@ class ProbabilityMap:
     def iterate(self, s0: ArrayLike, k: ArrayLike) -> Array:
         """Log-odds after ``k`` updates: both masses mix as ``keep * own + (1 - keep) * target``, ``keep = (1 - rate)^k``."""
         s, n = np.broadcast_arrays(finite(s0, "s0"), nonnegative(k, "k"))
-        with np.errstate(divide="ignore"):
-            log_keep = n * np.log1p(-self.rate)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            log_keep = np.where(n == 0.0, 0.0, n * np.log1p(-self.rate))
             log_mix = np.log(-np.expm1(log_keep))
             old = np.logaddexp(log_keep + log_expit(s), log_mix + np.log(self.target_mass))
             new = np.logaddexp(log_keep + log_expit(-s), log_mix + np.log1p(-self.target_mass))
@@ -171,8 +174,10 @@ def product_log_odds(
         raise InputError(f"exponents must have a positive sum, got {exponents!r}")
 
     def spread(means: Array) -> Array:
-        center = (a[..., None] * means).sum(axis=-2)
-        return (a * (means * means).sum(axis=-1)).sum(axis=-1) - (center * center).sum(axis=-1) / total
+        # around the weighted mean of the means, where the two terms of V_k do not cancel
+        away = means - means[..., :1, :]
+        away = away - (a[..., None] * away).sum(axis=-2, keepdims=True) / total[..., None, None]
+        return (a * (away * away).sum(axis=-1)).sum(axis=-1)
 
     v_o, v_n = spread(finite(means_old, "means_old")), spread(finite(means_new, "means_new"))
     return (a * s).sum(axis=-1) - finite(drift, "drift") - 0.5 * (v_o - v_n)
@@ -194,7 +199,8 @@ def basin_odds_bounds(
     if not ((a >= 0.0).all() and (np.abs(a.sum(axis=-1) - 1.0) <= 1e-9).all()):
         raise InputError(f"exponents must be nonnegative and sum to 1, got {exponents!r}")
     d = validate_separation(delta)
-    labelled = np.exp((a * s).sum(axis=-1) - finite(drift, "drift"))
-    near, far = ndtr(0.5 * d), ndtr(-0.5 * d)
-    shield, leak = near + far * (a * np.exp(s)).sum(axis=-1), near + far * (a * np.exp(-s)).sum(axis=-1)
-    return labelled * near / shield, labelled * leak / near
+    labelled = (a * s).sum(axis=-1) - finite(drift, "drift")
+    odds = log_ndtr(-0.5 * d) - log_ndtr(0.5 * d)
+    shield, leak = (np.logaddexp(0.0, odds + logsumexp(sign * s, axis=-1, b=a)) for sign in (1.0, -1.0))
+    with np.errstate(over="ignore"):
+        return np.exp(labelled - shield), np.exp(labelled + leak)

@@ -13,7 +13,7 @@ from scipy.optimize import minimize_scalar
 
 from fstsim.errors import InputError
 from fstsim.general import misassignment_matrix
-from fstsim.overlap import chernoff_coefficient
+from fstsim.overlap import chernoff_coefficient, log_chernoff_coefficient
 
 __all__ = [
     "bhattacharyya_matrix",
@@ -39,7 +39,7 @@ def chernoff_information(
 ) -> tuple[float, float]:
     r"""``(max_t -log C_t, argmax)`` over t in [0, 1], nats; ``delta^2 / 8`` at ``t = 1/2`` for equal covariances."""
     best = minimize_scalar(
-        lambda t: float(np.log(chernoff_coefficient(mean_i, cov_i, mean_j, cov_j, t))),
+        lambda t: float(log_chernoff_coefficient(mean_i, cov_i, mean_j, cov_j, t)),
         bounds=(0.0, 1.0),
         method="bounded",
         options={"xatol": 1e-10},

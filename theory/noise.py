@@ -15,12 +15,13 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
 
 from fstsim.errors import InputError
+from fstsim.logits import expit_difference
 from fstsim.objectives import ForwardKL, Objective, ReverseKL
 from fstsim.optimizers import SGD
 from fstsim.overlap import harmonic_overlap, overlap_gap, validate_separation
 from fstsim.replay_objectives import ReverseKLReplay, validate_replay_fraction
 from fstsim.simulate import simulate
-from fstsim.theory.numerics.collinear import Moments, gaussian_nodes, on_the_line, score_moments
+from fstsim.theory.numerics.collinear import Moments, on_the_line, score_moments
 from fstsim.two_mode import TwoModeState
 
 Array = NDArray[np.float64]
@@ -45,12 +46,20 @@ def responsibility_variance(weights: Array, loc: Array, scale: Array) -> Array:
 
     Central moments by quadrature, so that nothing cancels where the responsibility hardly varies.
     """
-    u, nodes = gaussian_nodes(float(scale.max(initial=1.0)))
+    step = 0.4 / max(1.0, float(scale.max(initial=1.0)))
+    # far out the variance comes from where the responsibility turns, or from the peak of exp(2 z) before it
+    with np.errstate(divide="ignore", invalid="ignore"):
+        turn = np.fmin(np.abs(loc) / scale[:, None], 2.0 * scale[:, None])
+    radius = 9.5 + float(turn.max(initial=0.0))
+    u = step * np.arange(-np.ceil(radius / step), np.ceil(radius / step) + 1.0)
+    nodes = step * np.exp(-0.5 * u * u) / np.sqrt(2.0 * np.pi)
     total = np.empty(scale.shape)
-    step = max(1, (1 << 18) // (u.size * weights.size))
-    for start in range(0, scale.size, step):
-        rows = slice(start, start + step)
-        r = expit(loc[rows, :, None] + scale[rows, None, None] * u)
+    block = max(1, (1 << 18) // (u.size * weights.size))
+    for start in range(0, scale.size, block):
+        rows = slice(start, start + block)
+        # from the first component's centre: also where the responsibility is 0 or 1 to rounding
+        first, shift = loc[rows, :1, None], scale[rows, None, None] * u
+        r = expit_difference(loc[rows, :, None] + shift, first, loc[rows, :, None] - first + shift)
         mean = (r @ nodes) @ weights
         total[rows] = (((r - mean[:, None, None]) ** 2) @ nodes) @ weights
     return total
@@ -65,7 +74,8 @@ def forward_variance_bound(log_odds: ArrayLike, delta: ArrayLike) -> Array:
     """
     s, d = np.broadcast_arrays(np.asarray(log_odds, dtype=np.float64), validate_separation(delta))
     x, y = expit(s) * overlap_gap(s, d), expit(s) * harmonic_overlap(s, d)
-    return np.minimum(x * (1.0 - x), y * (1.0 - y))
+    # x + y = beta: the complements as sums
+    return np.minimum(x * (expit(-s) + y), y * (expit(-s) + x))
 
 
 def leave_one_out_variance(moments: Moments, batch_size: ArrayLike) -> Array:
@@ -163,18 +173,17 @@ def separated_gradient_variance(
     a_old, a_new = np.asarray(reward_old, dtype=np.float64), np.asarray(reward_new, dtype=np.float64)
     old, new = share + (1.0 - share) * b, (1.0 - share) * (1.0 - b)
     gain = b * (1.0 - b) * (a_old - a_new)
+    shares = (gain / old) * (gain / new)  # before it is squared: the mass may be 1e-200
     if baseline == "leave-one-out":
-        return gain**2 * ((old - new) ** 2 / (old * new * n) + 2.0 / (n * (n - 1.0)))
+        imbalance = share + (1.0 - share) * (2.0 * b - 1.0)  # b_o - b_n
+        return shares * imbalance**2 / n + 2.0 * gain**2 / (n * (n - 1.0))
     # two outcomes, w psi (A - B): the variance is b_o b_n times the square of their difference
-    w_old, w_new = b / old, (1.0 - b) / new
-    if baseline == "none":
-        constant: Array = np.zeros(np.broadcast_shapes(b.shape, a_old.shape))
-    elif baseline == "mean":
-        constant = b * a_old + (1.0 - b) * a_new
-    else:
-        constant = (w_old * (1.0 - b) * a_old + w_new * b * a_new) / (w_old * (1.0 - b) + w_new * b)
-    difference = w_old * (1.0 - b) * (a_old - constant) + w_new * b * (a_new - constant)
-    return old * new * difference**2 / n
+    if baseline == "optimal":
+        return np.zeros_like(shares / n)
+    if baseline == "mean":
+        return shares * ((1.0 - share) * (1.0 - 2.0 * b) - share * b) ** 2 / n
+    spread = b * (1.0 - b) * (new * a_old + old * a_new)
+    return (spread / old) * (spread / new) / n
 
 
 @dataclass(frozen=True, eq=False)

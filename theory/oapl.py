@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit, log_expit, logit
+from scipy.special import expit, logit
 
 from fstsim.errors import InputError
+from fstsim.logits import log_expit_difference, logit_difference
 from fstsim.overlap import harmonic_overlap, validate_separation
 from fstsim.theory.numerics.inputs import finite, mass, positive, share
 from fstsim.theory.ttt import responsibility_drift_bound
@@ -68,7 +69,7 @@ def oapl_retention_refreshes(
     ``(tau / gap) (s_0 - logit(min_mass))`` without an anchor; with one, ``log(1 - (1 - a) that) / log a``, or inf where the
     fixed point itself retains. inf for ``gap <= 0``; nan where the base already is below ``min_mass``.
     """
-    room = logit(mass(beta0, "beta0")) - logit(mass(min_mass, "min_mass"))
+    room = logit_difference(mass(beta0, "beta0"), mass(min_mass, "min_mass"))
     x, r, t, a = np.broadcast_arrays(room, finite(gap, "gap"), positive(tau, "tau"), share(anchor, "anchor"))
     with np.errstate(divide="ignore", invalid="ignore"):
         plain = t * x / r
@@ -88,9 +89,10 @@ def oapl_loss_gradient(
     old mode back until the next refresh.
     """
     s, lag, t = finite(log_odds, "log_odds"), finite(lag_log_odds, "lag_log_odds"), positive(tau, "tau")
-    goal = lag - (finite(r_new, "r_new") - finite(r_old, "r_old")) / t
-    old = expit(lag) * expit(-s) * (log_expit(s) - log_expit(goal))
-    new = expit(-lag) * expit(s) * (log_expit(-s) - log_expit(-goal))
+    fall = (finite(r_new, "r_new") - finite(r_old, "r_old")) / t
+    goal, gap = lag - fall, s - lag + fall
+    old = expit(lag) * expit(-s) * log_expit_difference(s, goal, gap)
+    new = expit(-lag) * expit(s) * log_expit_difference(-s, -goal, -gap)
     return 2.0 * t * t * (old - new)
 
 

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import entr, expit
 
 from fstsim.errors import InputError
+from fstsim.logits import bernoulli_kl_gap
 from fstsim.theory.clocks import (
     Mobility,
     check_mobility,
@@ -48,7 +49,8 @@ def relearning_time(
     """
     eta = positive(rate, "rate")
     start, end = finite(log_odds, "log_odds"), finite(target_log_odds, "target_log_odds")
-    return learning_clock_between(start, end, mobility) / eta
+    with np.errstate(over="ignore"):
+        return learning_clock_between(start, end, mobility) / eta
 
 
 def drift_from_kl(kl: ArrayLike, base_log_odds: ArrayLike, direction: Direction) -> Array:
@@ -84,7 +86,7 @@ def drift_from_kl(kl: ArrayLike, base_log_odds: ArrayLike, direction: Direction)
 def kl_gap(log_odds: ArrayLike, base_log_odds: ArrayLike) -> Array:
     r"""``log 1/p_b - KL(policy || base) = log(1 + e^-S) + (S - s_b) sigma(-S)``, without cancellation (theory 13.2)."""
     s, s_b = finite(log_odds, "log_odds"), finite(base_log_odds, "base_log_odds")
-    return np.logaddexp(0.0, -s) + (s - s_b) * expit(-s)
+    return bernoulli_kl_gap(s, s_b)
 
 
 def drift_from_kl_gap(gap: ArrayLike, base_log_odds: ArrayLike) -> Array:

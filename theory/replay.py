@@ -15,6 +15,7 @@ from scipy.special import expit, logit, wrightomega
 
 from fstsim.errors import InputError
 from fstsim.logistic_normal import logistic_normal_slope
+from fstsim.logits import logit_difference
 from fstsim.overlap import overlap_gap, validate_separation
 from fstsim.theory.numerics.inputs import finite, mass, positive
 from fstsim.theory.numerics.inputs import share as fraction
@@ -49,12 +50,15 @@ def replay_weight_rate(log_odds: ArrayLike, replay_fraction: ArrayLike, delta: A
     return (share - expit(s)) * overlap_gap(s, d)
 
 
-def _half_time(share: Array, rest: Array) -> Array:
-    """``-log|1 - share / rest| / share``, one half of the antiderivative; its limit ``1 / rest`` at share 0."""
-    ratio = share / rest
-    with np.errstate(divide="ignore", invalid="ignore"):
-        log = np.where(ratio < 1.0, np.log1p(-np.minimum(ratio, 1.0)), np.log(np.abs(ratio - 1.0)))
-        return np.where(ratio < 1e-300, 1.0 / rest, -log / share)
+def _half_time(share: Array, ratio: Array, way: Array, left: Array) -> Array:
+    """``-log R / share``, ``R = (b1 - lam) b0 / (b1 (b0 - lam)) = 1 + share way``: one half of the time, ``-way`` at share 0.
+
+    ``ratio = b0 / b1``, ``left = (b1 - lam) / (b0 - lam)``; for the other half with ``1 - b`` and ``1 - lam``.
+    """
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        small = share * way
+        log = np.where(np.abs(small) < 0.5, np.log1p(small), np.log(ratio) + np.log(left))
+        return np.where(np.abs(small) < 1e-17, -way, -log / share)
 
 
 def replay_time(beta0: ArrayLike, beta1: ArrayLike, lam: ArrayLike, delta: ArrayLike | None = None) -> Array:
@@ -71,24 +75,30 @@ def replay_time(beta0: ArrayLike, beta1: ArrayLike, lam: ArrayLike, delta: Array
     if not (np.sign(b0 - share) * np.sign(b1 - share) > 0.0).all():
         raise InputError("beta0 and beta1 must lie strictly on the same side of lam")
     if delta is None:
-
-        def gamma(b: Array) -> Array:
-            return _half_time(share, b) + _half_time(1.0 - share, 1.0 - b)
-
-        return gamma(b1) - gamma(b0)
+        with np.errstate(over="ignore"):
+            way, left = (b1 - b0) / (b0 - share), (b1 - share) / (b0 - share)
+            old = _half_time(share, b0 / b1, (b1 - b0) / b1 / (b0 - share), left)
+            return old + _half_time(1.0 - share, (1.0 - b0) / (1.0 - b1), way / (1.0 - b1), left)
     if not ((share > 0.0) & (share < 1.0)).all():
         raise InputError("lam must lie strictly between 0 and 1 when delta is given (lam = 0: mass_forgetting_time)")
     b0, b1, share, d = np.broadcast_arrays(b0, b1, share, positive(validate_separation(delta), "delta"))
-    return _overlap_time(logit(b0), logit(b1), logit(share), d)
+    return _overlap_time(logit_difference(b0, share), logit_difference(b1, b0), logit(share), d)
 
 
-def _overlap_time(s0: Array, s1: Array, target: Array, delta: Array) -> Array:
-    """``int_{s0}^{s1} ds / ((lam - beta)(1 - kappa))`` over ``w = log x + x``, ``x = |s - target|``: even steps at both ends."""
-    side = np.sign(s0 - target)
-    w0, w1 = (np.log(np.abs(s - target)) + np.abs(s - target) for s in (s0, s1))
-    panels = max(1, int(np.ceil(np.abs(w1 - w0).max(initial=0.0) / _PANEL)))
-    half = 0.5 * (w1 - w0) / panels
-    total = np.zeros(s0.shape)
+def _overlap_time(start: Array, way: Array, target: Array, delta: Array) -> Array:
+    """``int ds / ((lam - beta)(1 - kappa))`` over ``w = log x + x``, ``x = |s - target|``: even steps at both ends.
+
+    ``start = s0 - target`` and ``way = s1 - s0``, given apart because masses that nearly agree know them better.
+    """
+    side, x0 = np.sign(start), np.abs(start)
+    way = side * way
+    near = np.abs(way) < 0.5 * x0
+    ratio = np.log(np.where(near, 1.0, (x0 + way) / x0))
+    width = np.where(near, np.log1p(np.where(near, way / x0, 0.0)), ratio) + way
+    w0 = np.log(x0) + x0
+    panels = max(1, int(np.ceil(np.abs(width).max(initial=0.0) / _PANEL)))
+    half = 0.5 * width / panels
+    total = np.zeros(x0.shape)
     for panel in range(panels):
         x = wrightomega((w0 + (2 * panel + 1) * half)[..., None] + half[..., None] * _GAUSS_NODES).real
         gap = side[..., None] * x
@@ -176,18 +186,21 @@ def _excursion_leading(d: Array, s0: Array, share: Array) -> Array:
     """Peak of the separated law, on a grid of log-odds that is geometric in the distance from the equilibrium."""
     target = logit(share)
     shift, peak = np.zeros(d.size), np.zeros(d.size)
-    s, clock, force = s0, np.zeros(d.size), np.zeros(d.size)
+    start, odds = np.abs(s0 - target), np.exp(target)
+    x, force = start, np.zeros(d.size)
     for k, left in enumerate(np.exp(-np.linspace(0.0, 9.0, 901))):
-        last_s, last_clock, last_force = s, clock, force
-        s = target + (s0 - target) * left
-        beta = expit(s)
-        # lambda t up to a constant, and (beta - lambda) / sqrt(beta (1 - beta)) dt = -2 cosh(s/2) ds
-        clock = share * (_half_time(share, beta) + _half_time(1.0 - share, 1.0 - beta))
-        force = 2.0 * np.cosh(0.5 * s)
+        last_x, last_force = x, force
+        x = start * left
+        # (beta - lambda) / sqrt(beta (1 - beta)) dt = -2 cosh(s/2) ds
+        force = 2.0 * np.cosh(0.5 * (target + np.sign(s0 - target) * x))
         if k > 0:
-            with np.errstate(invalid="ignore"):
-                decay = np.where(s0 == target, 1.0, np.exp(last_clock - clock))
-            shift = shift * decay + 0.5 * (last_s - s) * (last_force * decay + force)
+            step = last_x - x
+            with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+                # lambda dt: log(expm1(x') / expm1(x)) and the same less the step, over lambda and 1 - lambda
+                fall = np.log1p(-np.expm1(-step) / np.expm1(x))
+                both = fall + odds * (fall + step), fall + step + odds * fall
+                decay = np.where(start == 0.0, 1.0, np.exp(-np.where(s0 > target, *both)))
+            shift = shift * decay + 0.5 * step * (last_force * decay + force)
             peak = np.maximum(peak, np.abs(shift))
     return np.sqrt(np.pi / 8.0) * np.exp(-0.125 * d * d) * peak
 

@@ -9,15 +9,17 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
-from scipy.special import expit, log_expit, logit, shichi
+from scipy.special import exp1, expi, expit, logit
 
 from fstsim.divergences import reverse_kl, reverse_kl_gradient
 from fstsim.errors import InputError
 from fstsim.logistic_normal import logistic_normal_mean, logistic_normal_slope
+from fstsim.logits import bernoulli_kl
 from fstsim.objectives import ReverseKL
 from fstsim.optimizers import SGD, Geometry, GradientFlow, Trained
-from fstsim.overlap import harmonic_overlap, overlap_gap, validate_separation
+from fstsim.overlap import overlap_gap, validate_separation
 from fstsim.simulate import simulate
+from fstsim.theory.clocks import integrate
 from fstsim.theory.overlap import second_moment_constant
 from fstsim.trajectory import Trajectory
 from fstsim.two_mode import TwoModeProblem
@@ -40,6 +42,7 @@ __all__ = [
 Array = NDArray[np.float64]
 
 _GAUSS_NODES, _GAUSS_WEIGHTS = np.polynomial.legendre.leggauss(20)
+_ASYMPTOTIC = 50.0
 
 
 def skeleton_kl(
@@ -57,9 +60,8 @@ def skeleton_kl(
     """
     s, s_p = np.asarray(log_odds, dtype=np.float64), np.asarray(target_log_odds, dtype=np.float64)
     e, v = np.subtract(mean_old, target_old), np.subtract(mean_new, target_new)
-    old = log_expit(s) - log_expit(s_p) + 0.5 * (np.atleast_1d(e) ** 2).sum(axis=-1)
-    new = log_expit(-s) - log_expit(-s_p) + 0.5 * (np.atleast_1d(v) ** 2).sum(axis=-1)
-    return expit(s) * old + expit(-s) * new
+    old, new = (0.5 * (np.atleast_1d(x) ** 2).sum(axis=-1) for x in (e, v))
+    return bernoulli_kl(s, s_p) + expit(s) * old + expit(-s) * new
 
 
 def skeleton_kl_gradient(
@@ -81,15 +83,6 @@ def skeleton_kl_gradient(
     return expit(s) * expit(-s) * pull, expit(s)[..., None] * e, expit(-s)[..., None] * v
 
 
-def _path_integral(function_values: Array, start: Array, end: Array) -> Array:
-    """``int_start^end`` from values at the Gauss-Legendre nodes (last axis)."""
-    return 0.5 * (end - start) * (function_values * _GAUSS_WEIGHTS).sum(axis=-1)
-
-
-def _path_nodes(start: Array, end: Array) -> Array:
-    return 0.5 * (start + end)[..., None] + 0.5 * (end - start)[..., None] * _GAUSS_NODES
-
-
 def weight_flow_rate(log_odds: ArrayLike, target_log_odds: ArrayLike, delta: ArrayLike) -> Array:
     r"""``ds/dt = -sigmoid'(s) int_{s_alpha}^s (1 - kappa(x)) dx`` of the reverse-KL flow, components right (theory 3.3 [T]).
 
@@ -100,8 +93,7 @@ def weight_flow_rate(log_odds: ArrayLike, target_log_odds: ArrayLike, delta: Arr
         np.asarray(target_log_odds, dtype=np.float64),
         validate_separation(delta),
     )
-    gap = overlap_gap(_path_nodes(s_p, s), d[..., None])
-    return -expit(s) * expit(-s) * _path_integral(gap, s_p, s)
+    return -expit(s) * expit(-s) * integrate(lambda x: overlap_gap(x, d[..., None]), s_p, s)
 
 
 def reverse_kl_weight_time(s0: ArrayLike, s1: ArrayLike, s_alpha: ArrayLike) -> Array:
@@ -109,19 +101,58 @@ def reverse_kl_weight_time(s0: ArrayLike, s1: ArrayLike, s_alpha: ArrayLike) -> 
 
     ``ds/dt = -sigmoid'(s) (s - s_alpha)`` gives ``t = Q(|s0 - s_alpha|) - Q(|s1 - s_alpha|)`` with
     ``Q(x) = 2 log x + 2 cosh(s_alpha) Chi(x) - 2 sgn(s_alpha - s0) sinh(s_alpha) Shi(x)``; escape from a small mass
-    takes ``~ 1 / (beta0 log(alpha / beta0))`` (theory 3.3 [T]). Negative when s1 is farther from s_alpha than s0.
+    takes ``~ 1 / (beta0 log(alpha / beta0))`` (theory 3.3 [T]). Negative when s1 is farther from s_alpha than s0; evaluated
+    as in `separated_weight_time`, where ``Q`` would be a difference of numbers of the size ``e^|s_alpha|``.
     Raises InputError if s0 and s1 lie on different sides of, or on, ``s_alpha``.
     """
     a, b, c = np.broadcast_arrays(*(np.asarray(x, dtype=np.float64) for x in (s0, s1, s_alpha)))
     if not (np.sign(a - c) * np.sign(b - c) > 0.0).all():
         raise InputError("s0 and s1 must lie strictly on the same side of s_alpha")
     side = np.sign(c - a)
+    return separated_weight_time(np.abs(a - c), np.abs(b - c), side * (b - a), side * a, side * b)
 
-    def q(x: Array) -> Array:
-        shi, chi = shichi(x)
-        return 2.0 * np.log(x) + 2.0 * np.cosh(c) * chi - 2.0 * side * np.sinh(c) * shi
 
-    return q(np.abs(a - c)) - q(np.abs(b - c))
+def separated_weight_time(start: Array, end: Array, gain: Array, log_odds_start: Array, log_odds_end: Array) -> Array:
+    r"""``int_end^start (2 + e^s + e^-s) / x dx`` over the distance ``x`` to the target, ``s`` the log-odds there.
+
+    Below the target; above it with the signs of all log-odds changed. ``gain = start - end``, given apart because the caller
+    knows it to all digits. Three positive terms, ``2 log x`` and the exponential integrals ``E1`` and ``Ei``; by
+    Gauss-Legendre where the ends nearly agree.
+    """
+    low, high, width = np.minimum(start, end), np.maximum(start, end), np.abs(gain)
+    forward = gain >= 0.0
+    s_low, s_high = np.where(forward, log_odds_end, log_odds_start), np.where(forward, log_odds_start, log_odds_end)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        ratio = np.where(width < 1e10 * low, np.log1p(width / low), np.log(high) - np.log(low))
+        fall = np.exp(s_low) * (_scaled_exp1(low) - np.exp(-width) * _scaled_exp1(high))
+        rise = np.exp(-s_high) * (_scaled_expi(high) - np.exp(-width) * _scaled_expi(low))
+        step = 0.5 * width[..., None] * (1.0 + _GAUSS_NODES)
+        values = 4.0 * np.cosh(0.5 * (s_low[..., None] - step)) ** 2 / (low[..., None] + step)
+        near = 0.5 * width * (values * _GAUSS_WEIGHTS).sum(axis=-1)
+        time = np.where(width < np.minimum(low, 1.0), near, 2.0 * ratio + fall + rise)
+    return np.where(forward, time, -time)
+
+
+def _scaled_exp1(x: Array) -> Array:
+    """``e^x E1(x)``."""
+    inside = np.minimum(x, _ASYMPTOTIC)
+    return np.where(x < _ASYMPTOTIC, np.exp(inside) * exp1(inside), _asymptotic(-x))
+
+
+def _scaled_expi(x: Array) -> Array:
+    """``e^-x Ei(x)``."""
+    inside = np.minimum(x, _ASYMPTOTIC)
+    return np.where(x < _ASYMPTOTIC, np.exp(-inside) * expi(inside), _asymptotic(x))
+
+
+def _asymptotic(x: Array) -> Array:
+    """``sum_k k! / x^k / |x|`` up to the 30th term: below 1e-19 from ``|x| = 50`` on."""
+    large = np.copysign(np.maximum(np.abs(x), _ASYMPTOTIC), x)
+    term, total = np.ones_like(large), np.ones_like(large)
+    for k in range(1, 31):
+        term = term * k / large
+        total = total + term
+    return total / np.abs(large)
 
 
 def old_mean_force(log_odds: ArrayLike, target_log_odds: ArrayLike, delta: ArrayLike) -> Array:
@@ -134,9 +165,9 @@ def old_mean_force(log_odds: ArrayLike, target_log_odds: ArrayLike, delta: Array
         np.asarray(target_log_odds, dtype=np.float64),
         validate_separation(delta),
     )
-    x = _path_nodes(s_p, s)
-    xi = logistic_normal_slope(-x - 0.5 * d[..., None] ** 2, d[..., None])
-    return expit(s) * d * np.abs(_path_integral(xi, s_p, s))
+    wide = d[..., None]
+    path = integrate(lambda x: logistic_normal_slope(-x - 0.5 * wide**2, wide), s_p, s)
+    return expit(s) * d * np.abs(path)
 
 
 def old_mean_force_bounds(log_odds: ArrayLike, target_log_odds: ArrayLike, delta: ArrayLike) -> tuple[Array, Array]:
@@ -152,12 +183,16 @@ def old_mean_force_bounds(log_odds: ArrayLike, target_log_odds: ArrayLike, delta
     )
     if not (d > 0.0).all():
         raise InputError("delta must be positive for the old-mean force bounds")
-    x = _path_nodes(s_p, s)
-    gate = np.exp(-0.5 * x - 0.125 * d[..., None] ** 2)
-    jensen = np.exp(-((x - 2.0) ** 2 + np.pi**2 - 4.0) / (2.0 * d[..., None] ** 2))
-    scale = expit(s) * d
-    lower = scale * np.sqrt(np.pi / 8.0) / d * np.abs(_path_integral(gate * jensen, s_p, s))
-    return lower, scale * second_moment_constant(d) * np.abs(_path_integral(gate, s_p, s))
+    wide = d[..., None]
+
+    def gate(x: Array) -> Array:
+        return np.exp(-0.5 * x - 0.125 * wide**2)
+
+    def narrow(x: Array) -> Array:
+        return gate(x) * np.exp(-((x - 2.0) ** 2 + np.pi**2 - 4.0) / (2.0 * wide**2))
+
+    lower = expit(s) * np.sqrt(np.pi / 8.0) * np.abs(integrate(narrow, s_p, s))
+    return lower, expit(s) * d * second_moment_constant(d) * np.abs(integrate(gate, s_p, s))
 
 
 def merged_state(alpha: float, delta: float) -> float:
@@ -231,7 +266,7 @@ def polyak_lojasiewicz_constant(log_odds: ArrayLike, target_log_odds: ArrayLike,
     r"""``mu = 2 min(sigmoid')^2 (1 - kappa_max)`` on the interval, with ``|dR/ds|^2 >= 2 mu R`` (theory 3.3 [T])."""
     s, s_p = np.asarray(log_odds, dtype=np.float64), np.asarray(target_log_odds, dtype=np.float64)
     reach = np.maximum(np.abs(s), np.abs(s_p))
-    return 2.0 * (expit(reach) * expit(-reach)) ** 2 * (1.0 - harmonic_overlap(reach, delta))
+    return 2.0 * (expit(reach) * expit(-reach)) ** 2 * overlap_gap(reach, delta)
 
 
 def simulate_reverse_kl(

@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, logit
 
 from fstsim.errors import InputError
-from fstsim.overlap import bhattacharyya_coefficient
+from fstsim.logits import logit_difference
+from fstsim.overlap import validate_separation
 from fstsim.theory.clocks import learning_clock_between
 from fstsim.theory.numerics.inputs import finite, mass, nonnegative, positive, share
 
@@ -77,7 +78,8 @@ def sdft_time(s0: ArrayLike, s: ArrayLike, sbar: ArrayLike, tilt: ArrayLike, ema
     """
     h, rho = positive(tilt, "tilt"), positive(ema_rate, "ema_rate")
     start, end, teacher = finite(s0, "s0"), finite(s, "s"), finite(sbar, "sbar")
-    return learning_clock_between(end, start) / h + (start - teacher) / (rho * h)
+    with np.errstate(over="ignore"):
+        return learning_clock_between(end, start) / h + (start - teacher) / rho / h
 
 
 def sdft_retention_horizon(
@@ -124,10 +126,11 @@ def sdft_local_rate(fixed_log_odds: ArrayLike, ema_rate: ArrayLike, anchor: Arra
     """
     s, rho, a = finite(fixed_log_odds, "fixed_log_odds"), positive(ema_rate, "ema_rate"), share(anchor, "anchor")
     c = expit(s) * expit(-s)
-    product, total = c * rho * (1.0 - a), c + rho
-    larger = 0.5 * (total + np.sqrt(total * total - 4.0 * product))
-    lower = product / total
-    return product / larger, lower, 2.0 * lower
+    total = c + rho
+    # (c + rho)^2 - 4 c rho (1 - a) = (c - rho)^2 + 4 c rho a
+    larger = 0.5 * (total + np.hypot(c - rho, 2.0 * np.sqrt(c) * np.sqrt(rho * a)))
+    lower = c / total * rho * (1.0 - a)
+    return c / larger * rho * (1.0 - a), lower, 2.0 * lower
 
 
 def probability_mixing_tilt(teacher_mass: ArrayLike, mixing: ArrayLike) -> Array:
@@ -150,8 +153,13 @@ def sdft_path_drift(beta0: ArrayLike, beta1: ArrayLike, tilt: ArrayLike, delta: 
     weight, not by time; a retained mass ``beta >= b`` keeps it below ``O(e^(h/2) BC / sqrt(b))``. Leading order in BC.
     Raises InputError on masses outside (0, 1) or ``beta1 > beta0``.
     """
-    start, end = logit(mass(beta0, "beta0")), logit(mass(beta1, "beta1"))
+    start, end = mass(beta0, "beta0"), mass(beta1, "beta1")
     if not (end <= start).all():
         raise InputError("beta1 must not exceed beta0: the path runs downward")
-    path = 2.0 * (np.sinh(-0.5 * end) - np.sinh(-0.5 * start))
-    return np.sqrt(0.5 * np.pi) * np.exp(0.5 * finite(tilt, "tilt")) * bhattacharyya_coefficient(delta) * path
+    fall = logit_difference(start, end)
+    d = validate_separation(delta)
+    with np.errstate(over="ignore", invalid="ignore"):
+        # 2 (sinh(-s1/2) - sinh(-s0/2)) as a product
+        path = 4.0 * np.cosh(0.5 * logit(start) - 0.25 * fall) * np.sinh(0.25 * fall)
+        drift = np.sqrt(0.5 * np.pi) * np.exp(0.5 * finite(tilt, "tilt") - 0.125 * d * d) * path
+    return np.where(path == 0.0, 0.0, drift)

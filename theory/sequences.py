@@ -85,15 +85,15 @@ def sequence_logit_bounds(token_masses: ArrayLike, t: ArrayLike) -> tuple[Array,
     """
     b, time = _masses(token_masses), nonnegative(t, "t")[..., None]
     decision = b < 1.0
-    lower = np.where(decision, 1.0 / (1.0 / b + time), 1.0).prod(axis=-1)
-    upper = (1.0 / (1.0 / b + (1.0 - b) * time)).prod(axis=-1)
+    lower = np.where(decision, b / (1.0 + b * time), 1.0).prod(axis=-1)
+    upper = (b / (1.0 + b * (1.0 - b) * time)).prod(axis=-1)
     return lower, np.minimum(upper, _one_token(b.prod(axis=-1), time[..., 0]))
 
 
 def _one_token(masses: Array, time: ArrayLike) -> Array:
-    """The logit law, at which a mass of 1 stays."""
-    decision = masses < 1.0
-    return np.where(decision, mass_forgetting_separated(np.where(decision, masses, 0.5), time), 1.0)
+    """The logit law, at which a mass of 1 stays; a product of masses that underflowed stays 0."""
+    decision = (masses > 0.0) & (masses < 1.0)
+    return np.where(decision, mass_forgetting_separated(np.where(decision, masses, 0.5), time), masses)
 
 
 def sequence_forgetting(

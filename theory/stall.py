@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import xlog1py
 
-from fstsim.theory.group_normalised import dead_group_probability
+from fstsim.theory.group_normalised import check_group, check_probability, log_dead_group_probability
 from fstsim.theory.numerics.inputs import positive
 
 Array = NDArray[np.float64]
@@ -26,8 +27,8 @@ def stall_probability(success_probability: ArrayLike, group_size: ArrayLike, gro
     0.88
     """
     n = positive(groups, "groups")
-    with np.errstate(divide="ignore"):
-        return np.exp(n * np.log(dead_group_probability(success_probability, group_size)))
+    p, g = np.broadcast_arrays(check_probability(success_probability), check_group(group_size))
+    return np.exp(n * log_dead_group_probability(p, g))
 
 
 def stall_bounds(success_probability: ArrayLike, group_size: ArrayLike, groups: ArrayLike) -> tuple[Array, Array]:
@@ -38,4 +39,4 @@ def stall_bounds(success_probability: ArrayLike, group_size: ArrayLike, groups: 
     """
     n, g = positive(groups, "groups"), positive(group_size, "group_size")
     p = np.asarray(success_probability, dtype=np.float64)
-    return np.maximum(1.0 - n * g * p, 0.0), np.exp(-n * g * p * (1.0 - p) ** (g - 1.0))
+    return np.maximum(1.0 - n * g * p, 0.0), np.exp(-n * g * p * np.exp(xlog1py(g - 1.0, -p)))

@@ -14,10 +14,11 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, logit
 
 from fstsim.errors import InputError
+from fstsim.logits import logit_difference
 from fstsim.overlap import validate_separation
 from fstsim.replay_objectives import replay_importance_weights, validate_replay_fraction
 from fstsim.theory.numerics.collinear import policy_average, right_components, score_moments
-from fstsim.theory.reverse_kl import reverse_kl_weight_time
+from fstsim.theory.reverse_kl import separated_weight_time
 
 __all__ = [
     "effective_sample_fraction",
@@ -140,7 +141,9 @@ def replay_gradient_variance(
     if delta is None:
         old = share + (1.0 - share) * expit(s)
         new = (1.0 - share) * expit(-s)
-        return (expit(s) * expit(-s) * (s_p - s) * (expit(-s) - old)) ** 2 / (old * new)
+        # beta - (1 - lambda)(1 - beta) = tanh(s / 2) + lambda (1 - beta): of the two the one whose terms are not both near 1
+        force = (s_p - s) * np.where(share < 0.5, np.tanh(0.5 * s) + share * expit(-s), expit(s) - new)
+        return (expit(s) / old * force) * (expit(-s) * force) * (expit(s) / (1.0 - share))
     s, s_p, share, d = np.broadcast_arrays(s, s_p, share, validate_separation(delta))
     moments = score_moments(right_components(s, s_p, d), share.ravel())
     return (moments.m[2, 2] - moments.gain**2).reshape(s.shape)
@@ -162,8 +165,10 @@ def replay_harm_threshold(beta: ArrayLike, baseline: Comparison = "leave-one-out
         raise InputError(f"beta must lie strictly between 0 and 1, got {beta!r}")
     if baseline not in get_args(Comparison):
         raise InputError(f"baseline must be one of {', '.join(get_args(Comparison))}; got {baseline!r}")
-    limit = 1.0 - b if baseline == "leave-one-out" else (1.0 - b) ** 3 / ((1.0 - b) ** 3 + b**3)
-    return np.maximum((limit - b) / (1.0 - b), 0.0)
+    # limits of b_o: 1 - beta, and (1 - beta)^3 / ((1 - beta)^3 + beta^3); less beta they have the factor 1 - 2 beta
+    square, cube = (1.0 - b) ** 2 + b**2, (1.0 - b) ** 3 + b**3
+    shape = 1.0 if baseline == "leave-one-out" else square / cube
+    return np.maximum((1.0 - 2.0 * b) / (1.0 - b) * shape, 0.0)
 
 
 def recovery_time_bounds(
@@ -191,7 +196,8 @@ def recovery_time_bounds(
         raise InputError("the masses must satisfy 0 < beta0 < beta1 < alpha < 1")
     if not ((h > 0.0) & (h <= 1.0)).all():
         raise InputError(f"lr must lie in (0, 1], got {lr!r}")
-    s0, s1, s_a = logit(b0), logit(b1), logit(a)
-    flow = reverse_kl_weight_time(s0, s1, s_a) / h
-    lower = np.where((1.0 - 2.0 * b1) * (s_a - s1) >= 1.0, flow, np.nan)
+    left = logit_difference(a, b1)
+    with np.errstate(over="ignore"):
+        flow = separated_weight_time(logit_difference(a, b0), left, logit_difference(b1, b0), logit(b0), logit(b1)) / h
+    lower = np.where((1.0 - 2.0 * b1) * left >= 1.0, flow, np.nan)
     return lower, np.where(n <= 3.0, lower + 1.0 / (n * b0 * (1.0 - b0)), np.nan)

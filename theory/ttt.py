@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, logit
 
 from fstsim.errors import InputError
+from fstsim.logits import exp_difference
 from fstsim.overlap import bhattacharyya_coefficient, harmonic_overlap, validate_separation
 from fstsim.theory.numerics.inputs import finite, mass, nonnegative, positive
 from fstsim.theory.overlap import second_moment_constant
@@ -52,6 +53,9 @@ def entropic_tilt_log_odds(base_log_odds: ArrayLike, scaled_gap: ArrayLike, kl_w
     leashed = lam > 0.0
     safe = np.where(leashed, lam, 1.0)
     low, high = _bracket(s0, g, safe)
+    # below log-odds 0 the shift is at most 2: a bracket as wide as e^g would not be halved often enough
+    low = np.where(g > 0.0, np.maximum(low, np.minimum(s0, 0.0) - 2.0 / safe), low)
+    high = np.where(g < 0.0, np.minimum(high, np.maximum(s0, 0.0) + 2.0 / safe), high)
     for _ in range(_BISECTIONS):
         middle = 0.5 * (low + high)
         above = middle + entropic_shift(middle, g) / safe > s0
@@ -112,9 +116,9 @@ def entropic_unleashed_time(s0: ArrayLike, s1: ArrayLike, scaled_gap: ArrayLike)
     if not (g > 0.0).all():
         raise InputError(f"scaled_gap must be positive, got {scaled_gap!r}")
     gap = a - b
-    old = gap + np.exp(a) - np.exp(b)
-    new = gap + np.exp(-b) - np.exp(-a)
-    return (old * np.exp(-g) + new) / -np.expm1(-g)
+    old = gap * np.exp(-g) + exp_difference(a - g, b - g, gap)
+    with np.errstate(over="ignore"):
+        return (old + gap + exp_difference(-b, -a, gap)) / -np.expm1(-g)
 
 
 class EntropicOptimum(NamedTuple):

@@ -47,6 +47,11 @@ def group_advantages(
     return torch.where(dead[groups], 0.0, advantages), dead
 
 
+def inside(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """``values`` on the mask and 0 elsewhere, whatever stands there: a product with the mask would keep nan and inf."""
+    return torch.where(mask, values, 0.0)
+
+
 def cispo_loss(
     logprobs: torch.Tensor,
     old_logprobs: torch.Tensor,
@@ -64,9 +69,10 @@ def cispo_loss(
     if not ratio_cap > 1.0:
         raise InputError(f"ratio_cap must be above 1, got {ratio_cap}")
     count = mask.sum() if tokens is None else tokens
+    logprobs, old_logprobs = inside(logprobs, mask), inside(old_logprobs, mask)
     ratio = torch.exp(logprobs.detach() - old_logprobs)
     weight = ratio.clamp(max=ratio_cap) * advantages[:, None]
-    loss = -(weight * logprobs * mask).sum() / count
+    loss = -(weight * logprobs).sum() / count
     capped = ((ratio > ratio_cap) & mask).sum() / mask.sum().clamp(min=1)
     return loss, capped
 
@@ -75,18 +81,23 @@ def reinforce_loss(
     logprobs: torch.Tensor, advantages: torch.Tensor, mask: torch.Tensor, rollouts: int | None = None
 ) -> torch.Tensor:
     r"""REINFORCE: \(-\frac{1}{B} \sum_b A_b \sum_t \log \pi(y_{bt})\); its gradient estimates that of the expected reward."""
-    return -(advantages[:, None] * logprobs * mask).sum() / (len(logprobs) if rollouts is None else rollouts)
+    return -(advantages[:, None] * inside(logprobs, mask)).sum() / (len(logprobs) if rollouts is None else rollouts)
 
 
 def sft_loss(logprobs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     r"""Forward KL to demonstrations up to a constant: \(-\frac{1}{B} \sum_b \log \pi(y_b)\), nats a sequence."""
-    return -(logprobs * mask).sum() / len(logprobs)
+    return -inside(logprobs, mask).sum() / len(logprobs)
 
 
 def token_kl(logits: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    r"""Exact KL(p || q) of every next-token distribution, nats, ``(B, T)``; ``logits`` of p, ``other`` of q, ``(B, T, V)``."""
+    r"""Exact KL(p || q) of every next-token distribution, nats, ``(B, T)``; ``logits`` of p, ``other`` of q, ``(B, T, V)``.
+
+    A token that p excludes (logit -inf) adds nothing, whatever q gives it; one that only q excludes makes the divergence inf.
+    """
     logp, logq = torch.log_softmax(logits, -1), torch.log_softmax(other, -1)
-    return (logp.exp() * (logp - logq)).sum(-1)
+    possible = logits > -torch.inf
+    # by where on both sides: 0 times the gradient of -inf would be nan too
+    return (logp.exp() * (inside(logp, possible) - inside(logq, possible))).sum(-1)
 
 
 def leash_loss(logits: torch.Tensor, base_logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -94,7 +105,8 @@ def leash_loss(logits: torch.Tensor, base_logits: torch.Tensor, mask: torch.Tens
 
     Its gradient moves the next-token distributions only; that of which prefixes are visited is left out.
     """
-    return (token_kl(logits, base_logits) * mask).sum() / len(logits)
+    kept = mask[..., None]
+    return inside(token_kl(inside(logits, kept), inside(base_logits, kept)), mask).sum() / len(logits)
 
 
 def leashed_rewards(
@@ -106,11 +118,11 @@ def leashed_rewards(
     below 1e-5 nats is rounding and counts as none: while the policy is still the base, a group of equal rewards would
     otherwise have a spread, which normalised advantages blow up to size one.
     """
-    gap = logprobs - base_logprobs
+    gap = inside(logprobs, mask) - inside(base_logprobs, mask)
     return rewards - strength * torch.where(mask & (gap.abs() >= _ROUNDING), gap, 0.0).sum(-1)
 
 
 def token_entropy(logits: torch.Tensor) -> torch.Tensor:
     """Entropy of every next-token distribution, nats, ``(B, T)``."""
     logp = torch.log_softmax(logits, -1)
-    return -(logp.exp() * logp).sum(-1)
+    return -(logp.exp() * inside(logp, logits > -torch.inf)).sum(-1)

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 
 from fstsim.errors import InputError
-from fstsim.llm.learners.losses import token_kl
+from fstsim.llm.learners.losses import inside, token_kl
 
 Direction = Literal["reverse", "forward"]
 Normaliser = Literal["leave-one-out", "group"]
@@ -39,9 +39,10 @@ def distillation_loss(
     ``reverse`` \(\frac1B\sum_{b,t} KL(\pi_\theta\|\pi_T)\), ``forward`` \(KL(\pi_T\|\pi_\theta)\), with the full vocabulary;
     ``logits, teacher (B, T, V)``. No gradient flows into the teacher, nor into which prefixes are visited.
     """
-    taught = teacher.detach()
+    kept = mask[..., None]
+    logits, taught = inside(logits, kept), inside(teacher.detach(), kept)
     kl = token_kl(logits, taught) if direction == "reverse" else token_kl(taught, logits)
-    return (kl * mask).sum() / len(logits)
+    return inside(kl, mask).sum() / len(logits)
 
 
 def anchored_logprobs(teacher: torch.Tensor, anchor: torch.Tensor, share: float) -> torch.Tensor:

@@ -23,6 +23,7 @@ from fstsim.llm.learners.losses import (
     Advantage,
     cispo_loss,
     group_advantages,
+    inside,
     leash_loss,
     leashed_rewards,
     reinforce_loss,
@@ -193,7 +194,7 @@ class PolicyGradient(Learner):
                     scale = metrics["length"] if self.loss == "cispo" else 1.0
                     loss = loss + self.leash_loss * leash / scale
                 with torch.no_grad():
-                    sums[2] += (token_entropy(logits) * part.mask).sum()
+                    sums[2] += inside(token_entropy(logits), part.mask).sum()
                     sums[3] += part.mask.sum()
                 loss.backward()
                 sums[0] += loss.detach()

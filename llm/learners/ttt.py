@@ -18,7 +18,7 @@ from fstsim.errors import InputError
 from fstsim.fast_slow import StepInfo
 from fstsim.llm.learners.groups import ScoredGroups, sample_groups
 from fstsim.llm.learners.learner import Learner
-from fstsim.llm.learners.losses import leash_loss, reinforce_loss, token_entropy
+from fstsim.llm.learners.losses import inside, leash_loss, reinforce_loss, token_entropy
 from fstsim.llm.learners.method_losses import (
     Normaliser,
     entropic_advantages,
@@ -108,7 +108,7 @@ class TTTDiscover(Learner):
         if self.leash_reward > 0.0:
             with torch.no_grad():
                 base = weights.base.logprobs(rollouts)
-            ratio = ((rollouts.logprobs - base) * rollouts.mask).sum(-1).view_as(rewards)
+            ratio = inside(rollouts.logprobs - base, rollouts.mask).sum(-1).view_as(rewards)
             metrics["train_kl"] = float(ratio.mean())
             advantages = advantages - self.leash_reward * others_mean_removed(ratio.double())
         weight = advantages.flatten().to(rollouts.logprobs)
@@ -129,7 +129,7 @@ class TTTDiscover(Learner):
                 raise Diverged(f"loss is {float(loss.detach())} on {what}")
             loss.backward()
             value += float(loss.detach())
-            entropy += float((token_entropy(logits.detach()) * part.mask).sum())
+            entropy += float(inside(token_entropy(logits.detach()), part.mask).sum())
             seen += float(part.mask.sum())
         metrics["grad_norm"] = weights.apply(what)
         metrics["loss"] = value

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from fstsim.errors import InputError
-from fstsim.llm.learners.losses import token_entropy, token_kl
+from fstsim.llm.learners.losses import inside, token_entropy, token_kl
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import Rollouts
 from fstsim.llm.types import Answered, Demonstrated, Population, Problem, Skills, Task
@@ -89,8 +89,8 @@ def sequence_kl_and_entropy(p: Policy, q: Policy, rollouts: Rollouts) -> tuple[n
     for rows in torch.arange(len(rollouts), device=p.device).split(_BLOCK):
         part = rollouts.take(rows)
         own = p.logits(part)
-        kl.append((token_kl(own, q.logits(part)) * part.mask).sum(-1).double().cpu().numpy())
-        entropy.append((token_entropy(own) * part.mask).sum(-1).double().cpu().numpy())
+        kl.append(inside(token_kl(own, q.logits(part)), part.mask).sum(-1).double().cpu().numpy())
+        entropy.append(inside(token_entropy(own), part.mask).sum(-1).double().cpu().numpy())
     return np.concatenate(kl), np.concatenate(entropy)
 
 

@@ -11,6 +11,7 @@ from scipy.special import expit
 
 from fstsim import AdamW, ForwardKL, InputError, TwoModeProblem, simulate
 from fstsim.theory import (
+    adam,
     adam_flow_shift,
     adam_late_rate,
     adam_log_odds_path,
@@ -177,3 +178,19 @@ def test_rare_prompts_keep_their_digits() -> None:
 def test_bad_input(call: object, message: str) -> None:
     with pytest.raises(InputError, match=message):
         call()  # type: ignore[operator]
+
+
+def test_the_late_rate_is_found_by_newton_and_not_by_halving(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The derivative of ``r - h u(r)``: with a wrong one the root is the same, but found by halving its bracket."""
+    calls = 0
+    steady = adam.adam_steady_step
+
+    def counted(*arguments: np.ndarray) -> np.ndarray:
+        nonlocal calls
+        calls += 1
+        return steady(*arguments)
+
+    monkeypatch.setattr(adam, "adam_steady_step", counted)
+    adam.adam_late_rate(0.02, 0.9, 0.95)
+    adam.adam_late_rate(1.0, 0.3, 0.5)
+    assert calls <= 40  # 26; with the factor 1, 3 or 4 in the exponent more than 100

@@ -12,7 +12,7 @@ from scipy.special import expit, log_expit
 
 from fstsim.theory.clocks import mobility_of
 from fstsim.theory.fast_slow import fast_slow_allocation, kl_reduction, no_context_kl
-from fstsim.theory.statements.instances import log_uniform, same
+from fstsim.theory.statements.instances import log_uniform, same, sometimes
 from fstsim.theory.statements.statement import Derivation, Sample, Statement
 from fstsim.theory.statements.symbolic import numeric, sigmoid, symbolic, vanishes_at
 
@@ -126,8 +126,9 @@ def _bernoulli_kl(log_odds: Array, base: Array) -> Array:
 
 
 def _sample_kl(rng: np.random.Generator, n: int) -> Sample:
-    base = rng.uniform(-8.0, 8.0, n)
-    return {"log_odds": base + rng.choice([-1.0, 1.0], n) * rng.uniform(0.2, 8.0, n), "base": base}
+    base = sometimes(rng, rng.uniform(-600.0, 600.0, n), rng.uniform(-8.0, 8.0, n))
+    away = sometimes(rng, log_uniform(rng, 0.01, 50.0, n), rng.uniform(0.2, 8.0, n))
+    return {"log_odds": base + rng.choice([-1.0, 1.0], n) * away, "base": base}
 
 
 MATCHED_KL = Statement(

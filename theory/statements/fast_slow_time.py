@@ -157,11 +157,15 @@ def _sample_search(rng: np.random.Generator, n: int) -> Sample:
     }
 
 
-def _search_quadrature(base: Array, log_odds: Array, eta_slow: Array, search_rate: Array) -> Array:
-    def pace(x: Array) -> Array:
-        return 1.0 / (search_rate[:, None] + eta_slow[:, None] * mobility_of(x))
+def _search_time(base: Array, log_odds: Array, eta_slow: Array, search_rate: Array) -> Array:
+    return search_phase_time(base, log_odds, eta_slow, search_rate)
 
-    return integrate(pace, base, log_odds)
+
+def _search_closed_form(base: Array, log_odds: Array, eta_slow: Array, search_rate: Array) -> Bounds:
+    root = np.sqrt(eta_slow / (eta_slow + 4.0 * search_rate))
+    scale = 2.0 * eta_slow / search_rate / np.sqrt(eta_slow * (eta_slow + 4.0 * search_rate))
+    ends = [np.arctanh(root * np.tanh(0.5 * y)) for y in (log_odds, base)]
+    return same((log_odds - base) / search_rate - scale * (ends[0] - ends[1]))
 
 
 SEARCH_TIME = Statement(
@@ -174,8 +178,8 @@ SEARCH_TIME = Statement(
     r"\Big[\mathrm{artanh}\Big(\sqrt{\tfrac{\eta_s}{\eta_s+4\nu}}\tanh\tfrac y2\Big)\Big]_{s_0}^x",
     derive=_derive_search,
     sample=_sample_search,
-    exact=_search_quadrature,
-    bound=lambda base, log_odds, eta_slow, search_rate: same(search_phase_time(base, log_odds, eta_slow, search_rate)),
+    exact=_search_time,
+    bound=_search_closed_form,
     source=_SOURCE,
     test=_TEST,
 )

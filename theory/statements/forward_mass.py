@@ -11,7 +11,7 @@ from fstsim.divergences import forward_kl_gradient
 from fstsim.optimizers import weight_velocity
 from fstsim.overlap import overlap_gap
 from fstsim.theory.forward_kl import mass_forgetting_bounds, mass_forgetting_time, mass_forgetting_ultimate
-from fstsim.theory.statements.instances import column, log_uniform
+from fstsim.theory.statements.instances import column, log_uniform, sometimes
 from fstsim.theory.statements.statement import Bounds, Derivation, Sample, Statement
 from fstsim.theory.statements.symbolic import nothing, sigmoid, symbolic
 
@@ -106,8 +106,9 @@ def _derive_law() -> Derivation:
 
 
 def _sample_law(rng: np.random.Generator, n: int) -> Sample:
-    s0 = rng.uniform(-3.0, 3.0, n)
-    beta0, beta1 = expit(s0), expit(s0 - rng.uniform(0.05, 10.0, n))
+    s0 = sometimes(rng, rng.uniform(-150.0, 30.0, n), rng.uniform(-3.0, 3.0, n))
+    fall = sometimes(rng, log_uniform(rng, 1e-6, 0.05, n), rng.uniform(0.05, 10.0, n))
+    beta0, beta1 = expit(s0), expit(s0 - fall)
     delta = rng.uniform(0.7, 8.0, n)
     return {"beta0": beta0, "beta1": beta1, "delta": delta, "t": mass_forgetting_time(beta0, beta1, delta)}
 

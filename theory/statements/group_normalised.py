@@ -19,7 +19,7 @@ from fstsim.theory.group_normalised import (
     group_escape_time,
     group_normalised_drift,
 )
-from fstsim.theory.statements.instances import log_uniform, same
+from fstsim.theory.statements.instances import log_uniform, same, sometimes
 from fstsim.theory.statements.statement import Bounds, Derivation, Sample, Statement
 from fstsim.theory.statements.symbolic import nothing, symbolic
 
@@ -253,10 +253,10 @@ def _derive_escape() -> Derivation:
 
 
 def _sample_escape(rng: np.random.Generator, n: int) -> Sample:
-    start = rng.uniform(-12.0, 0.0, n)
+    start = sometimes(rng, rng.uniform(-200.0, 100.0, n), rng.uniform(-12.0, 0.0, n))
     return {
         "log_odds": start,
-        "target": start + rng.uniform(0.2, 8.0, n),
+        "target": start + sometimes(rng, log_uniform(rng, 1e-5, 0.2, n), rng.uniform(0.2, 8.0, n)),
         "group": _group_sizes(rng, n, 32),
     }
 

@@ -15,6 +15,11 @@ def log_uniform(rng: np.random.Generator, low: float, high: float, size: int | t
     return np.exp(rng.uniform(np.log(low), np.log(high), size))
 
 
+def sometimes(rng: np.random.Generator, far: Array, usual: Array, share: float = 0.2) -> Array:
+    """Instances ``far`` out or next to each other, where digits get lost, in place of a ``share`` of the usual ones."""
+    return np.where(rng.random(usual.shape[0]) < share, far, usual)
+
+
 def column(x: Array) -> Array:
     """Scalars as means of dimension 1, ``(n,) -> (n, 1)``."""
     return np.asarray(x, dtype=np.float64)[..., None]

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.special import log_expit, logsumexp
 
 from fstsim.theory.maps import basin_odds_bounds, product_log_odds
-from fstsim.theory.statements.instances import log_uniform
+from fstsim.theory.statements.instances import log_uniform, sometimes
 from fstsim.theory.statements.statement import Bounds, Derivation, Sample, Statement
 from fstsim.theory.statements.symbolic import nothing, sigmoid, symbolic
 
@@ -97,7 +97,9 @@ def _derive_iterates() -> Derivation:
 
 def _sample_iterates(rng: np.random.Generator, n: int) -> Sample:
     return {
-        "a": np.where(rng.random(n) < 0.2, 1.0, rng.uniform(-1.0, 1.0, n)),
+        "a": sometimes(
+            rng, 1.0 - log_uniform(rng, 1e-15, 1e-3, n), np.where(rng.random(n) < 0.2, 1.0, rng.uniform(-1.0, 1.0, n))
+        ),
         "constant": rng.uniform(-2.0, 2.0, n),
         "s0": rng.uniform(-4.0, 4.0, n),
         "k": rng.integers(1, 60, n).astype(np.float64),
@@ -113,8 +115,10 @@ def _iterated_odds(a: Array, constant: Array, s0: Array, k: Array) -> Array:
 
 def _closed_odds(a: Array, constant: Array, s0: Array, k: Array) -> Bounds:
     with np.errstate(divide="ignore", invalid="ignore"):
-        fixed = constant / (1.0 - a)
-        inside = fixed + np.power(a, k) * (s0 - fixed)
+        # s* + a^k (s_0 - s*) without the difference of two large numbers that it is for a near 1
+        power = np.power(a, k)
+        rest = np.where(a > 0.0, -np.expm1(k * np.log(np.abs(a))), 1.0 - power)
+        inside = power * s0 + constant * rest / (1.0 - a)
     value = np.exp(np.where(a == 1.0, s0 + k * constant, inside))
     return value, value
 

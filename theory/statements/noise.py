@@ -18,7 +18,7 @@ from fstsim.theory.noise import (
     responsibility_variance,
 )
 from fstsim.theory.numerics.collinear import Moments, policy_average, right_components, score_moments
-from fstsim.theory.statements.instances import log_uniform
+from fstsim.theory.statements.instances import log_uniform, sometimes
 from fstsim.theory.statements.statement import Bounds, Derivation, Sample, Statement
 from fstsim.theory.statements.symbolic import nothing, symbolic
 
@@ -45,8 +45,9 @@ def _derive_forward() -> Derivation:
 
 
 def _sample_forward(rng: np.random.Generator, n: int) -> Sample:
-    delta = log_uniform(rng, 0.3, 10.0, n)
-    return {"log_odds": rng.uniform(-8.0, 4.0 + 0.6 * delta**2, n), "delta": delta}
+    delta = sometimes(rng, log_uniform(rng, 1e-3, 25.0, n), log_uniform(rng, 0.3, 10.0, n))
+    s = rng.uniform(-8.0, 4.0 + 0.6 * delta**2, n)
+    return {"log_odds": sometimes(rng, rng.uniform(-200.0, 200.0, n), s), "delta": delta}
 
 
 def _forward_variance(log_odds: Array, delta: Array) -> Array:

@@ -16,7 +16,7 @@ from fstsim.theory.oapl import (
     oapl_overlap_bounds,
     sloped_reward_shift,
 )
-from fstsim.theory.statements.instances import log_uniform
+from fstsim.theory.statements.instances import log_uniform, sometimes
 from fstsim.theory.statements.statement import Bounds, Derivation, Sample, Statement
 from fstsim.theory.statements.symbolic import nothing, numeric, sigmoid, symbolic, vanishes_at
 
@@ -110,7 +110,7 @@ def _sample_anchored(rng: np.random.Generator, n: int) -> Sample:
         "gap": rng.uniform(0.01, 2.0, n),
         "tau": rng.uniform(0.3, 2.0, n),
         "refreshes": np.floor(log_uniform(rng, 1.0, 1000.0, n)),
-        "anchor": rng.uniform(0.0, 0.99, n),
+        "anchor": sometimes(rng, 1.0 - log_uniform(rng, 1e-12, 1e-2, n), rng.uniform(0.0, 0.99, n)),
     }
 
 
@@ -171,7 +171,7 @@ def _derive_gradient() -> Derivation:
 
 def _sample_period(rng: np.random.Generator, n: int) -> Sample:
     lag, tau, gap = rng.uniform(-3.0, 3.0, n), rng.uniform(0.3, 2.0, n), rng.uniform(-2.0, 2.0, n)
-    away = rng.choice([-1.0, 1.0], n) * log_uniform(rng, 0.05, 8.0, n)
+    away = rng.choice([-1.0, 1.0], n) * sometimes(rng, log_uniform(rng, 1e-3, 40.0, n), log_uniform(rng, 0.05, 8.0, n))
     return {"log_odds": lag - gap / tau + away, "lag_log_odds": lag, "tau": tau, "gap": gap}
 
 

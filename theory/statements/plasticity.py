@@ -10,7 +10,7 @@ from scipy.special import entr, expit
 from fstsim.theory.clocks import integrate, mobility_of
 from fstsim.theory.fast_slow import no_context_kl
 from fstsim.theory.plasticity import kl_gap, relearning_time, relearning_time_from_kl
-from fstsim.theory.statements.instances import same
+from fstsim.theory.statements.instances import log_uniform, same, sometimes
 from fstsim.theory.statements.statement import Bounds, Derivation, Sample, Statement
 from fstsim.theory.statements.symbolic import nothing, numeric, sigmoid, symbolic, vanishes_at
 
@@ -36,8 +36,9 @@ def _derive_relearning() -> Derivation:
 
 
 def _sample_relearning(rng: np.random.Generator, n: int) -> Sample:
-    start = rng.uniform(-12.0, 4.0, n)
-    return {"log_odds": start, "target": start + rng.uniform(0.1, 10.0, n), "rate": rng.uniform(0.05, 5.0, n)}
+    start = sometimes(rng, rng.uniform(-600.0, 600.0, n), rng.uniform(-12.0, 4.0, n))
+    gain = sometimes(rng, log_uniform(rng, 1e-6, 0.1, n), rng.uniform(0.1, 10.0, n))
+    return {"log_odds": start, "target": start + gain, "rate": rng.uniform(0.05, 5.0, n)}
 
 
 RELEARNING = Statement(
@@ -90,8 +91,8 @@ def _derive_gap() -> Derivation:
 
 
 def _sample_drift(rng: np.random.Generator, n: int) -> Sample:
-    base = rng.uniform(-4.0, 4.0, n)
-    return {"drift": base + rng.uniform(0.05, 12.0, n), "base": base}
+    base = sometimes(rng, rng.uniform(-300.0, 30.0, n), rng.uniform(-4.0, 4.0, n))
+    return {"drift": base + sometimes(rng, rng.uniform(12.0, 300.0, n), rng.uniform(0.05, 12.0, n)), "base": base}
 
 
 POLE = Statement(

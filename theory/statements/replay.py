@@ -10,7 +10,7 @@ from scipy.special import expit, logit
 from fstsim.divergences import forward_kl_gradient
 from fstsim.overlap import overlap_gap
 from fstsim.theory.replay import replay_equilibrium, replay_time
-from fstsim.theory.statements.instances import column, log_uniform
+from fstsim.theory.statements.instances import column, log_uniform, sometimes
 from fstsim.theory.statements.statement import Bounds, Derivation, Sample, Statement
 from fstsim.theory.statements.symbolic import symbolic
 
@@ -81,8 +81,8 @@ def _derive_time() -> Derivation:
 
 
 def _sample_time(rng: np.random.Generator, n: int) -> Sample:
-    target = rng.uniform(-4.0, 2.0, n)
-    away = rng.choice([-1.0, 1.0], n) * rng.uniform(0.2, 5.0, n)
+    target = sometimes(rng, rng.uniform(-60.0, 2.0, n), rng.uniform(-4.0, 2.0, n))
+    away = rng.choice([-1.0, 1.0], n) * sometimes(rng, log_uniform(rng, 1e-3, 20.0, n), rng.uniform(0.2, 5.0, n))
     return {
         "beta0": expit(target + away),
         "beta1": expit(target + away * rng.uniform(0.05, 0.95, n)),

@@ -46,7 +46,9 @@ def _derive_logit() -> Derivation:
 
 
 def _sample_logit(rng: np.random.Generator, n: int) -> Sample:
-    return {"token_masses": _sample_masses(rng, n), "t": log_uniform(rng, 0.01, 1e4, n)}
+    rare = log_uniform(rng, 1e-90, 0.1, (n, 1)) * np.ones((1, 3))
+    masses = np.where(rng.random((n, 1)) < 0.2, rare, _sample_masses(rng, n))
+    return {"token_masses": masses, "t": log_uniform(rng, 0.01, 1e4, n)}
 
 
 LOGIT = Statement(

@@ -31,7 +31,7 @@ def _derive() -> Derivation:
 
 
 def _sample(rng: np.random.Generator, n: int) -> Sample:
-    p, group = log_uniform(rng, 1e-8, 0.1, n), rng.integers(2, 17, n).astype(float)
+    p, group = log_uniform(rng, 1e-100, 0.5, n), rng.integers(2, 17, n).astype(float)
     successes = log_uniform(rng, 1e-3, 10.0, n)
     return {"p": p, "group": group, "groups": np.ceil(successes / (group * p))}
 

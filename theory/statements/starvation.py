@@ -9,7 +9,7 @@ from scipy.special import expit, gammaln, logit, xlogy
 
 from fstsim.theory.forward_kl import mass_forgetting_separated
 from fstsim.theory.starvation import recovery_time_bounds, zero_signal_probability
-from fstsim.theory.statements.instances import log_uniform
+from fstsim.theory.statements.instances import log_uniform, sometimes
 from fstsim.theory.statements.statement import Bounds, Derivation, Sample, Statement
 from fstsim.theory.statements.symbolic import symbolic
 
@@ -141,12 +141,16 @@ def _derive_recovery() -> Derivation:
 
 
 def _sample_recovery(rng: np.random.Generator, n: int) -> Sample:
-    s1 = rng.uniform(-4.0, -1.0, n)
+    s1 = sometimes(rng, rng.uniform(-60.0, -4.0, n), rng.uniform(-4.0, -1.0, n))
     room = 1.0 / (1.0 - 2.0 * expit(s1))  # the least distance of the target from the level
+    start = sometimes(rng, log_uniform(rng, 1e-6, 0.3, n), rng.uniform(0.3, 6.0, n))
+    goal = sometimes(
+        rng, s1 + 1.1 * room + rng.uniform(0.0, 1.0, n) * (34.0 - s1), s1 + room * rng.uniform(1.0, 3.0, n)
+    )
     return {
-        "beta0": expit(s1 - rng.uniform(0.3, 6.0, n)),
+        "beta0": expit(s1 - start),
         "beta1": expit(s1),
-        "alpha": expit(s1 + room * rng.uniform(1.0, 3.0, n)),
+        "alpha": expit(np.minimum(goal, 36.0)),  # up to the last mass below 1
         "lr": log_uniform(rng, 0.05, 1.0, n),
         "batch_size": rng.integers(2, 4, n).astype(np.float64),
     }

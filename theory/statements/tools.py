@@ -21,7 +21,7 @@ from fstsim.theory.overlap import (
     sech_mean_bounds,
     weight_information_bounds,
 )
-from fstsim.theory.statements.instances import log_uniform
+from fstsim.theory.statements.instances import log_uniform, sometimes
 from fstsim.theory.statements.statement import Bounds, Derivation, Sample, Statement
 from fstsim.theory.statements.symbolic import numeric, sigmoid, softplus, symbolic, vanishes, vanishes_at
 
@@ -168,7 +168,10 @@ def _derive_weight_identities() -> Derivation:
 
 
 def _sample_weight(rng: np.random.Generator, n: int) -> Sample:
-    return {"log_odds": rng.uniform(-9.0, 9.0, n), "delta": log_uniform(rng, 0.05, 20.0, n)}
+    return {
+        "log_odds": sometimes(rng, rng.uniform(-600.0, 600.0, n), rng.uniform(-9.0, 9.0, n)),
+        "delta": sometimes(rng, log_uniform(rng, 1e-6, 0.05, n), log_uniform(rng, 0.05, 20.0, n)),
+    }
 
 
 def _bound_overlap(log_odds: Array, delta: Array) -> Bounds:
@@ -268,7 +271,10 @@ MISASSIGNMENT = Statement(
     latex=r"\varepsilon=\tfrac12\sqrt{\tfrac{1-w}w}\,\mathrm{BC}\;\mathbb E\,\mathrm{sech}\tfrac{\delta U-\lambda}2"
     r"\le\tfrac12\sqrt{\tfrac{1-w}w}\,e^{-\delta^2/8}\min(1,\tfrac{\sqrt{2\pi}}\delta)",
     derive=_derive_misassignment,
-    sample=lambda rng, n: {"log_odds": rng.uniform(-7.0, 7.0, n), "delta": rng.uniform(0.05, 20.0, n)},
+    sample=lambda rng, n: {
+        "log_odds": sometimes(rng, rng.uniform(-300.0, 300.0, n), rng.uniform(-7.0, 7.0, n)),
+        "delta": rng.uniform(0.05, 20.0, n),
+    },
     exact=misassignment_probability,
     bound=misassignment_bounds,
     test="tests/theory/test_overlap.py",

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 
 from fstsim.theory.clocks import learning_clock_between
-from fstsim.theory.statements.instances import log_uniform
+from fstsim.theory.statements.instances import log_uniform, sometimes
 from fstsim.theory.statements.statement import Bounds, Derivation, Sample, Statement
 from fstsim.theory.statements.symbolic import nothing, numeric, sigmoid, symbolic, vanishes_at
 from fstsim.theory.ttt import (
@@ -66,8 +66,9 @@ def _derive_tilt() -> Derivation:
 
 def _sample_tilt(rng: np.random.Generator, n: int) -> Sample:
     return {
-        "base_log_odds": rng.uniform(-3.0, 3.0, n),
-        "scaled_gap": rng.choice([-1.0, 1.0], n) * log_uniform(rng, 0.05, 8.0, n),
+        "base_log_odds": sometimes(rng, rng.uniform(-30.0, 30.0, n), rng.uniform(-3.0, 3.0, n)),
+        "scaled_gap": rng.choice([-1.0, 1.0], n)
+        * sometimes(rng, log_uniform(rng, 8.0, 100.0, n), log_uniform(rng, 0.05, 8.0, n)),
         "kl_weight": log_uniform(rng, 0.2, 10.0, n),
     }
 
@@ -177,10 +178,10 @@ def _derive_unleashed() -> Derivation:
 
 
 def _sample_unleashed(rng: np.random.Generator, n: int) -> Sample:
-    s0 = rng.uniform(-3.0, 3.0, n)
+    s0 = sometimes(rng, rng.uniform(-40.0, 40.0, n), rng.uniform(-3.0, 3.0, n))
     return {
         "s0": s0,
-        "s1": s0 - log_uniform(rng, 0.05, 15.0, n),
+        "s1": s0 - sometimes(rng, log_uniform(rng, 1e-9, 0.05, n), log_uniform(rng, 0.05, 15.0, n)),
         "scaled_gap": log_uniform(rng, 0.01, 6.0, n),
     }
 

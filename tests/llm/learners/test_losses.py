@@ -28,6 +28,7 @@ from fstsim.llm.learners.losses import (
     token_entropy,
     token_kl,
 )
+from fstsim.llm.learners.method_losses import distillation_loss
 
 KINDS: tuple[Advantage, ...] = ("normalised", "centred", "leave-one-out")
 
@@ -448,3 +449,50 @@ def test_cispo_off_policy_is_importance_weighted(seed: int) -> None:
     assert near(-total, gradient((logp.exp() * rewards).sum(), logits))
     kept = (ratios.clamp(max=cap) / ratios).detach()
     assert near(-capped_total, gradient((logp.exp().detach() * kept * rewards * logp).sum(), logits))
+
+
+SPOILT = [math.nan, math.inf, -math.inf]
+
+
+@pytest.mark.parametrize("filling", SPOILT)
+def test_nothing_outside_the_mask_counts(filling: float) -> None:
+    """Value and gradient are those of zeros there, whatever a model writes at places that are no answer."""
+    mask = torch.tensor([[True, True, False], [True, False, False]])
+    advantages = tensor([1.0, -0.5])
+    new, old, base = (-torch.rand(2, 3, dtype=torch.float64) for _ in range(3))
+    logits, fixed = torch.randn(2, 2, 3, 4, dtype=torch.float64)
+
+    def spoil(x: torch.Tensor) -> torch.Tensor:
+        return torch.where(mask.view(*mask.shape, *(1,) * (x.ndim - 2)), x, filling)
+
+    losses = (
+        (new, lambda x, f: cispo_loss(x, f(old), advantages, mask, 2.0)[0]),
+        (new, lambda x, _: reinforce_loss(x, advantages, mask)),
+        (new, lambda x, _: sft_loss(x, mask)),
+        (logits, lambda x, f: leash_loss(x, f(fixed), mask)),
+        (logits, lambda x, f: distillation_loss(x, f(fixed), mask, "reverse")),
+        (logits, lambda x, f: distillation_loss(x, f(fixed), mask, "forward")),
+    )
+    for values, loss in losses:
+        clean, spoilt = (x.clone().requires_grad_() for x in (values, spoil(values)))
+        expected, found = loss(clean, lambda x: x), loss(spoilt, spoil)
+        assert near(found, expected)
+        wanted, slope = (torch.autograd.grad(value, x)[0] for value, x in ((expected, clean), (found, spoilt)))
+        assert near(slope, wanted)
+    assert float(cispo_loss(spoil(new), spoil(old), advantages, mask, 2.0)[1]) == float(
+        cispo_loss(new, old, advantages, mask, 2.0)[1]
+    )
+    plain = leashed_rewards(advantages, new, base, mask, 0.3)
+    assert near(leashed_rewards(advantages, spoil(new), spoil(base), mask, 0.3), plain)
+
+
+def test_tokens_that_are_excluded() -> None:
+    """Logits of -inf, as constrained decoding writes them."""
+    p, q = tensor([0.0, 0.0, -math.inf]).requires_grad_(), tensor([0.0, math.log(3.0), -math.inf])
+    assert float(token_kl(p.detach(), q)) == pytest.approx(0.5 * math.log(4.0 / 3.0))  # (1/2, 1/2) and (1/4, 3/4)
+    assert float(token_kl(tensor([0.0, -math.inf]), tensor([0.0, 0.0]))) == pytest.approx(math.log(2.0))
+    assert float(token_kl(tensor([0.0, 0.0]), tensor([0.0, -math.inf]))) == math.inf
+    assert float(token_entropy(p.detach())) == pytest.approx(math.log(2.0))
+    (slope,) = torch.autograd.grad(token_kl(p, q) + token_entropy(p), p)
+    assert bool(torch.isfinite(slope).all())
+    assert float(slope[2]) == 0.0
