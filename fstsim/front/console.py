@@ -4,28 +4,37 @@ from __future__ import annotations
 
 import sys
 import time
+import unicodedata
 from typing import Any
 
 from rich.console import Console
+from rich.segment import Segment, Segments
 from rich.table import Table
 from rich.text import Text
 from tqdm import tqdm
 
 _WIDTH = 100
+_CONTROLS = {"Cc", "Cf", "Cs"}  # control, invisible (writing direction), half of a pair
 _QUIET_SECONDS = 10.0  # between lines of progress where there is no terminal
 
 
+def printable(text: str) -> str:
+    """``text`` with each control character but the end of a line replaced: names and answers cannot steer a terminal."""
+    return "".join(c if c == "\n" or unicodedata.category(c) not in _CONTROLS else "\ufffd" for c in text)
+
+
 def show(*tables: Table | str) -> None:
-    """Print tables and lines on stdout, at most 100 columns wide."""
-    console = Console(highlight=False)
+    """Print tables and lines on stdout, at most 100 columns wide, word for word: neither markup nor control characters act."""
+    console = Console(highlight=False, markup=False, emoji=False)
     console.width = min(_WIDTH, console.width) if sys.stdout.isatty() else _WIDTH
     for table in tables:
-        console.print(table if isinstance(table, Table) else Text(table, overflow="fold"))
+        drawn = console.render(table if isinstance(table, Table) else Text(table, overflow="fold"))
+        console.print(Segments([Segment(printable(text), style) for text, style, _ in drawn]), end="")
 
 
 def complain(message: str) -> None:
     """Print one line on stderr, whatever ``message`` holds."""
-    sys.stderr.write(f"fstsim: {' '.join(message.split())}\n")
+    sys.stderr.write(f"fstsim: {printable(' '.join(message.split()))}\n")
 
 
 class Progress:
@@ -43,7 +52,7 @@ class Progress:
 
     def at(self, done: float, note: str = "") -> None:
         """``done`` of the total is done; the first call says where the work begins. An empty note keeps the last one."""
-        self._done, self._note = done, note or self._note
+        self._done, self._note = done, printable(note) or self._note
         if sys.stderr.isatty():
             if self._bar is None:
                 self._bar = tqdm(

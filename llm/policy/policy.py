@@ -64,8 +64,9 @@ class Policy:
 
     @classmethod
     def of(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Policy:
-        """From a model and its tokenizer.
+        """From a model and its tokenizer; the model is put into evaluation mode.
 
+        With dropout a policy would score completions by another law than it samples them by.
         Raises InputError if their vocabularies differ, there is no end token, or the model keeps no key/value cache.
         """
         if len(tokenizer) > model.config.vocab_size:
@@ -82,6 +83,7 @@ class Policy:
             )
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
+        model.eval()
         written = "world" if has_world(model, tokenizer) else "plain"
         template = "chat" if tokenizer.chat_template else written
         sharing = can_share(model)

@@ -36,7 +36,7 @@ def verdict_rows(judged: Sequence[Mapping[str, Any]]) -> str:
                 "measured, 95 %",
                 f"{html_number(j['measured'])} <span class=kind>{interval(j['measured_low'], j['measured_high'])}</span>",
             ),
-            ("seeds", str(j["seeds"])),
+            ("seeds", escape(str(j["seeds"]))),
             ("verdict", f"<b>{_SIGNS.get(j['verdict'], '')} {escape(j['verdict'])}</b>"),
         )
         calibration = j.get("calibration")

@@ -356,7 +356,7 @@ def test_sampling_leaves_the_model_in_its_mode(make_policy: MakePolicy, training
 def test_a_prompt_that_does_not_fit(make_policy: MakePolicy) -> None:
     """Exactly as many positions as there are do; one more is refused, in sampling and in teacher forcing."""
     policy = make_policy(max_position_embeddings=12)
-    prompt = policy.encode("", Problem("strings", "ABCDE", ""))  # 8 tokens
+    prompt = policy.encode("", PROBLEM)  # 8 tokens
     assert policy.sample([prompt], 1, seeded(0), max_new_tokens=4).completions.shape[1] <= 4
     answer = policy.encode_answer("ABCD")
     for attempt in (
@@ -645,3 +645,12 @@ def test_the_shipped_model() -> None:
     for temperature in (0.5, 1.0, 2.0):
         r = policy.sample(prompts, 4, seeded(1), max_new_tokens=6, temperature=temperature)
         check_against_one_by_one(policy, prompts, r)
+
+
+def test_a_model_in_training_mode_is_taken_out_of_it(make_model: MakeModel, tokenizer: PreTrainedTokenizerFast) -> None:
+    """With dropout a policy differed from its own copy by nats: what is sampled is what is scored."""
+    model = make_model(attention_dropout=0.5).train()
+    policy = Policy.of(model, tokenizer)
+    assert not policy.model.training
+    rollouts = policy.sample([policy.encode("", PROBLEM)] * 4, 2, torch.Generator().manual_seed(0), max_new_tokens=4)
+    assert torch.allclose(policy.logprobs(rollouts), rollouts.logprobs, atol=1e-5)

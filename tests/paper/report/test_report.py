@@ -182,7 +182,7 @@ def test_verdicts_read_as_words_and_missing_numbers_as_dashes() -> None:
     rows = [
         judged(),
         judged(verdict="falsified", calibration=HOSTILE),
-        judged(verdict="undecided", quantity=HOSTILE, **missing),
+        judged(verdict="undecided", quantity=HOSTILE, seeds=HOSTILE, **missing),
     ]
     page = Page(verdict_rows(rows))
     for words in (
