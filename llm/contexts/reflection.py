@@ -6,6 +6,7 @@ what the environment said about it. It never sees the hidden rules.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import time
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 
 from fstsim.errors import InputError
+from fstsim.llm.contexts.chat_request import BadReply, post_json
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.pretraining.corpus import EXAMPLES
 
@@ -96,11 +98,22 @@ class ChatEndpoint:
     def __post_init__(self) -> None:
         self.api_key = self.api_key.strip()  # keys read from files end in a newline
         if not re.match(r"https?://[^\s/]", self.base_url) or re.search(r"\s", self.base_url):
-            raise InputError(f"base-url must start with http:// or https://, got {self.base_url!r}")
+            shown = re.sub(r"//[^/]*@", "//...@", self.base_url).partition("?")[0]
+            raise InputError(f"base-url must start with http:// or https://, got {shown!r}")
+        if re.search(r"[@?#]", self.base_url):  # it is recorded and shown
+            raise InputError(
+                "base-url must not hold a user name, a password or a query: put the key into FSTSIM_API_KEY"
+            )
+        if not (self.api_key.isascii() and self.api_key.isprintable()):
+            raise InputError("FSTSIM_API_KEY must be one line of printable ASCII characters")
         if not self.model:
             raise InputError("a chat endpoint needs --reflector-model")
         if not self.timeout > 0.0 or self.retries < 0 or self.call_budget < 1:
             raise InputError("timeout must be positive, retries at least 0, call_budget at least 1")
+
+    def _without_key(self, text: str) -> str:
+        """Servers say the key back, and so do errors about headers; replaced before anything is cut off."""
+        return text.replace(self.api_key, "(key)") if self.api_key else text
 
     def propose(
         self,
@@ -127,20 +140,24 @@ class ChatEndpoint:
                 time.sleep(self.pause * 2.0 ** (attempt - 1))
             self.calls += 1
             try:
-                reply = httpx.post(url, json=body, headers=headers, timeout=self.timeout, trust_env=False)
-                if reply.status_code == 200:
-                    content = reply.json()["choices"][0]["message"]["content"]
+                status, text = post_json(url, body, headers, self.timeout)
+                if status == 200:
+                    content = json.loads(text)["choices"][0]["message"]["content"]
                     if isinstance(content, str):
-                        return content
+                        return content.encode(
+                            "utf-8", "replace"
+                        ).decode()  # half of a surrogate pair cannot be recorded
                     said = "an answer without text"
                     continue
-                said = f"status {reply.status_code}: {reply.text[:120]}"
-                if reply.status_code in (400, 401, 403, 404):  # trying again cannot help
+                said = f"status {status}: {self._without_key(text)[:120]}"
+                if status in (400, 401, 403, 404):  # trying again cannot help
                     break
+            except BadReply as error:
+                said = str(error)
+            except RecursionError:
+                said = "JSON that is nested too deeply"
             except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, IndexError, TypeError) as error:
-                said = f"{type(error).__name__}: {error}"
-        if self.api_key:  # servers say it back, and so do errors about headers
-            said = said.replace(self.api_key, "(key)")
+                said = f"{type(error).__name__}: {self._without_key(str(error))[:200]}"
         raise ReflectorDown(f"the reflector at {url} does not answer ({' '.join(said.split())})") from None
 
 
