@@ -6,6 +6,7 @@ One file, written whole or not at all: weights, moments, step and generator can 
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,8 @@ def write_checkpoint(path: Path, tensors: Mapping[str, torch.Tensor], meta: Mapp
     """Write ``tensors`` and the JSON-ready ``meta`` to ``path``, atomically."""
     # safetensors wants each tensor to own its memory: tied weights are cloned
     held = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
-    data = save(held, metadata={"meta": json.dumps(meta)})
+    text = json.dumps(meta)
+    data = save(held, metadata={"meta": text, "crc32": _checksum(held, text)})
     write_atomically(path, lambda file: file.write(data))
 
 
@@ -33,12 +35,26 @@ def read_checkpoint(path: Path) -> tuple[Tensors, dict[str, Any]]:
     """Read what `write_checkpoint` wrote; InputError when the file is missing, cut off or something else."""
     try:
         with safe_open(path, framework="pt") as file:
-            meta = json.loads((file.metadata() or {})["meta"])
-            return {name: file.get_tensor(name) for name in file.keys()}, meta  # noqa: SIM118 -- not a dict
+            held = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 -- not a dict
+        if held.get("crc32", "") not in ("", _checksum(tensors, held["meta"])):  # files of before have none
+            raise InputError(
+                f"{path} is damaged: its checksum is not that of its content; start the run anew in another --out"
+            )
+        return tensors, json.loads(held["meta"])
     except FileNotFoundError as error:
         raise InputError(f"no checkpoint at {path}") from error
     except (SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:
         raise InputError(f"{path} is not a checkpoint of fstsim: {error}") from error
+
+
+def _checksum(tensors: Mapping[str, torch.Tensor], meta: str) -> str:
+    """CRC-32 of every byte that a checkpoint holds: a flipped bit is no other learning rate, and no other model."""
+    total = zlib.crc32(meta.encode())
+    for name in sorted(tensors):
+        total = zlib.crc32(name.encode(), total)
+        total = zlib.crc32(tensors[name].contiguous().view(-1).view(torch.uint8).numpy(), total)
+    return f"{total:08x}"
 
 
 def pack_optimizer(optimizer: Optimizer, prefix: str) -> tuple[Tensors, dict[str, Any]]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fstsim.errors import InputError
-from fstsim.records import check_contents, check_directory, claim_directory, read_json, write_json
+from fstsim.records import check_contents, check_directory, claim_directory, read_json, write_json, write_text
 
 CONFIG: dict[str, Any] = {"steps": 3, "grid": (0.1, 0.2), "inner": {"lr": 0.5}}
 
@@ -53,3 +54,15 @@ def test_a_directory_of_something_else_is_refused(tmp_path: Path) -> None:
     check_contents(tmp_path, "run", lambda p: p.name.startswith("seed-"))
     with pytest.raises(InputError, match="is not empty and holds no run: choose a new or an empty --out"):
         check_directory(tmp_path, CONFIG, "run")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are those of POSIX")
+@pytest.mark.parametrize(("mask", "mode"), [(0o077, 0o600), (0o022, 0o644)])
+def test_who_may_read_a_file_is_what_the_umask_says(mask: int, mode: int, tmp_path: Path) -> None:
+    before = os.umask(mask)
+    try:
+        write_text(tmp_path / "file", "x")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == mode
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

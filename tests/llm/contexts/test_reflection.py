@@ -489,10 +489,14 @@ def test_the_budget_bounds_the_calls(server: Server) -> None:
 def test_a_key_is_never_part_of_a_message(key: str, server: Server) -> None:
     """Not in what it is printed as, nor in an error: keys read from files end in a newline, and servers say them back."""
     server.replies = [(401, f"Incorrect API key provided: {KEY}")]
-    with pytest.raises((ReflectorDown, InputError)) as caught:
+
+    def ask() -> None:
         endpoint = ChatEndpoint(server.url, "m", api_key=key, retries=0)
         assert KEY not in repr(endpoint)
         endpoint.ask("hello")
+
+    with pytest.raises((ReflectorDown, InputError)) as caught:
+        ask()
     assert KEY not in str(caught.value)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -274,3 +276,32 @@ def test_weights_of_another_model(make_model: MakeModel, tmp_path: Path, changes
     write_checkpoint(path, weights_of(make_model()), {})
     tensors, _ = read_checkpoint(path)
     refused(lambda: put_weights(make_model(**changes), tensors, path), f"checkpoint has {says}.*another model")
+
+
+def test_a_flipped_bit_anywhere_is_found(tmp_path: Path) -> None:
+    """In a weight, in the settings, in the checksum: every byte of a small file, one bit of each."""
+    path = tmp_path / "checkpoint.safetensors"
+    tensors = {
+        "w": torch.randn(3, generator=torch.Generator().manual_seed(0)),
+        "n": torch.tensor(7),
+        "none": torch.zeros(0),
+    }
+    write_checkpoint(path, tensors, {"lr": 0.001})
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
+        with contextlib.suppress(InputError):
+            read, meta = read_checkpoint(path)
+            assert meta == {"lr": 0.001}, f"byte {place}"  # harmless: a space of the header, say
+            assert all(torch.equal(read[name], tensors[name]) for name in tensors), f"byte {place}"
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(InputError, match="is damaged: its checksum"):
+        read_checkpoint(path)
+
+
+def test_a_checkpoint_from_before_there_was_a_checksum_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    save_file({"w": torch.ones(2)}, path, metadata={"meta": json.dumps({"lr": 1.0})})
+    tensors, meta = read_checkpoint(path)
+    assert meta == {"lr": 1.0}
+    assert tensors["w"].tolist() == [1.0, 1.0]
