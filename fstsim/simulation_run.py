@@ -29,7 +29,7 @@ from fstsim.two_mode import TwoModeProblem, TwoModeState
 _SEGMENTS = 50  # checkpoints of a run by default
 _LARGEST_HISTORY = 50_000_000  # numbers kept of all states: 400 MB
 _LARGEST_BATCH = 10_000_000  # numbers drawn in one step: 80 MB
-_FARTHEST = 40.0  # of any two means at the start; the integrals are exact up to 64
+FARTHEST = 40.0  # of any two means at the start; the integrals are exact up to 64
 _LONGEST_TIME = 1e12  # of a flow
 
 Progress = Callable[[int, float], None]
@@ -113,10 +113,10 @@ class SimulationConfig:
         for name in ("alpha", "beta0"):
             if not 0.0 < getattr(self, name) < 1.0:
                 raise InputError(f"{name} must lie strictly between 0 and 1, got {getattr(self, name)}")
-        if not 0.0 < self.separation <= _FARTHEST:
-            raise InputError(f"separation must lie in (0, {_FARTHEST:g}], got {self.separation}")
-        if not self.separation + abs(self.new_error) <= _FARTHEST:
-            raise InputError(f"separation + |new_error| must be at most {_FARTHEST:g}, got new_error {self.new_error}")
+        if not 0.0 < self.separation <= FARTHEST:
+            raise InputError(f"separation must lie in (0, {FARTHEST:g}], got {self.separation}")
+        if not self.separation + abs(self.new_error) <= FARTHEST:
+            raise InputError(f"separation + |new_error| must be at most {FARTHEST:g}, got new_error {self.new_error}")
         if not 0.0 < self.lr <= 1e6:
             raise InputError(f"lr must lie in (0, 1e6], got {self.lr}")
         if not 1.0 <= self.growth <= 10.0:

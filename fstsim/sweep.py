@@ -25,6 +25,7 @@ from fstsim.logistic_normal import MAX_SCALE
 from fstsim.objectives import forward_kl_estimate, reverse_kl_estimate
 from fstsim.optimizers import Geometry, Trained, weight_step
 from fstsim.records import check_directory, claim_directory, environment, row_line, write_text
+from fstsim.simulation_run import FARTHEST
 from fstsim.whitened import Whitened
 
 Array = NDArray[np.float64]
@@ -33,7 +34,7 @@ Backend = Literal["loky", "threading", "sequential", "dask", "ray"]
 CHUNK = 2000  # settings advanced together: enough to fill the vectors, few enough to resume and to balance
 # axes of the grid: what fits, and how that is said
 _AXIS: dict[str, tuple[Callable[[float], bool], str]] = {
-    "separation": (lambda v: 0.0 < v <= MAX_SCALE, f"lie in (0, {MAX_SCALE:g}]"),
+    "separation": (lambda v: 0.0 < v <= FARTHEST, f"lie in (0, {FARTHEST:g}]"),
     "alpha": (lambda v: 0.0 < v < 1.0, "lie strictly between 0 and 1"),
     "beta0": (lambda v: 0.0 < v < 1.0, "lie strictly between 0 and 1"),
     "new_error": (lambda _: True, "be finite"),
@@ -83,6 +84,11 @@ class SweepConfig:
                 fits, allowed = _AXIS[name]
                 if not (np.isfinite(value) and fits(value)):
                     raise InputError(f"{name} must {allowed}, got {value}")
+        farthest = max(self.separation) + max(map(abs, self.new_error))
+        if farthest > FARTHEST:
+            raise InputError(
+                f"separation + |new_error| must be at most {FARTHEST:g}, got a combination with {farthest:g}"
+            )
         for name, smallest in (("seeds", 1), ("steps", 0), ("seed", 0)):
             if getattr(self, name) < smallest:
                 raise InputError(f"{name} must be at least {smallest}, got {getattr(self, name)}")

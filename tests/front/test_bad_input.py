@@ -52,6 +52,8 @@ MISTAKES = {
     "sweep --seeds 0": "seeds must be at least 1, got 0",
     "sweep --lr 0.1 inf": "lr must be positive and finite, got inf",
     "sweep --separation": "separation is empty",
+    "sweep --separation 2 38 --new-error 0 -5": "separation + |new_error| must be at most 40, got a combination with 43",
+    "sweep --separation 60": "separation must lie in (0, 40]",
     "sweep --separation two": "--separation",
     "sweep --beta0 0.5 1.5": "beta0 must lie strictly between 0 and 1, got 1.5",
     "sweep --jobs 0": "jobs must not be 0",
