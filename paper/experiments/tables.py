@@ -30,6 +30,8 @@ from fstsim.paper.experiments.reference import PAPER
 
 LEFT_ZERO = 0.1
 """Reward at which a run counts as having left zero."""
+QUOTED = "italic"
+"""Style of a row that quotes numbers of the paper."""
 
 
 def _table(title: str, *names: str) -> Table:
@@ -194,7 +196,7 @@ def plasticity_table(out: Path) -> Table:
             solved = f"{int((end > 0.5).sum())} of {len(end)}"
             table.add_row(f"{run.task}, {run.kind}", str(estimate(end)), str(estimate(c["reward"].mean(1))), solved)
     for name, values in PAPER["plasticity"].items():
-        table.add_row(f"paper, {name}", "{}, {}, {} %".format(*values), "from base, RL, FST", "")
+        table.add_row(f"paper, {name}", "{}, {}, {} %".format(*values), "from base, RL, FST", "", style=QUOTED)
     return table
 
 

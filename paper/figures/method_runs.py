@@ -99,6 +99,8 @@ class Plan(NamedTuple):
     hyper: dict[str, float]
     per_time: float
     runs: Callable[[], Runs]
+    round_steps: int = 1
+    """steps of a run between the times that the map speaks of: the ends of rounds"""
 
 
 PLANS = {
@@ -115,8 +117,8 @@ PLANS = {
         1.0,
         lambda: _descend(_entropic(0.5, 0.0), 0.5, 150.0, "logit"),
     ),
-    "sdft": Plan("SDFT", {"tilt": 0.5}, 1.0, lambda: _sdft_rounds(0.5, 1.0, 8)),
-    "oapl": Plan("OAPL", {"gap": 0.25, "tau": 1.0}, 1.0, lambda: _oapl_rounds(0.25, 1.0, 14)),
+    "sdft": Plan("SDFT", {"tilt": 0.5}, 1.0, lambda: _sdft_rounds(0.5, 1.0, 8), ROUND),
+    "oapl": Plan("OAPL", {"gap": 0.25, "tau": 1.0}, 1.0, lambda: _oapl_rounds(0.25, 1.0, 14), ROUND),
     "reverse-kl": Plan(
         "reverse KL",
         {"target_log_odds": float(logit(0.4)), "step": 0.05},
@@ -156,12 +158,14 @@ PLANS = {
         {"base_log_odds": 0.0, "tilt": 0.5, "anchor": 0.82},
         1.0,
         lambda: _sdft_rounds(0.5, 0.82, 22),
+        ROUND,
     ),
     "oapl-anchored": Plan(
         "OAPL, anchored",
         {"base_log_odds": 0.0, "gap": 0.4, "tau": 1.0, "anchor": 0.88},
         1.0,
         lambda: _oapl_rounds(0.4, 0.88, 30),
+        ROUND,
     ),
 }
 LOST = ("forward-kl", "sdft", "oapl", "forward-kl-logit", "ttt-discover", "policy-gradient")

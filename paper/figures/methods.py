@@ -37,7 +37,7 @@ from fstsim.paper.figures.drawing import (
     summarise,
 )
 from fstsim.paper.figures.figure import Figure
-from fstsim.paper.figures.method_runs import BETA0, DELTA, KEPT, LOST, PLANS, ROUND, RUNS, exact_mass, plateau
+from fstsim.paper.figures.method_runs import BETA0, DELTA, KEPT, LOST, PLANS, RUNS, exact_mass, plateau
 from fstsim.theory.noise import LinearNoiseBand, gradient_variance, linear_noise_band
 from fstsim.theory.sdft import sdft_path_drift
 from fstsim.theory.statements.maps import BASINS
@@ -146,9 +146,7 @@ FLOW_TIMES = np.geomspace(0.3, 300.0, 15)  # where each value is an ODE solve
 
 def _method(ax: Axes, name: str, series: Series, floor: float) -> None:
     """Closed-form line over the middle 80 % of the SGD runs, with their mean at a few times."""
-    runs = PLANS[name].runs()
-    # SDFT and OAPL: the map speaks of the ends of rounds
-    step = ROUND if name.startswith(("sdft", "oapl")) else 1
+    runs, step = PLANS[name].runs(), PLANS[name].round_steps
     mass = expit(runs.log_odds)
     shown = (
         np.unique(

@@ -12,6 +12,7 @@ from rich.table import Table
 from fstsim.errors import InputError
 from fstsim.number_text import MISSING, ratio_number, table_number
 from fstsim.paper.experiments.shown import SHOWN
+from fstsim.paper.experiments.tables import QUOTED
 from fstsim.paper.figures.catalogue import figure_of
 from fstsim.paper.manuscript.maths import typst_maths, typst_parts
 from fstsim.paper.manuscript.prose import prose, readable
@@ -43,7 +44,8 @@ class Cells:
 def _cells(table: Table) -> Cells:
     """The text of a console table; rows that quote the paper's numbers are left to the text."""
     columns = [[str(cell) for cell in column.cells] for column in table.columns]
-    rows = [tuple(map(readable, row)) for row in zip(*columns, strict=True) if not row[0].startswith("paper")]
+    cells = zip(table.rows, zip(*columns, strict=True), strict=True)
+    rows = [tuple(map(readable, row)) for line, row in cells if line.style != QUOTED]
     names = next((k for k in range(1, len(columns)) if len({row[:k] for row in rows}) == len(rows)), 1)
     return Cells(tuple(str(column.header) for column in table.columns), tuple(rows), _EXPERIMENTS, names)
 
