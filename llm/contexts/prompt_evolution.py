@@ -174,12 +174,14 @@ class PromptEvolution:
         if self.contexts < 1:
             raise InputError(f"contexts must be at least 1, got {self.contexts}")
         if self.validation < 2 or self.shown < 1:
-            raise InputError("validation must be at least 2 and shown at least 1")
+            raise InputError(
+                f"validation must be at least 2 and shown at least 1, got {self.validation} and {self.shown}"
+            )
         if self.max_new_tokens < 1:
             raise InputError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
         if self.rollout_budget <= self.validation * self.contexts:
             raise InputError(
-                f"the fast budget must be above contexts x validation = {self.validation * self.contexts} rollouts, which "
+                f"rollout_budget must be above contexts x validation = {self.validation * self.contexts} rollouts, which "
                 f"scoring the population takes, got {self.rollout_budget}"
             )
 

@@ -107,7 +107,7 @@ class ChatEndpoint:
         if not (self.api_key.isascii() and self.api_key.isprintable()):
             raise InputError("FSTSIM_API_KEY must be one line of printable ASCII characters")
         if not self.model:
-            raise InputError("a chat endpoint needs --reflector-model")
+            raise InputError("--reflector openai needs --reflector-model, the name of the endpoint's model")
         if not self.timeout > 0.0 or self.retries < 0 or self.call_budget < 1:
             raise InputError("timeout must be positive, retries at least 0, call_budget at least 1")
 
@@ -135,7 +135,7 @@ class ChatEndpoint:
         said = ""
         for attempt in range(self.retries + 1):
             if self.calls >= self.call_budget:
-                raise ReflectorDown(f"the reflector's budget of {self.call_budget} calls is used up")
+                raise ReflectorDown(f"the reflector's call budget of {self.call_budget} calls is used up")
             if attempt:
                 time.sleep(self.pause * 2.0 ** (attempt - 1))
             self.calls += 1
@@ -229,7 +229,7 @@ class ReflectorConfig:
         if self.kind == "openai":
             self.build()  # says what is missing before any work
         if self.kind == "local" and not self.model:
-            raise InputError("reflector local needs --reflector-model")
+            raise InputError("--reflector local needs --reflector-model, the path of a chat model")
 
     def build(self) -> Reflector:
         """The reflector."""

@@ -96,7 +96,9 @@ class Distillation(Learner):
 
     def __post_init__(self) -> None:
         if self.problems < 1 or self.max_new_tokens < 1:
-            raise InputError("problems and max_new_tokens must be at least 1")
+            raise InputError(
+                f"problems and max_new_tokens must be at least 1, got {self.problems} and {self.max_new_tokens}"
+            )
         check_batch(self.problems)
         check_direction(self.direction)
 

@@ -46,7 +46,9 @@ class MixtureDistillation(Learner):
 
     def __post_init__(self) -> None:
         if self.problems < 1 or self.max_new_tokens < 1:
-            raise InputError("problems and max_new_tokens must be at least 1")
+            raise InputError(
+                f"problems and max_new_tokens must be at least 1, got {self.problems} and {self.max_new_tokens}"
+            )
         check_batch(self.problems)
         if not 0.0 <= self.alpha <= 1.0:
             raise InputError(f"alpha must lie in [0, 1], got {self.alpha}")
@@ -57,7 +59,7 @@ class MixtureDistillation(Learner):
     def check(self, policy: Policy, context: str, task: Task) -> None:  # noqa: ARG002 -- what is taught depends on the task
         """InputError unless ``task`` has answers and old answers to mix."""
         if not isinstance(task, Demonstrated):
-            raise InputError(f"method mixture needs answers and old answers, {task.name} lacks them")
+            raise InputError(f"method mixture needs a task with answers and old answers; {task.name} lacks them")
 
     def teacher_logprobs(
         self, base: Policy, rollouts: Rollouts, problems: Sequence[Problem], task: Demonstrated

@@ -38,7 +38,7 @@ class OAPL(Learner):
     rollouts: int = 8
     """completions of a problem: one group"""
     tau: float = 0.5
-    """temperature, reward a nat"""
+    """scale of the reward in the optimum e^(r / tau), reward a nat"""
     period: int = 10
     """steps between refreshes of the lagged policy"""
     lagged_share: float = 1.0

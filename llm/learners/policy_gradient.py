@@ -64,7 +64,7 @@ class PolicyGradient(Learner):
     leash_loss: float = 0.0
     """strength of the exact KL leash as a loss, a nat a sequence"""
     temperature: float = 1.0
-    """of sampling"""
+    """temperature of sampling"""
     max_new_tokens: int = 8
     """longest completion"""
 
@@ -81,7 +81,9 @@ class PolicyGradient(Learner):
         if not self.ratio_cap > 1.0:
             raise InputError(f"ratio_cap must be above 1, got {self.ratio_cap}")
         if not (0.0 <= self.leash_reward < math.inf and 0.0 <= self.leash_loss < math.inf):
-            raise InputError(f"leashes must be nonnegative and finite, got {self.leash_reward} and {self.leash_loss}")
+            raise InputError(
+                f"leash_reward and leash_loss must be nonnegative and finite, got {self.leash_reward} and {self.leash_loss}"
+            )
         if not 0.0 < self.temperature < math.inf:
             raise InputError(f"temperature must be positive, got {self.temperature}")
 

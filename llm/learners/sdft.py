@@ -41,7 +41,7 @@ def rule_context(policy: Policy, task: Task) -> str:
     """The rule of ``task`` in words, as ``policy`` reads them. Raises InputError when there are none."""
     words = rule_words(task, policy.template)
     if words is None:
-        raise InputError(f"{task.name} has a rule that no word describes: it cannot be shown as a demonstration")
+        raise InputError(f"{task.name} has no rule in words: method sdft cannot show it to the teacher")
     return words
 
 
@@ -78,7 +78,7 @@ class SDFT(Learner):
     teacher_share: float = 1.0
     """a, share of the averaged teacher in log space, 0 to 1; the rest is the base"""
     base_sees: Literal["nothing", "demonstration"] = "nothing"
-    """whether the base in the anchor sees the demonstration"""
+    """whether the base, the rest of the teacher, sees the demonstration too"""
     direction: Direction = "reverse"
     """reverse: KL(student || teacher); forward: KL(teacher || student); both along the student's samples"""
     max_new_tokens: int = 8
@@ -86,7 +86,9 @@ class SDFT(Learner):
 
     def __post_init__(self) -> None:
         if self.problems < 1 or self.max_new_tokens < 1:
-            raise InputError("problems and max_new_tokens must be at least 1")
+            raise InputError(
+                f"problems and max_new_tokens must be at least 1, got {self.problems} and {self.max_new_tokens}"
+            )
         check_batch(self.problems)
         if self.demonstration not in get_args(Demonstration):
             raise InputError(f"demonstration must be rule or examples, got {self.demonstration!r}")
@@ -105,9 +107,13 @@ class SDFT(Learner):
             raise InputError(f"the rule of {task.name} has words that the model does not know: {', '.join(unknown)}")
         if self.demonstration == "examples":
             if policy.template != "world":
-                raise InputError("demonstration examples needs a model of this world: only it was taught to read them")
+                raise InputError(
+                    "demonstration examples needs the base model, or one made by fstsim pretrain: no other was taught to read them"
+                )
             if not isinstance(task, Demonstrated):
-                raise InputError(f"demonstration examples needs answers and old answers, {task.name} lacks them")
+                raise InputError(
+                    f"demonstration examples needs a task with answers and old answers; {task.name} lacks them"
+                )
             read_examples(policy, task, 1, np.random.default_rng(0))
             shown = " ".join([policy.words[0]] * _LONGEST_RULES)
         prompt = policy.encode(_joined(context, shown), task.problems("test")[0])

@@ -43,9 +43,9 @@ class SupervisedFineTuning(Learner):
     def check(self, policy: Policy, context: str, task: Task) -> None:  # noqa: ARG002 -- what is shown depends on the task
         """InputError unless ``task`` has the answers that are to be shown."""
         if not isinstance(task, Answered):
-            raise InputError(f"method sft needs answers to show, {task.name} has none")
+            raise InputError(f"method sft shows right answers, but {task.name} has none; choose another --method")
         if self.replay_share > 0.0 and not isinstance(task, Demonstrated):
-            raise InputError(f"replay needs answers and old answers, {task.name} lacks them")
+            raise InputError(f"replay_share above 0 needs a task with answers and old answers; {task.name} lacks them")
 
     def step(
         self, weights: Weights, context: Population, task: Demonstrated, rng: np.random.Generator

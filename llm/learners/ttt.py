@@ -1,7 +1,7 @@
 r"""TTT-Discover: policy gradient of the entropic utility \(\log E_\pi e^{br} - \lambda\,KL(\pi\|\pi_0)\) (2601.16175; theory 9).
 
 Every step draws groups of rollouts and weighs each rollout by \(e^{br}/Z - 1\). b is chosen for every group so that the KL of
-the tilted weights to uniform meets a budget (ln 2 in the paper), or fixed, which is what theory 9 predicts: then the optimum
+the tilted weights to uniform meets an entropy budget (ln 2 in the paper), or fixed, which is what theory 9 predicts: then the optimum
 is \(\pi_0 e^{e^{br}/(\lambda Z)}\), self-limiting in the reward gap.
 """
 
@@ -32,7 +32,7 @@ from fstsim.llm.types import Population, Task
 
 @dataclass(frozen=True)
 class TTTDiscover(Learner):
-    """Slow learner: entropic policy gradient, one update a batch, every group of a problem with its own temperature."""
+    """Slow learner: entropic policy gradient, one update a batch, with an inverse temperature for every group."""
 
     about: ClassVar[str] = "entropic policy gradient on verified rewards"
 
@@ -41,7 +41,7 @@ class TTTDiscover(Learner):
     rollouts: int = 8
     """completions of a problem: one group"""
     inverse_temperature: float | None = None
-    """b of every group; none: adapted to the budget"""
+    """b, the same for every group; left out, each group has the b that meets the entropy budget"""
     entropy_budget: float = math.log(2.0)
     """KL of a group's tilted weights to uniform that sets b, nats, below log(rollouts)"""
     normaliser: Normaliser = "leave-one-out"
@@ -55,7 +55,9 @@ class TTTDiscover(Learner):
 
     def __post_init__(self) -> None:
         if self.problems < 1 or self.max_new_tokens < 1:
-            raise InputError("problems and max_new_tokens must be at least 1")
+            raise InputError(
+                f"problems and max_new_tokens must be at least 1, got {self.problems} and {self.max_new_tokens}"
+            )
         if self.rollouts < 2:
             raise InputError(f"rollouts must be at least 2 (a group needs a baseline), got {self.rollouts}")
         check_batch(self.problems, self.rollouts)
@@ -68,7 +70,9 @@ class TTTDiscover(Learner):
         if self.normaliser not in get_args(Normaliser):
             raise InputError(f"normaliser must be leave-one-out or group, got {self.normaliser!r}")
         if not (0.0 <= self.leash_reward < math.inf and 0.0 <= self.leash_loss < math.inf):
-            raise InputError(f"leashes must be nonnegative and finite, got {self.leash_reward} and {self.leash_loss}")
+            raise InputError(
+                f"leash_reward and leash_loss must be nonnegative and finite, got {self.leash_reward} and {self.leash_loss}"
+            )
 
     def step(
         self, weights: Weights, context: Population, task: Task, rng: np.random.Generator
@@ -85,7 +89,7 @@ class TTTDiscover(Learner):
         )
         return weights, StepInfo(len(groups.rollouts), self.learn(weights, groups))
 
-    def temperatures(self, rewards: torch.Tensor) -> torch.Tensor:
+    def inverse_temperatures(self, rewards: torch.Tensor) -> torch.Tensor:
         """Inverse temperature of every group, ``(P, G)`` to ``(P,)``."""
         if self.inverse_temperature is None:
             return entropic_temperatures(rewards, self.entropy_budget)
@@ -94,7 +98,7 @@ class TTTDiscover(Learner):
     def learn(self, weights: Weights, groups: ScoredGroups) -> dict[str, float]:
         """The update of one batch; returns what is worth a row."""
         rollouts, rewards, what = groups.rollouts, groups.rewards, groups.what
-        b = self.temperatures(rewards)
+        b = self.inverse_temperatures(rewards)
         advantages = entropic_advantages(rewards, b, self.normaliser)
         dead = rewards.amax(-1) == rewards.amin(-1)
         mixed = b[~dead]

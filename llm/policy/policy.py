@@ -71,7 +71,7 @@ class Policy:
         """
         if len(tokenizer) > model.config.vocab_size:
             raise InputError(
-                f"the tokenizer has {len(tokenizer)} tokens, the model {model.config.vocab_size}: not made for each other"
+                f"the tokenizer has {len(tokenizer)} tokens, the model {model.config.vocab_size}: they do not belong together"
             )
         ends = getattr(model.generation_config, "eos_token_id", None)
         ends = tokenizer.eos_token_id if ends is None else ends
@@ -79,7 +79,7 @@ class Policy:
             raise InputError("neither the model nor the tokenizer has an end token")
         if not keeps_cache(model):
             raise InputError(
-                f"{type(model).__name__} cannot be used: what is needed is a decoder with a key/value cache"
+                f"{type(model).__name__} cannot be used: the model must be a decoder with a key/value cache"
             )
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token

@@ -100,7 +100,7 @@ class TrainConfig:
         if self.fast is not None and self.fast.reuse and self.learner is not None:
             sampled = asdict(self.learner)
             if (self.fast.max_new_tokens, 1.0) != (sampled["max_new_tokens"], sampled["temperature"]):
-                raise InputError("reuse needs slow temperature 1, and the same max_new_tokens in both channels")
+                raise InputError("--reuse needs --temperature 1, and the same max_new_tokens in learner and contexts")
 
     def _fill_channels(self, method: Method) -> None:
         """Defaults for channels of the method that were left out; InputError for one that it does not have."""

@@ -46,7 +46,7 @@ class ProbeConfig:
         if self.early < 2:
             raise InputError(f"probe early must be at least 2, got {self.early}")
         if min(self.every, self.problems, self.exam, self.max_new_tokens) < 1:
-            raise InputError("probe settings must be at least 1")
+            raise InputError("every, problems, exam and max_new_tokens of the probe must be at least 1")
         if self.problems < 2:
             raise InputError(f"probe problems must be at least 2 (for a standard error), got {self.problems}")
 

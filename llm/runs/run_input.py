@@ -70,7 +70,7 @@ def check_splits(task: Task, needed: tuple[Split, ...]) -> None:
     for split in needed:
         count, least = len(task.problems(split)), 2 if split == "test" else 1
         if count < least:
-            raise InputError(f"{task.name} has {count} problems in split {split}: at least {least} are needed")
+            raise InputError(f"{task.name} has {count} problems in split {split}, but needs at least {least}")
 
 
 def _check_fit(policy: Policy, task: Task, context: str, max_new_tokens: int, model: str) -> None:

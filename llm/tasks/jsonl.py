@@ -104,7 +104,7 @@ def read_jsonl(path: str) -> JsonlTask:
     contexts = {line.context: line for line in lines if line.context is not None}
     if len(contexts) > 1:
         raise InputError(
-            f"{list(contexts.values())[1].problem.where}: another context than lines before: a file has one, that of its task"
+            f"{list(contexts.values())[1].problem.where}: the context differs from that of earlier lines: a file has one context"
         )
     problems = [line.problem for line in lines]
     if lines[0].split is None:

@@ -98,7 +98,7 @@ def _said(error: Exception) -> str:
 def _checked(found: Any, name: str) -> Task:
     if not isinstance(found, Task):
         lacking = [part for part in ("name", "exact", "problems", "score") if not hasattr(found, part)]
-        raise InputError(f"task {name} is no Task: {type(found).__name__} lacks {', '.join(lacking)}")
+        raise InputError(f"task {name} is not a Task: {type(found).__name__} lacks {', '.join(lacking)}")
     first: list[Problem] = []
     for split in SPLITS:
         try:

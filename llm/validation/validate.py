@@ -80,7 +80,7 @@ def validate(
     found = _predicted(scale, model, out)
     base = Policy.load(model, device)
     if base.template != "world":
-        raise InputError(f"model {model!r} is not of this world: predictions are for models that fstsim pretrain made")
+        raise InputError(f"predictions need the base model, or one made by fstsim pretrain; {model!r} is another")
     base.model.eval()
     chapters = all_chapters(scale, base)
     claims = [claim for chapter in chapters.values() for claim in chapter.claims]

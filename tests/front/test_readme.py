@@ -2,7 +2,7 @@
 
 Python blocks are executed, each on its own (with `>>>` their output is compared). Of shell blocks, lines that start with
 `fstsim ` are executed in an empty folder, and each `make` target and `cd` folder has to exist; lines that start with one
-of the words of `SETUP` are left to the reader. In console blocks with prompts, commands follow `$ ` and the rest is output. A
+of the words of `SETUP` are left to the reader, and files written by `cat > FILE <<'END'` are written. In console blocks with prompts, commands follow `$ ` and the rest is output. A
 block after a line `<!-- not run -->` is skipped.
 """
 
@@ -20,6 +20,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
+HEREDOC = re.compile(r"^cat > (?P<name>\S+) <<'END'\n(?P<text>.*?)^END\n", re.M | re.S)
 SETUP = {"git", "pip", "python", "python3", "source", ".", "open", "xdg-open"}
 
 
@@ -39,7 +40,7 @@ def blocks(markdown: str) -> list[Block]:
 
 
 def commands(block: Block) -> list[str]:
-    lines = block.text.replace("\\\n", " ").splitlines()
+    lines = HEREDOC.sub("", block.text).replace("\\\n", " ").splitlines()
     if block.language == "console" and "$ " in block.text:
         return [line.removeprefix("$ ").strip() for line in lines if line.startswith("$ ")]
     return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
@@ -66,6 +67,8 @@ def run_fstsim(words: list[str], folder: Path) -> None:
 
 
 def check_shell(block: Block, folder: Path) -> None:
+    for match in HEREDOC.finditer(block.text):
+        (folder / match["name"]).write_text(match["text"], encoding="utf-8")
     for command in commands(block):
         first, *words = shlex.split(command, comments=True)
         if first == "fstsim":
@@ -135,6 +138,13 @@ fstsim 0.1.0
 2
 ```
 """
+
+
+def test_files_of_a_block_are_written(tmp_path: Path) -> None:
+    block = Block("bash", 1, "cat > a.jsonl <<'END'\n{}\nfstsim chek\nEND\nmake test\n")
+    assert commands(block) == ["make test"]
+    check_shell(block, tmp_path)
+    assert (tmp_path / "a.jsonl").read_text(encoding="utf-8") == "{}\nfstsim chek\n"
 
 
 def test_blocks_are_found() -> None:

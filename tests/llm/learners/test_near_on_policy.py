@@ -308,7 +308,7 @@ def test_ttt_adapts_the_temperature_of_each_group() -> None:
         learner = (
             adaptive
             if b is None
-            else replace(adaptive, inverse_temperature=float(adaptive.temperatures(group.rewards)))
+            else replace(adaptive, inverse_temperature=float(adaptive.inverse_temperatures(group.rewards)))
         )
         metrics = learner.learn(weights, group)
         moves.append((at(weights), metrics["inverse_temperature"]))
@@ -473,7 +473,7 @@ def test_worked_examples_are_read_by_the_base(make_policy: MakePolicy, monkeypat
 
 def test_demonstrations_that_cannot_be_shown(make_policy: MakePolicy) -> None:
     policy = make_policy()
-    with pytest.raises(InputError, match="digits:unnamed has a rule that no word describes"):
+    with pytest.raises(InputError, match="digits:unnamed has no rule in words"):
         SDFT().check(policy, "", parse_rules("digits:unnamed"))
     with pytest.raises(InputError, match="do not fit the model's 64 positions"):
         SDFT().check(policy, " ".join(["next"] * 48), parse_rules("strings:next"))
@@ -485,7 +485,7 @@ def test_demonstrations_that_cannot_be_shown(make_policy: MakePolicy) -> None:
         rule_context(other, parse_rules("digits:plus+shift"))
         == "add 3 to each digit modulo 10; then move the last digit to the front"
     )
-    with pytest.raises(InputError, match="needs a model of this world"):
+    with pytest.raises(InputError, match="needs the base model, or one made by fstsim pretrain"):
         SDFT(demonstration="examples").check(other, "", parse_rules("strings:next"))
 
 
@@ -634,8 +634,8 @@ def test_weights_that_are_not_numbers(learner: Any, make_policy: MakePolicy) -> 
         (lambda: TTTDiscover(inverse_temperature=0.0), "inverse_temperature must be positive and finite"),
         (lambda: TTTDiscover(inverse_temperature=math.inf), "inverse_temperature"),
         (lambda: TTTDiscover(normaliser="all"), "normaliser must be leave-one-out or group"),  # type: ignore[arg-type]
-        (lambda: TTTDiscover(leash_reward=-1.0), "leashes must be nonnegative"),
-        (lambda: TTTDiscover(leash_loss=math.nan), "leashes must be nonnegative"),
+        (lambda: TTTDiscover(leash_reward=-1.0), "leash_reward and leash_loss must be nonnegative"),
+        (lambda: TTTDiscover(leash_loss=math.nan), "leash_reward and leash_loss must be nonnegative"),
         (lambda: OAPL(period=0), "period"),
         (lambda: OAPL(rollouts=1), "rollouts must be at least 2"),
         (lambda: OAPL(tau=0.0), "tau must be positive and finite"),

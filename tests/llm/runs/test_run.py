@@ -744,7 +744,7 @@ def test_the_shadow_is_in_the_checkpoint(method: str, model: str, whole: Whole) 
 
 def test_demonstrations_that_cannot_be_shown_are_found_before_anything_is_written(model: str, tmp_path: Path) -> None:
     for changes, says in [
-        ({"tasks": ("strings:next", "strings:unnamed")}, "strings:unnamed has a rule that no word describes"),
+        ({"tasks": ("strings:next", "strings:unnamed")}, "strings:unnamed has no rule in words"),
         ({"context": " ".join(["next"] * 64)}, "do not fit the model's 80 positions"),
     ]:
         with pytest.raises(InputError, match=says):

@@ -149,7 +149,7 @@ def test_the_table_of_tasks_takes_them_too(place: Path, capsys: pytest.CaptureFi
     assert "fstsim: the verifier failed " in err
     write(place / "own.jsonl", lines(split="train"))
     assert main(["tasks", "--task", "own.jsonl"]) == 2
-    assert capsys.readouterr().err == ("fstsim: error: own.jsonl has 0 problems in split test: at least 2 are needed\n")
+    assert capsys.readouterr().err == ("fstsim: error: own.jsonl has 0 problems in split test, but needs at least 2\n")
 
 
 @dataclass(frozen=True)
@@ -245,16 +245,20 @@ def test_the_first_message_survives_an_interruption(place: Path) -> None:
             "--old own.jsonl",
             "the context of own.jsonl has words that base does not know: 'backwards'",
         ),
-        (lines(), "--method mixture", "method mixture needs answers and old answers, own.jsonl lacks them"),
-        (lines(), "--method sft --replay-share 0.5", "replay needs answers and old answers, own.jsonl lacks them"),
-        (lines(), "--method sdft", "own.jsonl has a rule that no word describes"),
+        (lines(), "--method mixture", "method mixture needs a task with answers and old answers; own.jsonl lacks them"),
+        (
+            lines(),
+            "--method sft --replay-share 0.5",
+            "replay_share above 0 needs a task with answers and old answers; own.jsonl lacks them",
+        ),
+        (lines(), "--method sdft", "own.jsonl has no rule in words"),
         (
             lines(context="rotate"),
             "--method sdft --demonstration examples",
-            "demonstration examples needs answers and old answers, own.jsonl lacks them",
+            "demonstration examples needs a task with answers and old answers; own.jsonl lacks them",
         ),
-        (lines(split="train"), "", "own.jsonl has 0 problems in split test: at least 2 are needed"),
-        (lines(split="test"), "", "own.jsonl has 0 problems in split train: at least 1 are needed"),
+        (lines(split="train"), "", "own.jsonl has 0 problems in split test, but needs at least 2"),
+        (lines(split="test"), "", "own.jsonl has 0 problems in split train, but needs at least 1"),
         (
             [*lines(3, split="test"), *lines(4, split="train")[3:]],
             "--method fst",
@@ -268,7 +272,7 @@ def test_the_first_message_survives_an_interruption(place: Path) -> None:
         (lines(), "--task mine.py:Words", "mine.py has no object 'Words'"),
         (lines(), "--task mine.py:Problem", "task mine.py:Problem: TypeError"),
         (lines(), "--task mine.py:Score", "task mine.py:Score: TypeError"),
-        (lines(), "--task mine.py:Letters --method sft", "method sft needs answers to show, letters has none"),
+        (lines(), "--task mine.py:Letters --method sft", "method sft shows right answers, but letters has none"),
         (lines(), "--task broken.py:task", "task module broken.py raises ZeroDivisionError at "),
         (lines(), "--old chess", "task 'chess' is unknown"),
     ],

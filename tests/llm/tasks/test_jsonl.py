@@ -91,7 +91,7 @@ MISTAKES: list[tuple[list[Any], str]] = [
     ([{**GOOD[0], "split": None}], ":1: split must be one of"),
     ([GOOD[0], {**GOOD[1], "split": "test"}], ":1: has no split, other lines have: give it in all lines or in none"),
     ([GOOD[0], {**GOOD[1], "old_answer": "a"}], ":1: has no old_answer, other lines have"),
-    ([{**GOOD[0], "context": "a"}, {**GOOD[1], "context": "b"}], ":2: another context than lines before"),
+    ([{**GOOD[0], "context": "a"}, {**GOOD[1], "context": "b"}], ":2: the context differs from that of earlier lines"),
     ([*GOOD, GOOD[1]], "a.jsonl:6: the same prompt as "),
     (
         [{**GOOD[0], "split": "test"}, {**GOOD[0], "split": "train"}],

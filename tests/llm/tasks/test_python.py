@@ -92,7 +92,7 @@ def test_a_verifier_that_raises_is_still_a_task(place: Path) -> None:  # noqa: A
         ("syntax.py:task", "syntax.py:2: invalid syntax"),
         ("mine.py:tusk", "mine.py has no object 'tusk'"),
         ("mine.py:broken", "mine.py:25: 'no such thing'"),
-        ("mine.py:number", "task mine.py:number is no Task: int lacks name, exact, problems, score"),
+        ("mine.py:number", "task mine.py:number is not a Task: int lacks name, exact, problems, score"),
         ("mine.py:Problem", "task mine.py:Problem: TypeError"),
         ("mine.py:Same", "problem 'echo:A' is in two splits, train and validation"),
         ("mine.py:Words", "problems('train') holds str, not Problem alone"),
