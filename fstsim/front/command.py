@@ -17,6 +17,9 @@ _T = TypeVar("_T")
 Directory = Annotated[Path, tyro.conf.arg(metavar="DIR")]
 OfPreset = Annotated[_T | None, tyro.conf.arg(help_behavior_hint="(default: the preset's)")]
 """A flag that takes the place of a setting of the preset where it is given."""
+_HINT = "(default: the preset's)"
+OfPresetInt = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint=_HINT)]
+OfPresetFloat = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint=_HINT)]
 
 
 class Command(Protocol):

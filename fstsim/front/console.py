@@ -47,7 +47,7 @@ class Progress:
         self._what, self._total, self._unit = what, total, unit
         self._bar: tqdm[Any] | None = None
         self._start = self._spoken = time.monotonic()
-        self._first = self._done = 0.0
+        self._first = self._done = self._said = 0.0
         self._note = ""
 
     def at(self, done: float, note: str = "") -> None:
@@ -78,12 +78,14 @@ class Progress:
         self.at(self._done + amount, note)
 
     def close(self) -> None:
-        """Remove the bar."""
+        """Remove the bar; without a terminal, say how far the work has come if that was not said last."""
         if self._bar is not None:
             self._bar.close()
+        elif self._spoken != self._start and self._said != self._done:
+            self._speak()
 
     def _speak(self) -> None:
-        self._spoken = time.monotonic()
+        self._spoken, self._said = time.monotonic(), self._done
         elapsed, made = self._spoken - self._start, self._done - self._first
         left = f", {(self._total - self._done) * elapsed / made:.0f} s left" if made > 0.0 else ""
         where = f"{self._what}: {self._done:,.0f} of {self._total:,.0f} {self._unit.strip()}"

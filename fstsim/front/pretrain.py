@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from fstsim.front.command import CONTINUE, Directory, OfPreset, given, quiet
+from fstsim.front.command import CONTINUE, Directory, OfPreset, OfPresetInt, given, quiet
 from fstsim.front.console import Progress, show
 
 
@@ -19,7 +19,7 @@ class Pretrain:
     """smoke: seconds, to see it run; small: the shipped model, 15 minutes on 2 cores; medium: for a GPU"""
     out: Directory = Path("out/base")
     """directory of the model"""
-    steps: OfPreset[int] = None
+    steps: OfPresetInt = None
     """updates of the weights"""
     seed: int = 0
     """seed of weights and data"""

@@ -207,21 +207,22 @@ def prompts_table(rounds: Sequence[Mapping[str, Any]], title: str) -> Table:
 
 
 def tasks_table(rows: Sequence[Mapping[str, Any]], model: str) -> Table:
-    """Success of a model on each task before training, without and with the rules in context; of ``/share`` the mean share."""
+    """Success of a model on each task before training, without and with the rules in context; where that is sampled the mean reward."""
     table = _table("task")
     sampled = max((row["sampled"] for row in rows), default=0)
     what = "expected reward" if sampled else "success probability"
     table.title, table.title_justify = f"{model}: {what} on test problems", "left"
     if sampled:
         table.caption = (
-            f"/share: mean share of right symbols in {sampled} sampled completions a problem; "
+            f"* mean reward of {sampled} sampled completions a problem; "
             "other tasks: probability of the right answer, without sampling"
         )
     for name in ("no context", "rules in context", "dead groups of 8"):
         table.add_column(name, justify="right")
     for row in rows:
-        told = f"{row['told']:.3f} ± {row['told_se']:.3f}" if "told" in row else "no word for it"
-        table.add_row(row["task"], f"{row['empty']:.4f} ± {row['empty_se']:.4f}", told, f"{row['dead']:.2f}")
+        told = f"{row['told']:.3f} ± {row['told_se']:.3f}" if "told" in row else "no words that it knows"
+        name = row["task"] + (" *" if row["sampled"] else "")
+        table.add_row(name, f"{row['empty']:.4f} ± {row['empty_se']:.4f}", told, f"{row['dead']:.2f}")
     return table
 
 

@@ -41,7 +41,7 @@ class Tasks:
         if self.problems < 2:
             raise InputError(f"problems must be at least 2, got {self.problems}")
         from fstsim.llm.policy.policy import Policy
-        from fstsim.llm.runs.run_input import check_splits
+        from fstsim.llm.runs.run_input import check_readable, check_splits
         from fstsim.llm.tasks.guarded import VerifierErrors, guarded
         from fstsim.llm.tasks.parse import parse_task
         from fstsim.llm.tasks.table import measure_tasks, table_tasks
@@ -52,6 +52,8 @@ class Tasks:
         for task in named:
             check_splits(task, ("test",))
         policy = Policy.load(self.model, self.device)
+        for task in named:
+            check_readable(policy, task, self.model)
         tasks = named or table_tasks(policy.sizes)
         rows = []
         with contextlib.closing(Progress("tasks", len(tasks), "tasks")) as progress:

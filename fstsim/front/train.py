@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import tyro
 
 from fstsim.errors import InputError
-from fstsim.front.command import CONTINUE, Directory, OfPreset, given, quiet
+from fstsim.front.command import CONTINUE, Directory, OfPresetFloat, OfPresetInt, given, quiet
 from fstsim.front.console import Progress, complain, show
 from fstsim.front.tables import training_table
 from fstsim.records import read_json
@@ -50,21 +50,23 @@ class Train:
     context: str = ""
     """context that every problem is shown in: the seed of the population with fst and gepa, the
     teacher's with distill, frozen with all others"""
-    steps: OfPreset[int] = None
+    steps: OfPresetInt = None
     """slow steps on each task"""
-    lr: OfPreset[float] = None
+    lr: OfPresetFloat = None
     """learning rate of AdamW"""
-    slow_steps_per_round: OfPreset[int] = None
+    clip: OfPresetFloat = None
+    """largest norm of a gradient; longer ones are cut to it (1e9 never cuts)"""
+    slow_steps_per_round: OfPresetInt = None
     """slow steps between fast rounds (fst)"""
     reflector: Literal["self", "openai", "local"] = "self"
-    """who writes new contexts: the policy, an OpenAI-compatible endpoint (its key in FSTSIM_API_KEY), a local chat model"""
+    """who writes new contexts (gepa, fst): the policy, an OpenAI-compatible endpoint (its key in FSTSIM_API_KEY), a local chat model"""
     base_url: str = ""
-    """address of the endpoint, for example http://localhost:8000/v1"""
+    """address of the endpoint of --reflector openai, for example http://localhost:8000/v1"""
     reflector_model: str = ""
-    """name of the endpoint's model, or path of the local one"""
-    max_new_tokens: OfPreset[int] = None
+    """name of the model of --reflector openai, or path of that of --reflector local"""
+    max_new_tokens: OfPresetInt = None
     """longest completion, tokens"""
-    probe_every: OfPreset[int] = None
+    probe_every: OfPresetInt = None
     """steps between measurements"""
     stopped: ClassVar[str] = CONTINUE
 
@@ -99,7 +101,7 @@ class Train:
             precision=self.precision,
             context=self.context,
             probe=probe,
-            **given(self, ("steps", "lr", "slow_steps_per_round")),
+            **given(self, ("steps", "lr", "clip", "slow_steps_per_round")),
         )
 
     def run(self) -> int:

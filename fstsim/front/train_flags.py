@@ -10,7 +10,7 @@ import inspect
 import textwrap
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, field, fields, make_dataclass
-from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
 import tyro
 
@@ -95,8 +95,15 @@ def with_settings(command: type[_C]) -> type[_C]:
         for other in kinds:
             kind |= other
         unset = False if kind is bool else None
-        # `{None}|INT` is how tyro names a number that may be left out
-        metavar = kind.__name__.upper() if kind in (int, float) else None
+        # without it tyro says `{None}|INT`, `{None,cispo,reinforce}` of a flag that may be left out
+        choices = get_args(kind)
+        metavar = (
+            kind.__name__.upper()
+            if kind in (int, float)
+            else f"{{{','.join(choices)}}}"
+            if kind is not bool and all(isinstance(c, str) for c in choices) and choices
+            else None
+        )
         arg = tyro.conf.arg(help=_help(flag, users), help_behavior_hint=_default(flag, users), metavar=metavar)
         own.append((flag, Annotated[kind if kind is bool else kind | None, arg], field(default=unset)))
     made = make_dataclass(command.__name__, own, bases=(command,), frozen=True, namespace={"__doc__": command.__doc__})
@@ -112,7 +119,7 @@ def _given(command: Any, flag: str) -> bool:
 def check_flags(command: Any) -> None:
     """InputError for a flag that the method does not use."""
     users: dict[str, tuple[str, ...]] = {flag: tuple(found) for flag, found in USERS.items()}
-    users |= {"lr": _WITH_WEIGHTS, "slow_steps_per_round": _WITH_BOTH}
+    users |= {"lr": _WITH_WEIGHTS, "clip": _WITH_WEIGHTS, "slow_steps_per_round": _WITH_BOTH}
     for flag, methods in users.items():
         if _given(command, flag) and command.method not in methods:
             name = flag.replace("_", "-")

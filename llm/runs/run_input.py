@@ -15,6 +15,7 @@ from fstsim.llm.tasks.parse import own_problems, parse_task
 from fstsim.llm.types import Answered, Problem, Split, Task, rule_words
 from fstsim.records import read_json
 
+_SHOWN = 24  # words of a model's vocabulary in a message
 _TRIED = 16  # answers that a task's own verifier is asked about
 
 
@@ -73,27 +74,44 @@ def check_splits(task: Task, needed: tuple[Split, ...]) -> None:
             raise InputError(f"{task.name} has {count} problems in split {split}, but needs at least {least}")
 
 
-def _check_fit(policy: Policy, task: Task, context: str, max_new_tokens: int, model: str) -> None:
-    # of families and the like, as many as probes see; of files every line
+def _lines(task: Task) -> list[Problem]:
+    """Of families and the like the test problems, as many as probes see; of files every line, in their order."""
     more = [p for p in (*task.problems("train"), *task.problems("validation")) if p.where]
-    problems = [*task.problems("test"), *more]
+    return sorted([*task.problems("test"), *more], key=lambda p: int(p.where.rpartition(":")[2]) if p.where else 0)
+
+
+def check_readable(policy: Policy, task: Task, model: str) -> None:
+    """InputError if ``policy`` does not know words of the prompts or answers of ``task``, or its answers earn no reward."""
+    problems = _lines(task)
     if policy.template == "world":
         unknown = policy.tokenizer.unk_token_id
         for problem, tokens in zip(problems, policy.encode_all([("", p) for p in problems]), strict=True):
             if unknown in tokens:
+                strange = ", ".join(map(repr, policy.unknown(problem.text)[:3]))
                 raise InputError(
-                    f"{_place(problem, task)}: the prompt has words that {model} does not know: "
-                    f"{', '.join(map(repr, policy.unknown(problem.text)[:3]))}"
+                    f"{_place(problem, task)}: the prompt has words that {model} does not know: {strange}; {_known(policy)}"
                 )
     if isinstance(task, Answered):
-        _check_answers(policy, task, problems, max_new_tokens, model)
+        _check_answers(policy, task, problems, model)
+
+
+def _known(policy: Policy) -> str:
+    """Words of the world that a model was trained on, for messages."""
+    special = set(policy.tokenizer.all_special_tokens)
+    words = [word for word in policy.tokenizer.get_vocab() if word not in special]
+    return f"it knows {' '.join(sorted(words, key=policy.tokenizer.convert_tokens_to_ids)[:_SHOWN])} ..."
+
+
+def _check_fit(policy: Policy, task: Task, context: str, max_new_tokens: int, model: str) -> None:
+    check_readable(policy, task, model)
+    problems = _lines(task)
+    if isinstance(task, Answered):
+        _check_room(policy, task, problems, max_new_tokens)
     longest = max(problems, key=lambda p: len(p.question))
     policy.sample([policy.encode(context, longest)], 1, torch.Generator(policy.device), max_new_tokens=max_new_tokens)
 
 
-def _check_answers(
-    policy: Policy, task: Answered, problems: Sequence[Problem], max_new_tokens: int, model: str
-) -> None:
+def _check_room(policy: Policy, task: Answered, problems: Sequence[Problem], max_new_tokens: int) -> None:
     encoded = [policy.encode_answer(task.answer(p)) for p in problems]
     # in other vocabularies than the world's, some answers have more tokens than others
     worst = max(range(len(problems)), key=lambda k: len(encoded[k]))
@@ -104,12 +122,16 @@ def _check_answers(
             f"{f'{where}: the answer has' if where else f'answers of {task.name} have'} {longest} tokens, the end token included: "
             f"--max-new-tokens must be at least {longest}, got {max_new_tokens}"
         )
+
+
+def _check_answers(policy: Policy, task: Answered, problems: Sequence[Problem], model: str) -> None:
     for problem in problems:
         if strange := policy.unknown(task.answer(problem)):
             raise InputError(
-                f"{_place(problem, task)}: the answer has words that {model} does not know: {strange[0]!r}"
+                f"{_place(problem, task)}: the answer has words that {model} does not know: {strange[0]!r}; {_known(policy)}"
             )
-    written = policy.tokenizer.batch_decode(encoded[:_TRIED], skip_special_tokens=True)
+    encoded = [policy.encode_answer(task.answer(p)) for p in problems[:_TRIED]]
+    written = policy.tokenizer.batch_decode(encoded, skip_special_tokens=True)
     for problem, text in zip(problems, written, strict=False):
         try:
             reward = task.score(problem, text).reward
@@ -118,7 +140,7 @@ def _check_answers(
         if reward != 1.0:
             raise InputError(
                 f"{_place(problem, task)}: the answer {task.answer(problem)!r} has reward {reward:g}, not 1, as {model} writes it: "
-                f"{text!r}"
+                f"{text!r}; give the answer in that form"
             )
 
 
