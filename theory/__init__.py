@@ -4,7 +4,8 @@ Functions take and return float64 arrays and broadcast. Names and argument order
 returns numbers is in a topic (``theory/TOPIC.py``), a claim about it in `fstsim.theory.statements`, which is loaded when one
 of its names is asked for: importing the numbers alone loads neither sympy nor the statements.
 Read in this order: `overlap`, `forward_kl`, `reverse_kl`, `drift`, `geometry`, `replay`, `starvation`, `sdft`, `ttt`,
-`oapl`, `maps`, `fast_slow`, `plasticity`, `noise`, `modes`, `group_normalised`, `adam`, `sequences`, `clipping`.
+`oapl`, `maps`, `fast_slow`, `plasticity`, `noise`, `modes`, `group_normalised`, `adam`, `sequences`, `clipping`,
+`leash_loss`.
 """
 
 from __future__ import annotations
@@ -101,6 +102,17 @@ from fstsim.theory.group_normalised import (
     group_logit_update,
     group_normalised_drift,
     plateau_exponent,
+)
+from fstsim.theory.leash_loss import (
+    effective_tau,
+    leash_loss_answer,
+    leash_loss_answer_bounds,
+    leash_loss_policy,
+    leash_loss_value_bounds,
+    leash_path_kl,
+    normalised_tau,
+    normalised_tau_bounds,
+    sequence_tilt,
 )
 from fstsim.theory.leashes import kl_leash_bounds, kl_leash_equilibrium, kl_leash_log_odds, kl_leash_small_strength
 from fstsim.theory.maps import FieldMap, LogOddsMap, ProbabilityMap, basin_odds_bounds, product_log_odds, retains
@@ -277,6 +289,7 @@ __all__ = [
     "drift_from_kl_gap",
     "effective_sample_fraction",
     "effective_sample_size",
+    "effective_tau",
     "entropic_bracket",
     "entropic_drift_bound",
     "entropic_mean_lower_bound",
@@ -312,6 +325,11 @@ __all__ = [
     "kl_reduction",
     "largest_slow_share",
     "late_collapse_mass",
+    "leash_loss_answer",
+    "leash_loss_answer_bounds",
+    "leash_loss_policy",
+    "leash_loss_value_bounds",
+    "leash_path_kl",
     "leashed_optimum",
     "leave_one_out_variance",
     "linear_noise_band",
@@ -340,6 +358,8 @@ __all__ = [
     "mixture_weight_fisher",
     "neutral_logit_variance",
     "no_context_kl",
+    "normalised_tau",
+    "normalised_tau_bounds",
     "oapl_gradient_bounds",
     "oapl_log_odds",
     "oapl_loss_gradient",
@@ -395,6 +415,7 @@ __all__ = [
     "sequence_logit_bounds",
     "sequence_mass",
     "sequence_shift_bounds",
+    "sequence_tilt",
     "shared_dead_group_probability",
     "shared_group_drift",
     "shared_group_weights",

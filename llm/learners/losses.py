@@ -103,10 +103,25 @@ def token_kl(logits: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
 def leash_loss(logits: torch.Tensor, base_logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """KL(policy || base) along the sampled sequences with the full vocabulary at every token, nats a sequence.
 
-    Its gradient moves the next-token distributions only; that of which prefixes are visited is left out.
+    Its gradient moves the next-token distributions only; that of which prefixes are visited is left out, and stands in
+    `prefix_loss`.
     """
     kept = mask[..., None]
     return inside(token_kl(inside(logits, kept), inside(base_logits, kept)), mask).sum() / len(logits)
+
+
+def prefix_loss(
+    logits: torch.Tensor, base_logits: torch.Tensor, logprobs: torch.Tensor, mask: torch.Tensor
+) -> torch.Tensor:
+    r"""What `leash_loss` leaves out: the gradient of KL(policy || base) through the prefixes, nats a sequence.
+
+    \(\frac{1}{B} \sum_{b,t} \mathrm{sg}[\sum_{s>t} k_{bs}] \log \pi(y_{bt})\) with \(k_{bs}\) the KL of the next-token
+    distributions at token s: each token pays for the KL to come behind it. Added to `leash_loss`, the expected gradient is
+    that of the KL of whole sequences. Its value is no KL. Statement `leash-loss-prefix`.
+    """
+    kl = (token_kl(logits, base_logits) * mask).detach()
+    to_come = kl.sum(-1, keepdim=True) - kl.cumsum(-1)
+    return (to_come * logprobs * mask).sum() / len(logits)
 
 
 def leashed_rewards(

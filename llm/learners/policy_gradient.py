@@ -2,7 +2,7 @@ r"""Policy gradient on groups of rollouts: CISPO and REINFORCE.
 
 CISPO as in MiniMax-M1 and 2605.12484, except: (1) one group may hold rollouts of several contexts, with one baseline;
 (2) groups without signal are skipped, which changes no gradient; (3) the leash to the base is a choice: k1 in the
-reward, or the exact full-vocabulary KL as a loss.
+reward, or the exact full-vocabulary KL as a loss, with or without its gradient through the prefixes.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from fstsim.llm.learners.losses import (
     inside,
     leash_loss,
     leashed_rewards,
+    prefix_loss,
     reinforce_loss,
     token_entropy,
 )
@@ -63,6 +64,8 @@ class PolicyGradient(Learner):
     follows the leash alone, at size one whatever its strength: take centred ones, or the leash as a loss"""
     leash_loss: float = 0.0
     """strength of the exact KL leash as a loss, a nat a sequence"""
+    leash_loss_prefix: bool = False
+    """the leash as a loss with its gradient through the prefixes, so that it rests where the leash in the reward does"""
     temperature: float = 1.0
     """temperature of sampling"""
     max_new_tokens: int = 8
@@ -84,6 +87,8 @@ class PolicyGradient(Learner):
             raise InputError(
                 f"leash_reward and leash_loss must be nonnegative and finite, got {self.leash_reward} and {self.leash_loss}"
             )
+        if self.leash_loss_prefix and self.leash_loss == 0.0:
+            raise InputError("leash_loss_prefix needs a leash_loss above 0")
         if not 0.0 < self.temperature < math.inf:
             raise InputError(f"temperature must be positive, got {self.temperature}")
 
@@ -191,7 +196,10 @@ class PolicyGradient(Learner):
                 if self.leash_loss > 0.0:
                     with torch.no_grad():
                         base_logits = weights.base.logits(part)
-                    leash = leash_loss(logits, base_logits, part.mask) * len(rows) / sequences
+                    leash = leash_loss(logits, base_logits, part.mask)
+                    if self.leash_loss_prefix:
+                        leash = leash + prefix_loss(logits, base_logits, logp, part.mask)
+                    leash = leash * len(rows) / sequences
                     # the mean over tokens of CISPO is a mean over sequences divided by their mean length
                     scale = metrics["length"] if self.loss == "cispo" else 1.0
                     loss = loss + self.leash_loss * leash / scale

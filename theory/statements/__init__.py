@@ -20,6 +20,7 @@ from fstsim.theory.statements import (
     group_batches,
     group_contexts,
     group_normalised,
+    leash_loss,
     leashes,
     maps,
     modes,
@@ -84,6 +85,7 @@ SECTIONS: tuple[tuple[str, tuple[Statement, ...]], ...] = (
     ("adam", adam.STATEMENTS),
     ("sequences", sequences.STATEMENTS),
     ("clipping", clipping.STATEMENTS),
+    ("leash as a loss", leash_loss.STATEMENTS),
 )
 ALL_STATEMENTS: tuple[Statement, ...] = tuple(statement for _, section in SECTIONS for statement in section)
 

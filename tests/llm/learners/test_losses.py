@@ -23,6 +23,7 @@ from fstsim.llm.learners.losses import (
     group_advantages,
     leash_loss,
     leashed_rewards,
+    prefix_loss,
     reinforce_loss,
     sft_loss,
     token_entropy,
@@ -412,6 +413,27 @@ def test_leash_loss_gradient_leaves_out_only_the_visited_prefixes(seed: int) -> 
     later = token_kl(theta[1:], base[1:]).detach()
     later[0] = 0.0  # nothing follows token 0
     assert near(found[0] + gradient((first.exp() * later).sum(), theta)[0], exact[0])
+
+
+@EACH_SEED
+def test_the_prefix_term_completes_the_leash(seed: int) -> None:
+    """With it the expected gradient is that of the KL of whole sequences, of every logit."""
+    theta, base = parameters(seed).requires_grad_(), parameters(seed + 100)
+    logp = token_logp(theta)
+    probability = logp.sum(-1).exp().detach()
+    logits, base_logits = sequence_logits(theta), sequence_logits(base)
+    loss = sum(
+        p
+        * (
+            leash_loss(logits[[i]], base_logits[[i]], MASK[[i]])
+            + prefix_loss(logits[[i]], base_logits[[i]], logp[[i]], MASK[[i]])
+        )
+        for i, p in enumerate(probability)
+    )
+    exact = gradient(exact_kl(theta, base), theta)
+    assert near(gradient(loss, theta), exact)
+    without = sum(p * leash_loss(logits[[i]], base_logits[[i]], MASK[[i]]) for i, p in enumerate(probability))
+    assert not near(gradient(without, theta), exact)
 
 
 @EACH_SEED

@@ -310,6 +310,32 @@ def test_gradient_of_the_leash_as_a_loss(make_policy: MakePolicy, loss: str) -> 
     assert all(p.grad is None for p in base.model.parameters())
 
 
+@pytest.mark.parametrize("loss", ["cispo", "reinforce"])
+def test_gradient_of_the_leash_with_its_prefixes(make_policy: MakePolicy, loss: str) -> None:
+    """Every token pays for the KL that comes behind it, in plain sums."""
+    policy, base = make_policy(seed=0), make_policy(seed=1)
+    learner = PolicyGradient(loss=loss, rollouts=6, max_new_tokens=4, leash_loss=0.7, leash_loss_prefix=True)
+    r, groups = one_batch(policy, learner)
+    with torch.no_grad():
+        base_logits = base.logits(r)
+    kl, logp = token_kl(policy.logits(r), base_logits), policy.logprobs(r)
+    total = kl[r.mask].sum()
+    for i in range(len(r)):
+        written = int(r.mask[i].sum())
+        for t in range(written):
+            total = total + kl[i, t + 1 : written].sum().detach() * logp[i, t]
+    count = float(r.mask.sum()) if loss == "cispo" else len(r)
+    expected = gradients_by_hand(policy.model, 0.7 * total / count)
+    weights, recorder = recorded(policy, base)
+    learner.learn(weights, r, torch.ones(len(r)), groups, "test")
+    assert_same(recorder.seen[0], expected)
+
+
+def test_prefixes_belong_to_a_leash() -> None:
+    with pytest.raises(InputError, match="leash_loss_prefix needs a leash_loss above 0"):
+        PolicyGradient(leash_loss_prefix=True)
+
+
 def test_gradient_of_the_leash_in_the_reward(make_policy: MakePolicy) -> None:
     """Rewards less strength times the log-ratio of the whole sequence to the base, then advantages as ever."""
     policy, base = make_policy(seed=0), make_policy(seed=1)
