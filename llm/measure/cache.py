@@ -14,7 +14,7 @@ import torch
 from fstsim.llm.measure.config import MeasureSettings
 from fstsim.llm.measure.quantities import Answers, Measured, ProblemSet, Sampled
 from fstsim.llm.policy.rollouts import Rollouts
-from fstsim.llm.runs.checkpoint import read_checkpoint, write_checkpoint
+from fstsim.llm.runs.checkpoint import Tensors, read_checkpoint, write_checkpoint
 from fstsim.llm.tasks.parse import problems_hash
 
 _TENSORS = [field.name for field in fields(Rollouts) if field.name != "temperature"]
@@ -39,12 +39,15 @@ def write_measured(path: Path, held: Measured) -> None:
 def read_measured(path: Path, device: torch.device) -> Measured:
     """What `write_measured` wrote. Raises InputError if the file is something else."""
     tensors, meta = read_checkpoint(path)
-    parts = tuple(
-        Rollouts(**{name: tensors[f"{k}.{name}"].to(device) for name in _TENSORS}) for k in range(meta["parts"])
-    )
+    parts = tuple(_part(tensors, k, device) for k in range(meta["parts"]))
     rewards, solved, greedy = (tensors[name].numpy() for name in ("rewards", "solved", "greedy"))
     answers = (tensors[name].numpy() if name in tensors else None for name in ("right", "length", "old"))
     return Measured(Sampled(parts, rewards, solved, greedy), Answers(*answers))
+
+
+def _part(tensors: Tensors, k: int, device: torch.device) -> Rollouts:
+    held: dict[str, Any] = {name: tensors[f"{k}.{name}"].to(device) for name in _TENSORS}
+    return Rollouts(**held)
 
 
 def _answers(answers: Answers) -> dict[str, np.ndarray[Any, Any]]:

@@ -99,7 +99,7 @@ def _draw_fan(ax: Axes, measured: Mapping[str, Any], sets: Sequence[str]) -> Non
             )
             order = np.argsort(ks)
             x, mean, error = np.array(ks)[order], mean[order], error[order]
-            marks = {"marker": look.marker, "fillstyle": _FILLS[name], "ms": 4}
+            marks: dict[str, Any] = {"marker": look.marker, "fillstyle": _FILLS[name], "ms": 4}
             ax.plot(x, mean, color=look.color, linestyle=_LINES[name], **marks)
             ax.fill_between(x, mean - 2 * error, mean + 2 * error, color=look.color, alpha=0.12, linewidth=0)
     ax.set_xscale("log", base=2)
