@@ -1,7 +1,7 @@
 """The front door: ``fstsim COMMAND``, where the commands are those of `COMMANDS`.
 
 It alone knows all rooms, and imports each only when its subcommand is called. Exit codes: 0 done, 1 a statement was
-violated or a run failed, 2 bad input (one line on stderr, nothing written), 130 stopped with Ctrl-C.
+violated, a run failed or a limit was passed, 2 bad input (one line on stderr, nothing written), 130 stopped with Ctrl-C.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from fstsim.front.entry import exit_code, parse
 from fstsim.front.experiment import Experiment
 from fstsim.front.explore import Explore
 from fstsim.front.figures import Figures
+from fstsim.front.measure import Measure
 from fstsim.front.pretrain import Pretrain
 from fstsim.front.prompts import Prompts
 from fstsim.front.reproduce import Reproduce
@@ -47,6 +48,7 @@ COMMANDS: dict[str, type[Command]] = {
         Explore,
         Pretrain,
         Train,
+        Measure,
         Prompts,
         Experiment,
         Tasks,

@@ -1,0 +1,43 @@
+"""How far the weights of a model have moved, layer by layer, and a fingerprint of weights."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+import torch
+from torch import nn
+
+_LAYER = re.compile(r"\.(?:layers|h|blocks|block)\.(\d+)\.")
+
+
+def layer_of(name: str) -> str:
+    """The layer that a parameter is of: ``layer 3``, or its module's own name outside of the layers."""
+    found = _LAYER.search(f".{name}")
+    return f"layer {found[1]}" if found else name.removesuffix(".weight").rpartition(".")[2] or name
+
+
+@torch.no_grad()
+def weight_distances(now: nn.Module, base: nn.Module) -> dict[str, float]:
+    r"""\(\lVert w - w_0 \rVert / \lVert w_0 \rVert\) of every layer and, as ``all``, of the whole model, in its order."""
+    moved: dict[str, float] = {}
+    size: dict[str, float] = {}
+    start = dict(base.named_parameters())
+    for name, weight in now.named_parameters():
+        before = start[name].double()
+        for group in (layer_of(name), "all"):
+            moved[group] = moved.get(group, 0.0) + float((weight.double() - before).square().sum())
+            size[group] = size.get(group, 0.0) + float(before.square().sum())
+    order = [*(group for group in moved if group != "all"), "all"]
+    return {group: (moved[group] / size[group]) ** 0.5 if size[group] else float("nan") for group in order}
+
+
+@torch.no_grad()
+def weights_hash(model: nn.Module) -> str:
+    """SHA-256 of names, shapes and bits of all weights."""
+    digest = hashlib.sha256()
+    for name, weight in model.named_parameters():
+        digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}\n".encode())
+        held = weight.detach().cpu().contiguous()
+        digest.update(held.view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,132 @@
+"""Checkpoints against their base, as a directory: what is measured in it is not measured again.
+
+A directory holds ``config.json``, ``environment.json``, ``cache/`` (what the base wrote, and the rows of each checkpoint and
+set, named by the hashes of models, problems and settings) and ``measure.json`` with the checkpoints of the last call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from fstsim.errors import InputError
+from fstsim.llm.measure.cache import cache_key, read_measured, write_measured
+from fstsim.llm.measure.config import MeasureConfig, MeasureSettings
+from fstsim.llm.measure.layers import weight_distances, weights_hash
+from fstsim.llm.measure.loading import load_base, load_checkpoint
+from fstsim.llm.measure.quantities import Measured, ProblemSet, measure_against, measure_alone, measure_base
+from fstsim.llm.policy.policy import Policy
+from fstsim.llm.runs.run_input import check_splits
+from fstsim.llm.tasks.guarded import VerifierErrors, guarded
+from fstsim.llm.tasks.parse import parse_task, problems_hash
+from fstsim.llm.types import Task, rule_words
+from fstsim.records import check_directory, claim_directory, environment, plain, read_json, write_json
+
+Notes = Callable[[int, str], None]
+KIND = "measurement"
+
+
+def problem_sets(
+    tasks: Mapping[str, Task], base: Policy, settings: MeasureSettings, errors: VerifierErrors
+) -> list[ProblemSet]:
+    """The test problems of each task: ``new`` without context, ``old`` in its own. InputError if they do not fit ``base``."""
+    found = []
+    for name, task in tasks.items():
+        check_splits(task, ("test",))
+        context = (rule_words(task, base.template) or "") if name == "old" else ""
+        held = ProblemSet(name, guarded(task, errors), tuple(task.problems("test"))[: settings.problems], context)
+        held.check_fit(base, settings.max_new_tokens)
+        found.append(held)
+    return found
+
+
+def run_measure(
+    config: MeasureConfig, checkpoints: Sequence[str], out: Path, progress: Notes | None = None
+) -> dict[str, Any]:
+    """Measure ``checkpoints`` in directory ``out``, or read what it holds; returns what is in ``measure.json``.
+
+    ``progress(done, note)`` is called after each model and set, base first. Raises InputError before anything is written
+    if a model, a task or the directory is wrong.
+    """
+    if not checkpoints:
+        raise InputError("there is nothing to measure: give at least one --checkpoint")
+    tasks = {name: parse_task(task) for name, task in config.sets.items()}
+    base = load_base(config.base, config.device)
+    errors = VerifierErrors()
+    sets = problem_sets(tasks, base, config.settings, errors)
+    start = weights_hash(base.model)
+    record = {
+        **asdict(config),
+        "base_sha256": start,
+        "problems_sha256": {n: problems_hash(t) for n, t in tasks.items()},
+    }
+    check_directory(out, record, KIND)
+    # all are loaded once before anything is written, so that the last one's mistake is said first
+    hashes = [weights_hash(load_checkpoint(name, base).model) for name in checkpoints]
+    claim_directory(out, record, environment(config.settings.seed, config.device), KIND)
+    done, total = 0, (1 + len(checkpoints)) * len(sets)
+
+    def note(what: str) -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, what)
+
+    then: dict[str, Measured] = {}
+    result: dict[str, Any] = {"base": config.base, "base_sha256": start, "sets": {}, "checkpoints": []}
+    for given in sets:
+        then[given.name] = _base_measured(out, base, start, given, config.settings)
+        row = measure_base(base, given, then[given.name])
+        result["sets"][given.name] = {
+            "task": given.task.name,
+            "context": given.context,
+            "problems": len(given.problems),
+            "base": row,
+        }
+        note(f"base on {given.name}")
+    for name, digest in zip(checkpoints, hashes, strict=True):
+        result["checkpoints"].append(_checkpoint(out, name, (start, digest), base, sets, then, config.settings, note))
+    assert done == total
+    if errors.count:
+        result["verifier_errors"] = {"count": errors.count, "first": errors.first[0]}
+    result = plain(result)
+    write_json(out / "measure.json", result)
+    return result
+
+
+def _base_measured(out: Path, base: Policy, digest: str, given: ProblemSet, settings: MeasureSettings) -> Measured:
+    path = out / "cache" / f"base-{cache_key((digest,), given, settings)}.safetensors"
+    if not path.exists():
+        write_measured(path, measure_alone(base, given, settings))
+    return read_measured(path, base.device)
+
+
+def _checkpoint(
+    out: Path,
+    name: str,
+    digests: tuple[str, str],
+    base: Policy,
+    sets: Sequence[ProblemSet],
+    then: Mapping[str, Measured],
+    settings: MeasureSettings,
+    note: Callable[[str], None],
+) -> dict[str, Any]:
+    files = {given.name: out / "cache" / f"{cache_key(digests, given, settings)}.json" for given in sets}
+    moved = out / "cache" / f"weights-{digests[0][:24]}-{digests[1][:24]}.json"
+    if any(not path.exists() for path in (*files.values(), moved)):
+        policy = load_checkpoint(name, base)
+        if not moved.exists():
+            weights = weight_distances(policy.model, base.model)
+            write_json(moved, plain({"weights": weights, "weights_order": list(weights)}))  # files sort their keys
+        for given in sets:
+            if not files[given.name].exists():
+                row = measure_against(policy, base, given, then[given.name], settings)
+                write_json(files[given.name], plain(row))
+            note(f"{name} on {given.name}")
+    else:
+        for given in sets:
+            note(f"{name} on {given.name}")
+    rows = {given.name: read_json(files[given.name]) for given in sets}
+    return {"checkpoint": name, "sha256": digests[1], "sets": rows, **read_json(moved)}
