@@ -9,6 +9,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from typing import Any, TypeVar
 
 import tyro
@@ -89,6 +90,20 @@ def parse(kind: Any, arguments: Sequence[str], program: str, description: str | 
         raise InputError(unboxed(said.getvalue())) from None
 
 
+def missing_package(error: ModuleNotFoundError) -> str:
+    """What to install where a package is not there: the extra of fstsim that brings it, by what fstsim's metadata say."""
+    name = (error.name or "").partition(".")[0]
+    try:
+        lines = metadata.requires("fstsim") or []
+    except metadata.PackageNotFoundError:
+        lines = []
+    for line in lines:
+        found = re.match(r"([\w.-]+).*extra == [\"'](?!test)([\w-]+)[\"']", line)
+        if found and found[1].replace("-", "_") == name.replace("-", "_"):
+            return f"this needs the package {name}, which is not installed: pip install 'fstsim[{found[2]}]'"
+    return f"a package is missing: {' '.join(str(error).split())}; the language models need: pip install 'fstsim[llm]'"
+
+
 def exit_code(work: Callable[[], int], stopped: Callable[[], str]) -> int:
     """What ``work`` returns; 2 for bad input, 1 for what the system refuses, 130 after Ctrl-C, each with one line on stderr.
 
@@ -96,10 +111,16 @@ def exit_code(work: Callable[[], int], stopped: Callable[[], str]) -> int:
     """
     try:
         return work()
-    except SystemExit:  # --help has been printed
-        return 0
+    except SystemExit as stop:
+        if not stop.code:  # --help has been printed
+            return 0
+        complain(f"error: the program was ended with {stop.code!r}")
+        return 1
     except InputError as error:
         complain(f"error: {error}")
+        return 2
+    except ModuleNotFoundError as error:
+        complain(f"error: {missing_package(error)}")
         return 2
     except KeyboardInterrupt:
         complain(stopped())

@@ -134,6 +134,8 @@ def run_training(
         probes = [Probe(base, task, config.probe, config.seed, skills) for task in tasks]
         if not rows:
             rows.append(plain({"step": 0, "samples": 0, "task": 0, **_measure(probes, policy, state), **errors.take()}))
+        else:
+            errors.take()  # of measuring the base anew: the row of step 0 has them
     if relearn is not None and len(rows) == 1:
         with clock.on("relearn_seconds"):
             rows[0]["relearn"] = relearn_steps(policy, relearn)

@@ -12,7 +12,7 @@ from fstsim.errors import InputError
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.config import TrainConfig
 from fstsim.llm.tasks.parse import own_problems, parse_task
-from fstsim.llm.types import Answered, Problem, Split, Task, rule_words
+from fstsim.llm.types import Answered, Demonstrated, Problem, Split, Task, rule_words
 from fstsim.records import read_json
 
 _SHOWN = 24  # words of a model's vocabulary in a message
@@ -40,7 +40,12 @@ def check_problems(out: Path, config: TrainConfig) -> None:
     if not (out / "config.json").exists():
         return
     found = read_json(out / "config.json")
-    began = dict(found.get("problems_sha256", ())) if isinstance(found, dict) else {}
+    try:
+        began = dict(found.get("problems_sha256", ())) if isinstance(found, dict) else {}
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{out / 'config.json'} is not the configuration of a training run: choose another --out"
+        ) from error
     for name, value in config.problems_sha256:
         if began.get(name, value) != value:
             raise InputError(f"the problems of {name} have changed since the run in {out} began: choose another --out")
@@ -126,10 +131,16 @@ def _check_room(policy: Policy, task: Answered, problems: Sequence[Problem], max
 
 def _check_answers(policy: Policy, task: Answered, problems: Sequence[Problem], model: str) -> None:
     for problem in problems:
-        if strange := policy.unknown(task.answer(problem)):
-            raise InputError(
-                f"{_place(problem, task)}: the answer has words that {model} does not know: {strange[0]!r}; {_known(policy)}"
-            )
+        kinds = {"answer": task.answer}
+        if isinstance(task, Demonstrated):
+            kinds["old answer"] = task.old_answer
+        for what, answer in kinds.items():
+            if not answer(problem):
+                raise InputError(f"{_place(problem, task)}: the {what} is empty")
+            if strange := policy.unknown(answer(problem)):
+                raise InputError(
+                    f"{_place(problem, task)}: the {what} has words that {model} does not know: {strange[0]!r}; {_known(policy)}"
+                )
     encoded = [policy.encode_answer(task.answer(p)) for p in problems[:_TRIED]]
     written = policy.tokenizer.batch_decode(encoded, skip_special_tokens=True)
     for problem, text in zip(problems, written, strict=False):

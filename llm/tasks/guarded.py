@@ -62,10 +62,11 @@ class Guarded:
         """The task's score; 0 if it raises or gives no reward in [0, 1]."""
         try:
             score = self.task.score(problem, completion)
-            if 0.0 <= score.reward <= 1.0:
-                return score
+            reward = float(score.reward)  # a test that gives True, or a numpy number
+            if 0.0 <= reward <= 1.0:
+                return Score(reward, str(score.feedback))
             said = f"the reward {score.reward} does not lie in [0, 1]"
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             said = f"{type(error).__name__}: {error}"
         self.errors.add(f"{self.name}, problem {problem.where or problem.text[:60]!r}: {said}")
         return Score(0.0, "the verifier failed on this answer")

@@ -120,8 +120,10 @@ def read_jsonl(path: str) -> JsonlTask:
 
 
 def _lines(path: str) -> Iterator[_Line]:
+    if Path(path).exists() and not Path(path).is_file():
+        raise InputError(f"task {path} is not a regular file")
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         said = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise InputError(f"task {path} cannot be read: {said}") from error
@@ -133,8 +135,12 @@ def _lines(path: str) -> Iterator[_Line]:
 def _line(text: str, where: str) -> _Line:
     try:
         held = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        said = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"
+        text.encode()
+        json.dumps(held, ensure_ascii=False).encode()  # half of a surrogate pair is no text
+    except UnicodeEncodeError as error:
+        raise InputError(f"{where}: holds half of a surrogate pair, which is no text") from error
+    except (ValueError, RecursionError) as error:
+        said = error.msg if isinstance(error, json.JSONDecodeError) else "a number too long, or nested too deeply"
         raise InputError(f"{where}: not JSON ({said}): a task needs one JSON object a line") from error
     if not isinstance(held, dict):
         raise InputError(f"{where}: not a JSON object: a task needs one object a line, with a prompt and an answer")

@@ -11,7 +11,7 @@ import importlib.util
 import sys
 import sysconfig
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -33,7 +33,7 @@ def load_task(name: str) -> Task:
     if isinstance(found, type) or (callable(found) and not isinstance(found, Task)):
         try:
             found = found()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise InputError(f"task {name}: {_said(error)}") from error
     return _checked(found, name)
 
@@ -50,7 +50,7 @@ def _file(path: str) -> ModuleType:
     try:
         with _nothing_written():
             spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"task module {path} raises {_said(error)}") from error
     return module
 
@@ -67,7 +67,7 @@ def _package(name: str) -> ModuleType:
         if error.name is not None and f"{name}.".startswith(f"{error.name}."):
             raise InputError(f"task module {name} does not exist: there is no {error.name}") from error
         raise InputError(f"task module {name} raises {_said(error)}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"task module {name} raises {_said(error)}") from error
     finally:
         if added:
@@ -84,7 +84,7 @@ def _nothing_written() -> Iterator[None]:
         sys.dont_write_bytecode = before
 
 
-def _said(error: Exception) -> str:
+def _said(error: BaseException) -> str:
     """What was raised, and the line of a user's file that raised it, in one line."""
     message = " ".join(str(error).split())
     if isinstance(error, SyntaxError):
@@ -103,11 +103,20 @@ def _checked(found: Any, name: str) -> Task:
     for split in SPLITS:
         try:
             problems: list[Any] = list(found.problems(split))
-        except Exception as error:
+            again: list[Any] = list(found.problems(split))
+        except (Exception, SystemExit) as error:
             raise InputError(f"task {name}: problems({split!r}) raises {_said(error)}") from error
         strange = [p for p in problems if not isinstance(p, Problem)]
         if strange:
             raise InputError(f"task {name}: problems({split!r}) holds {type(strange[0]).__name__}, not Problem alone")
+        if problems != again:
+            raise InputError(
+                f"task {name}: problems({split!r}) differs from call to call; it must return the same problems"
+            )
+        if not isinstance(found.problems(split), Sequence):
+            raise InputError(f"task {name}: problems({split!r}) must return a list or a tuple of problems")
+        if len({p.uid for p in problems}) < len(problems):
+            raise InputError(f"task {name}: problems({split!r}) holds a problem twice; give each problem once")
         first += problems[:1]
         by_uid = {p.uid for p in problems}
         for other in SPLITS[: SPLITS.index(split)]:

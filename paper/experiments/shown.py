@@ -16,8 +16,8 @@ from fstsim.llm.experiments import (
     PLASTICITY,
     REUSE,
     ZERO,
-    Experiment,
 )
+from fstsim.llm.experiments.experiment import Experiment
 from fstsim.paper.experiments import figures, page, tables
 
 

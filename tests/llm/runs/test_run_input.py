@@ -197,8 +197,10 @@ def test_a_run_recorded_before_there_were_old_skills_goes_on(place: Path) -> Non
     assert run_training(config, place / "run") == rows
 
 
-def test_the_first_message_survives_an_interruption(place: Path) -> None:
-    config = replace(PRESETS["smoke"].config("rl"), steps=3, tasks=("mine.py:Letters",))
+@pytest.mark.parametrize("old", [(), ("mine.py:Letters",)])
+def test_errors_are_counted_once_whatever_interrupts(old: tuple[str, ...], place: Path) -> None:
+    """The base is measured anew when a run goes on: what its verifiers fail on then is in the first row already."""
+    config = replace(PRESETS["smoke"].config("rl"), steps=3, tasks=("mine.py:Letters",), old=old)
 
     def stop(step: int, note: str) -> None:  # noqa: ARG001 -- what progress is called with
         if step == 2:

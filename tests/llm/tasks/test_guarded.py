@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fstsim.llm.tasks.guarded import VerifierErrors, guarded
@@ -71,3 +74,28 @@ def test_it_can_do_no_more_than_the_task() -> None:
     assert rule_words(task, "world") is None
     assert task.next_task([], "world") is None  # type: ignore[attr-defined]
     assert not math.isnan(task.score(task.problems("train")[0], "nan").reward)
+
+
+@dataclass(frozen=True)
+class Given(Fragile):
+    """Scores what it was made with."""
+
+    reward: Any = 1
+    feedback: Any = "fine"
+
+    def score(self, problem: Problem, completion: str) -> Any:  # noqa: ARG002 -- a protocol
+        if self.reward is SystemExit:
+            raise SystemExit(3)
+        return Score(self.reward, self.feedback)
+
+
+@pytest.mark.parametrize("reward", [1, True, np.float32(1.0), Fraction(1), Decimal(1)])
+def test_a_reward_of_another_type_is_a_number(reward: Any) -> None:
+    score = guarded(Given(reward=reward, feedback=None), VerifierErrors()).score(Problem("fragile", "a", ""), "")
+    assert (type(score.reward), score.reward, score.feedback) == (float, 1.0, "None")
+
+
+def test_a_verifier_that_ends_the_program_fails_as_others_do() -> None:
+    errors = VerifierErrors()
+    assert guarded(Given(reward=SystemExit), errors).score(Problem("fragile", "a", ""), "").reward == 0.0
+    assert errors.count == 1

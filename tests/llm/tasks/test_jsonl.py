@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -124,3 +125,29 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 def test_it_is_a_task(tmp_path: Path) -> None:
     assert isinstance(read_jsonl(write(tmp_path / "a.jsonl", GOOD)), Task)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ('{"prompt": "a", "answer": ' + "9" * 5000 + "}", "a number too long"),
+        ('{"prompt": "a \\ud800", "answer": "b"}', "half of a surrogate pair"),
+        ('{"prompt": "a", "answer": "\\ud800"}', "half of a surrogate pair"),
+        ("[" * 100_000, "nested too deeply|not JSON"),
+    ],
+    ids=["digits", "prompt", "answer", "deep"],
+)
+def test_what_json_allows_and_text_does_not(line: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text(line)
+    with pytest.raises(InputError, match=rf"t\.jsonl:1: .*({says})") as caught:
+        read_jsonl(str(tmp_path / "t.jsonl"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_pipe_is_not_waited_for_and_a_byte_order_mark_is_none_of_the_text(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    with pytest.raises(InputError, match="not a regular file"):
+        read_jsonl(str(tmp_path / "pipe.jsonl"))
+    lines = "".join(json.dumps({"prompt": f"p{k}", "answer": "a"}) + "\n" for k in range(60))
+    (tmp_path / "bom.jsonl").write_text("\ufeff" + lines, encoding="utf-8")
+    assert sum(len(read_jsonl(str(tmp_path / "bom.jsonl")).problems(split)) for split in SPLITS) == 60
