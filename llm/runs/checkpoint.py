@@ -53,7 +53,7 @@ def _checksum(tensors: Mapping[str, torch.Tensor], meta: str) -> str:
     total = zlib.crc32(meta.encode())
     for name in sorted(tensors):
         total = zlib.crc32(name.encode(), total)
-        total = zlib.crc32(memoryview(tensors[name].contiguous().view(-1).view(torch.uint8).numpy()), total)
+        total = zlib.crc32(tensors[name].contiguous().view(-1).view(torch.uint8).numpy().data, total)
     return f"{total:08x}"
 
 
