@@ -22,6 +22,7 @@ from fstsim.front.entry import exit_code, parse
 from fstsim.front.experiment import Experiment
 from fstsim.front.explore import Explore
 from fstsim.front.figures import Figures
+from fstsim.front.model import Model
 from fstsim.front.pretrain import Pretrain
 from fstsim.front.prompts import Prompts
 from fstsim.front.reproduce import Reproduce
@@ -45,6 +46,7 @@ COMMANDS: dict[str, type[Command]] = {
         Simulate,
         Sweep,
         Explore,
+        Model,
         Pretrain,
         Train,
         Prompts,
