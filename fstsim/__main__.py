@@ -23,6 +23,7 @@ from fstsim.front.experiment import Experiment
 from fstsim.front.explore import Explore
 from fstsim.front.figures import Figures
 from fstsim.front.measure import Measure
+from fstsim.front.model import Model
 from fstsim.front.pretrain import Pretrain
 from fstsim.front.prompts import Prompts
 from fstsim.front.reproduce import Reproduce
@@ -46,6 +47,7 @@ COMMANDS: dict[str, type[Command]] = {
         Simulate,
         Sweep,
         Explore,
+        Model,
         Pretrain,
         Train,
         Measure,

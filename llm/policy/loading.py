@@ -1,4 +1,4 @@
-"""A model and its tokenizer from a name: the shipped base, a folder, or the hub; and what is said of one that cannot be had.
+"""A model and its tokenizer from a name: the shipped base, one that `fstsim model` fetched, a folder, or the hub; and what is said of one that cannot be had.
 
 Only safetensors are read, and no code from a model's repository is run.
 """
@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from fstsim.errors import InputError
+from fstsim.llm.policy.pretrained import SOURCES, cached_path
 
 SHIPPED = "base"
 """Name of the base model that comes with the package."""
@@ -40,11 +41,15 @@ def load_model(name: str, device: str, dtype: str) -> tuple[PreTrainedModel, Pre
 
     Raises InputError if there is no such model, or its weights are missing, not whole or not safetensors.
     """
-    where = str(shipped_path()) if name == SHIPPED else name
+    where = str(shipped_path()) if name == SHIPPED else str(cached_path(name)) if name in SOURCES else name
+    if name in SOURCES and not Path(where).exists():
+        raise InputError(f"model {name} is not on this machine: run fstsim model {name}")
     if Path(where).exists() and not list(Path(where).glob("*.safetensors")):
         raise InputError(f"model {where} has no weights: a *.safetensors file is missing")
     if not Path(where).exists() and not _HUB_NAME.fullmatch(name):
-        raise InputError(f"there is no model at {name!r}: give a path, {SHIPPED}, or a hub name owner/model")
+        raise InputError(
+            f"there is no model at {name!r}: give a path, {', '.join((SHIPPED, *SOURCES))}, or a hub name owner/model"
+        )
     if Path(where).exists() and not any((Path(where) / file).exists() for file in _TOKENIZERS):
         raise InputError(f"model {where} has no tokenizer: one of {', '.join(_TOKENIZERS)} is missing")
     check_device(device)
