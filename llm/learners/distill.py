@@ -57,20 +57,20 @@ def learn_from_teacher(
 ) -> StepInfo:
     """One step on ``ask.problems`` problems, one completion each: sample, compare, update in place. Raises `weights.Diverged`."""
     student = weights.policy
-    drawn = sample_problems(task.problems("train"), ask.problems, rng)
-    which = rng.integers(len(context.prompts), size=len(drawn))
+    sampled = sample_problems(task.problems("train"), ask.problems, rng)
+    which = rng.integers(len(context.prompts), size=len(sampled))
     contexts = [context.prompts[k] for k in which]
     rollouts = student.sample(
-        [student.encode(c, p) for c, p in zip(contexts, drawn, strict=True)],
+        [student.encode(c, p) for c, p in zip(contexts, sampled, strict=True)],
         1,
         generator_from(rng, student),
         max_new_tokens=ask.max_new_tokens,
     )
     own = student.logits(rollouts)
     with torch.no_grad():
-        taught = teacher(rollouts, drawn, contexts)
+        taught = teacher(rollouts, sampled, contexts)
     loss = distillation_loss(own, taught, rollouts.mask, ask.direction)
-    what = f"{task.name}, problems {drawn[0].text}..."
+    what = f"{task.name}, problems {sampled[0].text}..."
     if not torch.isfinite(loss):
         raise Diverged(f"loss is {float(loss.detach())} on {what}")
     loss.backward()

@@ -32,7 +32,7 @@ def sample_groups(
     rollouts: int,
     max_new_tokens: int,
 ) -> ScoredGroups:
-    """Draw problems, sample a group of each (shared out over the contexts), score. Raises `weights.Diverged` on nan."""
+    """Sample problems and a group of each (shared out over the contexts), score. Raises `weights.Diverged` on nan."""
     drawn = sample_problems(task.problems("train"), problems, rng)
     shares = share_out(rollouts, len(context.prompts), rng)
     used = [(prompt, share) for prompt, share in zip(context.prompts, shares, strict=True) if share]
@@ -47,6 +47,6 @@ def sample_groups(
         raise Diverged(f"log-probabilities of the policy are not finite on {what}")
     # a verifier has no memory: equal completions of a problem are scored once
     keys = [(i // rollouts, text) for i, text in enumerate(policy.decode(sampled))]
-    found = {key: task.score(drawn[key[0]], key[1]).reward for key in dict.fromkeys(keys)}
-    rewards = [found[key] for key in keys]
+    reward_of = {key: task.score(drawn[key[0]], key[1]).reward for key in dict.fromkeys(keys)}
+    rewards = [reward_of[key] for key in keys]
     return ScoredGroups(sampled, torch.tensor(rewards, device=policy.device).view(problems, rollouts), what)

@@ -40,7 +40,7 @@ from fstsim.llm.types import Population, Problem, Task
 class PolicyGradient(Learner):
     """Reinforcement learning on verified rewards.
 
-    Every step draws ``problems`` problems and ``rollouts`` completions of each, shared out over the contexts of the
+    Every step samples ``problems`` problems and ``rollouts`` completions of each, shared out over the contexts of the
     population, and makes ``updates`` optimizer steps on them (with more than one, ratios leave 1 and ``ratio_cap`` bites).
     ``leash_reward`` is nats of reward a nat of k1, ``leash_loss`` weighs the exact KL to the base as a loss, both a sequence.
     """
@@ -96,24 +96,24 @@ class PolicyGradient(Learner):
         self, weights: Weights, context: Population, task: Task, rng: np.random.Generator
     ) -> tuple[Weights, StepInfo]:
         """Sample, score, update in place; ``samples`` counts what was sampled here, not what a fast round had sampled."""
-        held = weights.reusable[0] if weights.reusable else None
+        reusable = weights.reusable[0] if weights.reusable else None
         weights.reusable.clear()  # its rollouts are used here or never: no checkpoint has to hold them
         problems: list[Problem] = []
-        if held is not None:
-            held.check(task.name, self.temperature, self.max_new_tokens)
-            problems = list(held.problems[: self.problems])
+        if reusable is not None:
+            reusable.check(task.name, self.temperature, self.max_new_tokens)
+            problems = list(reusable.problems[: self.problems])
         problems += sample_problems(task.problems("train"), self.problems - len(problems), rng)
-        rollouts, groups, reused = self.roll_out_again(weights.policy, context, problems, rng, held)
+        rollouts, groups, reused = self.roll_out_again(weights.policy, context, problems, rng, reusable)
         # each distinct completion of a problem is decoded and scored once: a verifier has no memory
         lengths = rollouts.mask.sum(1).tolist()
         rows = [tuple(row[:n]) for row, n in zip(rollouts.completions.tolist(), lengths, strict=True)]
         keys = list(zip(groups.tolist(), rows, strict=True))
         distinct = list(dict.fromkeys(keys))
         texts = weights.policy.tokenizer.batch_decode([list(row) for _, row in distinct], skip_special_tokens=True)
-        found = {key: task.score(problems[key[0]], text).reward for key, text in zip(distinct, texts, strict=True)}
-        rewards = torch.tensor([found[key] for key in keys], device=weights.policy.device)
+        reward_of = {key: task.score(problems[key[0]], text).reward for key, text in zip(distinct, texts, strict=True)}
+        rewards = torch.tensor([reward_of[key] for key in keys], device=weights.policy.device)
         metrics = self.learn(weights, rollouts, rewards, groups, f"{task.name}, problems {problems[0].text}...")
-        if held is not None:
+        if reusable is not None:
             metrics["reused"] = reused
         return weights, StepInfo(len(rollouts) - reused, metrics)
 
@@ -130,25 +130,25 @@ class PolicyGradient(Learner):
         context: Population,
         problems: Sequence[Problem],
         rng: np.random.Generator,
-        held: Reusable | None,
+        reusable: Reusable | None,
     ) -> tuple[Rollouts, torch.Tensor, int]:
-        """`roll_out`, of which the rollouts in ``held`` need not be sampled: they come first, and their number last.
+        """`roll_out`, of which the rollouts in ``reusable`` need not be sampled: they come first, and their number last.
 
-        ``held`` is of the first of ``problems``. Groups have the same contexts, in the same numbers, as without it.
+        ``reusable`` is of the first of ``problems``. Groups have the same contexts, in the same numbers, as without it.
         """
         shares = share_out(self.rollouts, len(context.prompts), rng)
         used = [(c, n) for c, n in zip(context.prompts, shares, strict=True) if n]
         rows = []
-        if held is not None:
-            rows = [k for k, (c, g) in enumerate(held.pairs) if g < len(problems) and c in dict(used)]
-        have = {held.pairs[k] for k in rows} if held is not None else set()
+        if reusable is not None:
+            rows = [k for k, (c, g) in enumerate(reusable.pairs) if g < len(problems) and c in dict(used)]
+        have = {reusable.pairs[k] for k in rows} if reusable is not None else set()
         wanted = [(g, c, n - ((c, g) in have)) for g in range(len(problems)) for c, n in used]
         wanted = [(g, c, n) for g, c, n in wanted if n]
         groups = torch.tensor([g for g, _, n in wanted for _ in range(n)], dtype=torch.long)
         parts = []
-        if held is not None and rows:
-            parts.append(held.rollouts.take(torch.tensor(rows, device=policy.device)))
-            groups = torch.cat((torch.tensor([held.pairs[k][1] for k in rows]), groups))
+        if reusable is not None and rows:
+            parts.append(reusable.rollouts.take(torch.tensor(rows, device=policy.device)))
+            groups = torch.cat((torch.tensor([reusable.pairs[k][1] for k in rows]), groups))
         if wanted:
             sampled = policy.sample(
                 policy.encode_all([(c, problems[g]) for g, c, _ in wanted]),

@@ -1,6 +1,6 @@
 r"""TTT-Discover: policy gradient of the entropic utility \(\log E_\pi e^{br} - \lambda\,KL(\pi\|\pi_0)\) (2601.16175; theory 9).
 
-Every step draws groups of rollouts and weighs each rollout by \(e^{br}/Z - 1\). b is chosen for every group so that the KL of
+Every step samples groups of rollouts and weighs each rollout by \(e^{br}/Z - 1\). b is chosen for every group so that the KL of
 the tilted weights to uniform meets an entropy budget (ln 2 in the paper), or fixed, which is what theory 9 predicts: then the optimum
 is \(\pi_0 e^{e^{br}/(\lambda Z)}\), self-limiting in the reward gap.
 """

@@ -2,8 +2,8 @@
 
 A claim either has its value from the base alone, or needs one number of the runs' beginning (a clock, a rate, what the
 first stage left behind): then it says which, before the runs, and its value is computed afterwards from that number and
-nothing else. Chapters of claims are in ``claims_equilibria``, ``claims_times``, ``claims_methods``, ``claims_distance`` and
-``claims_sequences``.
+nothing else. Chapters of claims are in ``equilibria``, ``times``, ``methods``, ``distance`` and
+``sequences``.
 """
 
 from __future__ import annotations

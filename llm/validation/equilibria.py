@@ -29,7 +29,7 @@ from fstsim.theory import starvation_probability
 
 TASK = "digits:plus"
 SHARES = {"smoke": (0.1, 0.3), "small": (0.02, 0.05, 0.1, 0.2, 0.5), "paper": (0.02, 0.05, 0.1, 0.2, 0.5)}
-TEMPERATURES = {"smoke": (0.5,), "small": (1.0, 0.7, 0.5, 0.35, 0.25), "paper": (1.0, 0.7, 0.5, 0.35, 0.25)}
+LEASHES = {"smoke": (0.5,), "small": (1.0, 0.7, 0.5, 0.35, 0.25), "paper": (1.0, 0.7, 0.5, 0.35, 0.25)}
 GROUPS = (2, 8, 32)
 PROBLEMS = {"smoke": 64, "small": 128, "paper": 256}
 """Test problems on which the base and the runs are measured."""
@@ -123,13 +123,13 @@ def tilts(scale: Scale, base: Policy) -> Chapter:
     steps = {"smoke": 80, "small": 160, "paper": 600}[scale]
     masses = measure_base(base, parse_rules(TASK), PROBLEMS[scale])
     claims, runs = [], []
-    for temperature in TEMPERATURES[scale]:
+    for leash in LEASHES[scale]:
         learner = PolicyGradient(
-            loss="reinforce", problems=32 if scale == "smoke" else 48, advantage="centred", leash_reward=temperature
+            loss="reinforce", problems=32 if scale == "smoke" else 48, advantage="centred", leash_reward=leash
         )
         probe = ProbeConfig(every=10, problems=PROBLEMS[scale], exam=16)
-        name = f"tilt-{temperature:g}"
+        name = f"tilt-{leash:g}"
         runs.append(Planned(name, TrainConfig(tasks=(TASK,), steps=steps, learner=learner, probe=probe)))
-        for predicted, column in zip(predict_tilt(masses, temperature), ("reward", "old_mass"), strict=True):
+        for predicted, column in zip(predict_tilt(masses, leash), ("reward", "old_mass"), strict=True):
             claims.append(Claim(predicted, (name,), settled(name, column)))
     return Chapter(tuple(claims), tuple(runs))

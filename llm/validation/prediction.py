@@ -134,28 +134,28 @@ def predict_dead_groups(base: BaseMasses, group: int) -> Prediction:
     )
 
 
-def tilted(base: BaseMasses, temperature: float) -> tuple[Array, Array]:
+def tilted(base: BaseMasses, leash: float) -> tuple[Array, Array]:
     r"""Masses of the new and the old answer at the optimum of \(E[r] - \tau KL(\pi \| \pi_0)\), per problem.
 
     The optimum is the exponential tilt \(\pi_0 e^{r/\tau}\), normalised for each prompt; averages are taken afterwards.
     """
-    log_gain = 1.0 / temperature
+    log_gain = 1.0 / leash
     new = expit(logit(np.clip(base.new, 1e-300, 1 - 1e-16)) + log_gain)
     old = np.where(base.same, new, base.old * (1.0 - new) / (1.0 - base.new))
     return new, old
 
 
-def predict_tilt(base: BaseMasses, temperature: float, margin: float = 0.04) -> tuple[Prediction, Prediction]:
-    """KL-leashed RL at one temperature: where the new and the old mass end."""
+def predict_tilt(base: BaseMasses, leash: float, margin: float = 0.04) -> tuple[Prediction, Prediction]:
+    """RL with a KL leash of a given strength: where the new and the old mass end."""
     found = []
-    for name, mass in zip(("new", "old"), tilted(base, temperature), strict=True):
+    for name, mass in zip(("new", "old"), tilted(base, leash), strict=True):
         value = float(mass.mean())
         found.append(
             Prediction(
-                f"tilt-{name}-{temperature:g}",
-                Label(f"tilt-{name}", run=f"tilt-{temperature:g}", x=temperature),
+                f"tilt-{name}-{leash:g}",
+                Label(f"tilt-{name}", run=f"tilt-{leash:g}", x=leash),
                 "exp-family-unification",
-                f"{name} mass under RL with a KL leash of {temperature:g}",
+                f"{name} mass under RL with a KL leash of {leash:g}",
                 value,
                 value - margin,
                 value + margin,

@@ -262,7 +262,7 @@ def read_forgetting(directory: Path, tokens: Array, name: str = NEW_ONLY) -> For
             continue  # nothing is known of the tokens
         decisions = decisions_of(law, tokens)
         through = clip if law.clock == "adam" else 1.0
-        # shares of the start, as in `llm.claims_times`: what is no decision between the behaviours drops out
+        # shares of the start, as in `llm.validation.times`: what is no decision between the behaviours drops out
         rates = [
             sequence_clock(decisions, float(step[k]), start * float(m[k] / m[0]), law.clock, clip=through)
             for m, k in zip(mass, first, strict=True)

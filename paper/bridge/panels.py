@@ -57,7 +57,7 @@ def draw_replay(ax: Axes, directory: Path, rows: Sequence[Verdict]) -> None:
 
 
 def draw_leash(ax: Axes, directory: Path, rows: Sequence[Verdict]) -> None:
-    """New and old mass against the temperature of the KL leash; theory is the tilt of each prompt, averaged."""
+    """New and old mass against the strength of the KL leash; theory is the tilt of each prompt, averaged."""
     panel(ax, "b", "RL with a KL leash", r"leash $\tau$ (reward a nat of KL)", "mass at the end")
     (tau, new), (_, old) = of_kind(rows, "tilt-new"), of_kind(rows, "tilt-old")
     if not new:

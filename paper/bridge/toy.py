@@ -41,14 +41,14 @@ def replay(share: float, start: float, steps: int, batch: int) -> tuple[float, f
     return mean, low, high
 
 
-def leash(base: BaseMasses, temperature: float, batch: int = 64) -> tuple[float, float]:
-    """New and old mass at the end of SGD on ``E r - temperature KL(q || base)``, one learner a prompt, then averaged.
+def leash(base: BaseMasses, strength: float, batch: int = 64) -> tuple[float, float]:
+    """New and old mass at the end of SGD on ``E r - strength KL(q || base)``, one learner a prompt, then averaged.
 
     The learner's second mode is everything but the new answer; the old answer keeps its share of it.
     """
     problem = TwoModeProblem.separated(SEPARATION)
     start = _learners(problem, -logit(base.new))
-    objective = TTTDiscover(problem, start, 0.0, 1.0, _WEAK, _WEAK * temperature, labelled=True)
+    objective = TTTDiscover(problem, start, 0.0, 1.0, _WEAK, _WEAK * strength, labelled=True)
     how = SGD(
         0.5 * _LR / _WEAK, batch, "em", "weight"
     )  # natural gradient: the leash pulls back at the same rate from anywhere
