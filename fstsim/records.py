@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from fstsim.errors import InputError
 
-_PACKAGES = ("fstsim", "numpy", "scipy", "sympy", "matplotlib", "torch", "transformers", "gepa")
+_PACKAGES = ("fstsim", "numpy", "scipy", "sympy", "matplotlib", "numba", "torch", "transformers", "gepa")
 
 
 def prepare_directory(path: Path) -> None:

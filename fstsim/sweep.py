@@ -29,7 +29,7 @@ from fstsim.simulation_run import FARTHEST
 from fstsim.whitened import Whitened
 
 Array = NDArray[np.float64]
-Backend = Literal["loky", "threading", "sequential", "dask", "ray"]
+Backend = Literal["loky", "threading", "sequential", "dask"]
 
 CHUNK = 2000  # settings advanced together: enough to fill the vectors, few enough to resume and to balance
 # axes of the grid: what fits, and how that is said
@@ -120,6 +120,36 @@ def run_chunk(config: SweepConfig, number: int) -> list[dict[str, Any]]:
     """Simulate chunk ``number`` of the grid and return one row a trajectory: its setting and its end."""
     first = number * CHUNK
     grid = config.settings(first, min(first + CHUNK, config.size))
+    ends, diverged = _run_settings(config, grid, number) if config.batch else _run_repeated(config, grid, number)
+    columns = {**grid, **ends}
+    samples = config.steps * config.batch
+    return [
+        {
+            "index": first + i,
+            **{name: float(values[i]) for name, values in columns.items()},
+            "steps": config.steps,
+            "samples": samples,
+            "status": "diverged" if diverged[i] else "completed",
+        }
+        for i in range(diverged.size)
+    ]
+
+
+def _run_repeated(
+    config: SweepConfig, grid: dict[str, Array], number: int
+) -> tuple[dict[str, Array], NDArray[np.bool_]]:
+    """`_run_settings` for exact gradients: repetitions of a setting are equal, and each setting is computed once."""
+    settings = np.stack([grid[name] for name in AXES])
+    _, once, back = np.unique(settings, axis=1, return_index=True, return_inverse=True)
+    ends, diverged = _run_settings(config, {name: values[once] for name, values in grid.items()}, number)
+    back = back.ravel()
+    return {name: values[back] for name, values in ends.items()}, diverged[back]
+
+
+def _run_settings(
+    config: SweepConfig, grid: dict[str, Array], number: int
+) -> tuple[dict[str, Array], NDArray[np.bool_]]:
+    """What `_measure` says of the end of every setting, with the peak of the drift, and which of them diverged."""
     rng = np.random.default_rng([config.seed, number])
     delta = grid["separation"][:, None]
     origin = np.zeros_like(delta)
@@ -155,18 +185,7 @@ def run_chunk(config: SweepConfig, number: int) -> list[dict[str, Any]]:
             np.where(diverged, state.log_odds, s), np.where(keep, state.old, m_o), np.where(keep, state.new, m_n)
         )
         peak = np.maximum(peak, np.abs(state.old[:, 0]))
-    columns = {**grid, **_measure(state, base, delta[:, 0]), "peak_drift": peak}
-    samples = config.steps * config.batch
-    return [
-        {
-            "index": first + i,
-            **{name: float(values[i]) for name, values in columns.items()},
-            "steps": config.steps,
-            "samples": samples,
-            "status": "diverged" if diverged[i] else "completed",
-        }
-        for i in range(delta.size)
-    ]
+    return {**_measure(state, base, delta[:, 0]), "peak_drift": peak}, diverged
 
 
 def _measure(state: Whitened, base: Whitened, delta: Array) -> dict[str, Array]:
@@ -186,7 +205,7 @@ def _measure(state: Whitened, base: Whitened, delta: Array) -> dict[str, Array]:
 
 @contextmanager
 def _backend(backend: str, jobs: int, address: str | None) -> Iterator[None]:
-    """joblib's configuration for ``backend``; a dask scheduler or ray cluster is joined at ``address``."""
+    """joblib's configuration for ``backend``; a dask scheduler is joined at ``address``."""
     with ExitStack() as stack:
         if backend == "dask":
             try:
@@ -200,14 +219,6 @@ def _backend(backend: str, jobs: int, address: str | None) -> Iterator[None]:
                 stack.enter_context(client)
             except OSError as error:
                 raise InputError(f"no dask scheduler answers at {address}") from error
-        elif backend == "ray":
-            try:
-                import ray
-                from ray.util.joblib import register_ray
-            except ImportError as error:
-                raise InputError("backend ray is not installed: pip install 'ray[default]'") from error
-            register_ray()
-            ray.init(address=address, ignore_reinit_error=True)
         stack.enter_context(joblib.parallel_config(backend=backend, n_jobs=jobs))
         yield
 

@@ -159,3 +159,21 @@ def test_bad_backend_and_jobs(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="needs --address"):
         run_sweep(SweepConfig(**GRID), tmp_path / "x", "dask", 2)
     assert not (tmp_path / "x").exists()
+
+
+def test_repetitions_of_exact_gradients_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = SweepConfig(**GRID, seeds=3)
+    single = run_chunk(SweepConfig(**GRID), 0)
+    advanced: list[int] = []
+    gradient = sweep_module.reverse_kl_gradient
+    monkeypatch.setattr(
+        sweep_module, "reverse_kl_gradient", lambda s, *rest: (advanced.append(np.size(s)), gradient(s, *rest))[1]
+    )
+    rows = run_chunk(config, 0)
+    assert set(advanced) == {len(single)}
+    assert [row["seed"] for row in rows[:4]] == [0.0, 1.0, 2.0, 0.0]
+    for k, row in enumerate(rows):
+        same = single[k // 3]
+        assert {n: v for n, v in row.items() if n not in ("index", "seed")} == {
+            n: v for n, v in same.items() if n not in ("index", "seed")
+        }
