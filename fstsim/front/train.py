@@ -53,7 +53,7 @@ class Train:
     steps: OfPresetInt = None
     """slow steps on each task"""
     lr: OfPresetFloat = None
-    """learning rate of AdamW"""
+    """learning rate, after --warmup and before --schedule"""
     clip: OfPresetFloat = None
     """largest norm of a gradient; longer ones are cut to it (1e9 never cuts)"""
     slow_steps_per_round: OfPresetInt = None
@@ -74,6 +74,7 @@ class Train:
         from fstsim.front.train_flags import check_flags, settings_of
         from fstsim.llm.contexts.reflection import ReflectorConfig
         from fstsim.llm.runs.config import METHODS, PRESETS
+        from fstsim.llm.runs.optimizer import OptimizerConfig
 
         preset = PRESETS[self.preset].config(self.method)
         check_flags(self)
@@ -101,6 +102,7 @@ class Train:
             precision=self.precision,
             context=self.context,
             probe=probe,
+            optimizer=OptimizerConfig(**settings_of(self, OptimizerConfig)),
             **given(self, ("steps", "lr", "clip", "slow_steps_per_round")),
         )
 

@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from fstsim.fast_slow import FastSlowState, Schedule, fast_slow
 from fstsim.llm.learners.shadow import ShadowedWeights
 from fstsim.llm.learners.weights import Weights
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.config import TrainConfig
+from fstsim.llm.runs.optimizer import set_rate
 from fstsim.llm.runs.probes import Probe, relearn_steps
 from fstsim.llm.runs.run_checkpoint import RunRecord, State, load_run, save_run
 from fstsim.llm.runs.run_input import check_problems, check_tasks, with_tasks
@@ -140,6 +140,7 @@ def run_training(
         with clock.on("relearn_seconds"):
             rows[0]["relearn"] = relearn_steps(policy, relearn)
     total, drawn = config.steps * len(tasks), state.samples
+    set_rate(weights.optimizer, config.optimizer.rate(config.lr, state.step, total))
     if state.step < total:
         run = fast_slow(tasks, slow, fast, state, Schedule(config.steps, every), rng)
         for state in run:
@@ -162,6 +163,7 @@ def run_training(
                 _write_record(out, record)
             if progress is not None:
                 progress(state.step, _note(rows, (state.samples - drawn) / clock.elapsed()))
+            set_rate(weights.optimizer, config.optimizer.rate(config.lr, state.step, total))  # of the next step
     policy.model.save_pretrained(out / "model")
     policy.tokenizer.save_pretrained(out / "model")
     write_json(out / "summary.json", _summary(config, record, state))
@@ -170,9 +172,7 @@ def run_training(
 
 def _weights(config: TrainConfig, policy: Policy, base: Policy, *, shadowed: bool) -> Weights:
     """What the learners change: the models of ``policy`` and ``base`` themselves, run in the precision of ``config``."""
-    # one kernel for all weights; not on the CPU, where recorded runs go on bit for bit without it
-    fused = policy.device.type != "cpu"
-    optimizer = torch.optim.AdamW(policy.model.parameters(), lr=config.lr, weight_decay=0.0, fused=fused)
+    optimizer = config.optimizer.build(policy.model.parameters(), config.lr, config.seed)
     weights = Weights(policy, base, optimizer, config.clip)
     if shadowed:
         weights = ShadowedWeights.start(weights)

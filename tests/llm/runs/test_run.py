@@ -50,6 +50,7 @@ from fstsim.llm.policy.policy import Policy
 from fstsim.llm.pretraining.corpus import collate, problem_line, reflection_line
 from fstsim.llm.runs.checkpoint import read_checkpoint
 from fstsim.llm.runs.config import METHODS, PRESETS, TrainConfig
+from fstsim.llm.runs.optimizer import OptimizerConfig
 from fstsim.llm.runs.probes import ProbeConfig, relearn_steps
 from fstsim.llm.runs.run import run_training
 from fstsim.llm.tasks.families import STRINGS
@@ -200,6 +201,38 @@ def test_stopped_after_steps(method: str, stops: Sequence[int], model: str, whol
         assert not (out / "summary.json").exists()
     run_training(config, out)
     assert_same_run(out, whole(method))
+
+
+@pytest.mark.parametrize("kind", ["adamw-bf16-moments", "sgd"])
+def test_stopped_with_another_optimizer_and_a_schedule(kind: str, model: str, tmp_path: Path) -> None:
+    """Rates of every step, moments and random rounding go on as they would have."""
+    momentum = {"momentum": 0.5} if kind == "sgd" else {}
+    optimizer = OptimizerConfig(kind=kind, weight_decay=0.1, warmup=2, schedule="cosine", **momentum)  # type: ignore[arg-type]
+    config = tiny("sft", model, optimizer=optimizer)
+    for step in (1, 3):
+        with pytest.raises(KeyboardInterrupt):
+            run_training(config, tmp_path / "stopped", stop_at(step))
+    run_training(config, tmp_path / "stopped")
+    run_training(config, tmp_path / "whole")
+    assert_same_run(tmp_path / "stopped", tmp_path / "whole")
+    _, meta = read_checkpoint(tmp_path / "whole" / "checkpoint.safetensors")
+    assert meta["optimizer"]["groups"][0]["lr"] == optimizer.rate(3e-3, STEPS - 1, STEPS), "of the last step"
+
+
+def test_every_step_has_its_rate(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over all tasks of a run together."""
+    real, seen = Weights.apply, []
+
+    def watched(self: Weights, what: str) -> float:
+        seen.append(self.optimizer.param_groups[0]["lr"])
+        return real(self, what)
+
+    monkeypatch.setattr(Weights, "apply", watched)
+    monkeypatch.setattr(module, "relearn_steps", lambda *_: 1)
+    optimizer = OptimizerConfig(warmup=1, schedule="linear")
+    tasks = ("strings:next/share", "strings:reverse")
+    run_training(tiny("sft", model, tasks=tasks, steps=2, lr=0.01, optimizer=optimizer), tmp_path / "run")
+    assert seen == pytest.approx([0.005, 0.01, 0.01 * 2 / 3, 0.01 / 3])
 
 
 @pytest.mark.slow
