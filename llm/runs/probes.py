@@ -41,12 +41,17 @@ class ProbeConfig:
     """longest completion"""
     early: int = 2
     """2: steps 1, 2, 4, ...; 4: steps 1, 4, 16, ..."""
+    relearn: int | None = None
+    """most supervised steps in which a copy relearns another task, at both ends of a run; 0: not measured; None: 60 for
+    models of the laboratory's world, not measured for others"""
 
     def __post_init__(self) -> None:
         if self.early < 2:
             raise InputError(f"probe early must be at least 2, got {self.early}")
         if min(self.every, self.problems, self.exam, self.max_new_tokens) < 1:
             raise InputError("every, problems, exam and max_new_tokens of the probe must be at least 1")
+        if self.relearn is not None and self.relearn < 0:
+            raise InputError(f"probe relearn must be at least 0, got {self.relearn}")
         if self.problems < 2:
             raise InputError(f"probe problems must be at least 2 (for a standard error), got {self.problems}")
 
