@@ -100,12 +100,12 @@ class Moments:
 def learning_rates(kind: LearningRate, lr: float, steps: int, warmup: int = 0) -> Array:
     r"""Learning rates of all steps of a run, ``(steps,)``: ``warmup`` steps up to ``lr``, then as ``kind`` says.
 
-    Step ``t = 1 ... warmup`` has ``lr t / warmup``; after it, with ``s = (t - 1 - warmup) / (steps - warmup)`` the share
+    Step ``t = 1 ... warmup`` has ``lr t / (warmup + 1)``; after it, with ``s = (t - 1 - warmup) / (steps - warmup)`` the share
     that is done, ``constant`` has ``lr``, ``linear`` ``lr (1 - s)``, ``cosine`` ``lr (1 + cos(pi s)) / 2``. Raises
     InputError for another kind, no steps, or a warm-up that is longer than the run.
 
-    >>> learning_rates("linear", 1.0, 6, warmup=2).tolist()
-    [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]
+    >>> learning_rates("linear", 1.0, 5, warmup=1).tolist()
+    [0.5, 1.0, 0.75, 0.5, 0.25]
     """
     if kind not in get_args(LearningRate):
         raise InputError(f"schedule {kind!r} is unknown; allowed: {', '.join(get_args(LearningRate))}")
@@ -116,7 +116,7 @@ def learning_rates(kind: LearningRate, lr: float, steps: int, warmup: int = 0) -
     t = np.arange(1, steps + 1, dtype=np.float64)
     done = np.maximum(t - 1.0 - warmup, 0.0) / max(steps - warmup, 1)
     share = {"constant": np.ones(steps), "linear": 1.0 - done, "cosine": 0.5 * (1.0 + np.cos(np.pi * done))}[kind]
-    return lr * np.where(t <= warmup, t / max(warmup, 1), share)
+    return lr * np.where(t <= warmup, t / (warmup + 1), share)
 
 
 def adam_moments(moments: Moments, g: Tensor, q: Tensor, steps: int, adam: AdamW = AdamW()) -> Moments:
