@@ -101,12 +101,20 @@ class Reader:
             else self._rewards(policy, skill, (rule_words(skill, policy.template) or "",))
             for skill in self.skills
         }
-        most = self.config.probe.max_new_tokens
-        now = sample_once(policy, ("",), self._problems, self.config.seed, most)
-        if not self._then:
-            self._then.append(sample_once(self.base, ("",), self._problems, self.config.seed, most))
+        now = sample_once(policy, ("",), self._problems, self.config.seed, self.config.probe.max_new_tokens)
         to_base = sequence_kl(policy, self.base, now)
-        return Reading(reward, right, old, by_skill, to_base, sequence_kl(self.base, policy, self._then[0]))
+        return Reading(reward, right, old, by_skill, to_base, sequence_kl(self.base, policy, self._base_wrote()))
+
+    def base_logprobs(self, policy: Policy) -> Array:
+        """Log-probabilities of what the base wrote on the held-out problems."""
+        then = self._base_wrote()
+        return policy.logprobs(then).sum(-1).detach().double().cpu().numpy()
+
+    def _base_wrote(self) -> Rollouts:
+        if not self._then:
+            most = self.config.probe.max_new_tokens
+            self._then.append(sample_once(self.base, ("",), self._problems, self.config.seed, most))
+        return self._then[0]
 
     def _rewards(self, policy: Policy, task: Task, contexts: tuple[str, ...]) -> Array:
         seed, most = self.config.seed, self.config.probe.max_new_tokens

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -89,7 +90,7 @@ class Piece:
             return [(0, self.length, 0.0)]
         cuts = np.unique(np.linspace(0, self.length, min(self.length, _PARTS) + 1).round().astype(int)).tolist()
         # step j (from 0) has the gradient at the weights after j steps
-        return [(a, b, min((a + (b - 1 - a) / 2.0) / self.reach, 1.0)) for a, b in zip(cuts, cuts[1:], strict=False)]
+        return [(a, b, min((a + (b - 1 - a) / 2.0) / self.reach, 1.0)) for a, b in itertools.pairwise(cuts)]
 
 
 @torch.no_grad()

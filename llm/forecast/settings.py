@@ -30,9 +30,7 @@ class ForecastSettings:
         if not 0.0 < self.tolerance < math.inf:
             raise InputError(f"tolerance must be positive and finite, got {self.tolerance}")
         if not 1 <= self.batches <= self.most_batches:
-            raise InputError(
-                f"batches must lie between 1 and most-batches {self.most_batches}, got {self.batches}"
-            )
+            raise InputError(f"batches must lie between 1 and most-batches {self.most_batches}, got {self.batches}")
         for name, least in (("control", 2), ("replicates", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise InputError(f"{name} must be at least {least}, got {getattr(self, name)}")
