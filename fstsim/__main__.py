@@ -22,6 +22,7 @@ from fstsim.front.entry import exit_code, parse
 from fstsim.front.experiment import Experiment
 from fstsim.front.explore import Explore
 from fstsim.front.figures import Figures
+from fstsim.front.forecast import Forecast
 from fstsim.front.measure import Measure
 from fstsim.front.model import Model
 from fstsim.front.pretrain import Pretrain
@@ -50,6 +51,7 @@ COMMANDS: dict[str, type[Command]] = {
         Model,
         Pretrain,
         Train,
+        Forecast,
         Measure,
         Prompts,
         Experiment,
@@ -61,12 +63,16 @@ COMMANDS: dict[str, type[Command]] = {
 
 
 def _union(arguments: Sequence[str]) -> Any:
-    """All commands, for tyro; `train` has the flags of its learners, which takes torch, only where it is asked for."""
+    """All commands, for tyro; `train` and `forecast` have the flags of learners, which takes torch, only where they are asked for."""
     commands: dict[str, Any] = dict(COMMANDS)
     if arguments[:1] == ["train"]:
         from fstsim.front.train_flags import with_settings
 
         commands["train"] = with_settings(Train)
+    if arguments[:1] == ["forecast"]:
+        from fstsim.front.forecast_flags import with_grid
+
+        commands["forecast"] = with_grid(Forecast)
     return reduce(operator.or_, (Annotated[each, tyro.conf.subcommand(name)] for name, each in commands.items()))
 
 

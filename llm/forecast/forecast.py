@@ -1,0 +1,235 @@
+"""A forecast of a training run, in memory or as a directory: it can be killed after any piece and continued to the same numbers.
+
+A directory holds ``config.json``, ``environment.json``, while it is made ``replicate-k.safetensors`` (weights, moments, aim,
+generator and readings of each path, written after every piece) and at the end ``forecast.json``.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path as File
+from typing import Any
+
+import numpy as np
+import torch
+
+from fstsim.llm.forecast.aim import Aim
+from fstsim.llm.forecast.config import ForecastConfig
+from fstsim.llm.forecast.path import Field, Path, Spent
+from fstsim.llm.forecast.reading import Reader
+from fstsim.llm.forecast.result import Forecast, Look, Replicate, replicate_dict, replicate_from
+from fstsim.llm.forecast.rule import Piece, Rule, Station, go
+from fstsim.llm.learners.weights import Diverged, Weights
+from fstsim.llm.policy.policy import Policy
+from fstsim.llm.runs.checkpoint import Tensors, read_checkpoint, write_checkpoint
+from fstsim.llm.runs.probes import answer_logprobs
+from fstsim.llm.runs.run_input import check_tasks, with_tasks
+from fstsim.llm.tasks.guarded import VerifierErrors, guarded
+from fstsim.llm.types import Answered, Demonstrated, Population, Task, rule_words
+from fstsim.records import check_directory, claim_directory, environment, plain, read_json, write_json
+
+Notes = Callable[[int, str], None]
+KIND = "forecast"
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a forecast works on: its configuration with names and hashes of tasks, the policy that moves, base, task, old skills."""
+
+    config: ForecastConfig
+    policy: Policy
+    base: Policy
+    task: Task
+    old: tuple[Task, ...]
+
+    @classmethod
+    def of(cls, config: ForecastConfig, task: Task | None = None, old: tuple[Task, ...] | None = None) -> Given:
+        """Load and check everything; tasks from their names where not given. Raises InputError before any work."""
+        train, tasks, skills = with_tasks(config.train, None if task is None else [task], old)
+        policy = Policy.load(train.model, train.device)
+        check_tasks(train, policy, tasks, skills)
+        assert train.learner is not None
+        train.learner.check(policy, train.context, tasks[0])
+        base = Policy.of(copy.deepcopy(policy.model).requires_grad_(False), policy.tokenizer)
+        errors = VerifierErrors()
+        return cls(
+            replace(config, train=train),
+            policy,
+            base,
+            guarded(tasks[0], errors),
+            tuple(guarded(skill, errors) for skill in skills),
+        )
+
+    def reader(self) -> Reader:
+        """Reads the policy in the contexts of the run."""
+        return Reader(self.base, self.task, self.old, self.config.train, self.population.prompts)
+
+    @property
+    def population(self) -> Population:
+        """The contexts of the run."""
+        train = self.config.train
+        assert train.learner is not None
+        return Population(self.config.contexts or (train.learner.begin(train.context)[1],))
+
+    def field(self) -> Field:
+        """The moving weights and what moves them, in the precision of the run."""
+        train = self.config.train
+        assert train.learner is not None
+        half = train.precision == "bfloat16"
+        weights = Weights(
+            replace(self.policy, bfloat16=True) if half else self.policy,
+            replace(self.base, bfloat16=True) if half else self.base,
+            torch.optim.SGD(self.policy.model.parameters(), lr=0.0),  # never steps: aims put a recorder in its place
+            train.clip,
+        )
+        learner: Any = train.learner.begin(train.context)[0]
+        return Field(weights, learner, self.population, self.task)
+
+    def control(self) -> Callable[[], np.ndarray]:
+        """Log-probabilities of answers that the error of a piece is measured on: no test problem is among them."""
+        count = self.config.settings.control
+        asked: list[tuple[str, list[Any], list[str]]] = []
+        problems = list(self.task.problems("train"))[:count]
+        context = self.population.prompts[0]
+        if isinstance(self.task, Answered):
+            asked.append((context, problems, [self.task.answer(p) for p in problems]))
+        if isinstance(self.task, Demonstrated):
+            asked.append(("", problems, [self.task.old_answer(p) for p in problems]))
+        for skill in self.old:
+            if isinstance(skill, Answered):
+                some = list(skill.problems("train") or skill.problems("test"))[: max(2, count // len(self.old))]
+                asked.append((rule_words(skill, self.policy.template) or "", some, [skill.answer(p) for p in some]))
+        if not asked:  # a task without answers: what the base writes
+            reader = self.reader()
+            return lambda: reader.base_logprobs(self.policy)
+        return lambda: np.concatenate([answer_logprobs(self.policy, (c,), p, a)[0] for c, p, a in asked])
+
+    def path(self, replicate: int) -> Path:
+        """The path of a replicate, at its start: the policy gets the weights of the base."""
+        with torch.no_grad():
+            for own, start in zip(self.policy.model.parameters(), self.base.model.parameters(), strict=True):
+                own.copy_(start)
+        settings = self.config.settings
+        station = Station.start(list(self.policy.model.parameters()))
+        rng = np.random.default_rng([settings.seed, replicate])
+        return Path(self.field(), Rule.of(self.config.train), settings, self.control(), rng, station)
+
+
+def forecast(config: ForecastConfig, out: File | None = None, progress: Notes | None = None, **tasks: Any) -> Forecast:
+    """Forecast the run of ``config``; with ``out`` as a directory that is continued, or only loaded.
+
+    ``tasks``: ``task`` and ``old`` may be given as objects (`Given.of`). ``progress(step, note)`` is called after every
+    piece, steps counted over all replicates. Raises InputError before any work.
+    """
+    given = Given.of(config, **tasks)
+    config = given.config
+    record = config.to_dict()
+    if out is not None:
+        check_directory(out, record, KIND)
+        claim_directory(out, record, environment(config.settings.seed, config.train.device), KIND)
+        if (out / "forecast.json").exists():
+            return Forecast.from_dict(config, read_json(out / "forecast.json"))
+    reader = given.reader()
+    base = reader.read(given.base)
+    made = []
+    for k in range(config.settings.replicates):
+        file = None if out is None else out / f"replicate-{k}.safetensors"
+        note = None if progress is None else _shifted(progress, k * config.train.steps)
+        made.append(_replicate(given, reader, k, file, note))
+    found = Forecast(config, base, made)
+    if out is not None:
+        write_json(out / "forecast.json", plain(found.to_dict()))
+        for k in range(config.settings.replicates):
+            (out / f"replicate-{k}.safetensors").unlink(missing_ok=True)
+    return found
+
+
+def _shifted(progress: Notes, first: int) -> Notes:
+    return lambda step, note: progress(first + step, note)
+
+
+def _replicate(given: Given, reader: Reader, number: int, file: File | None, note: Notes | None) -> Replicate:
+    config = given.config
+    path, held = given.path(number), Replicate()
+    if file is not None and file.exists():
+        held = load_path(file, path)
+    started, before = time.perf_counter(), held.seconds
+    last = config.at[-1]
+    while path.station.step < last and held.lost is None:
+        try:
+            piece = path.next_piece(last)
+        except Diverged as error:
+            held.lost, held.said = path.station.step, str(error)
+            break
+        here = path.station.step
+        for step in config.at:
+            if here < step <= here + piece.length:
+                held.looks.append(_look(given, reader, path, piece, step))
+        path.advance(piece)
+        held.spent, held.pieces, held.lost = path.spent, path.made, path.lost
+        if held.lost is not None:
+            held.said = f"the error of a piece of one step is above the tolerance of {config.settings.tolerance:g} nats"
+        held.seconds = before + time.perf_counter() - started
+        if file is not None:
+            save_path(file, path, held)
+        if note is not None:
+            note(path.station.step, f"{path.spent.gradients} gradients, pieces of {path.length} steps")
+    held.looks = [look for look in held.looks if held.lost is None or look.step <= held.lost]
+    return held
+
+
+def _look(given: Given, reader: Reader, path: Path, piece: Piece, step: int) -> Look:
+    """Readings at ``step``, which lies within ``piece``: predicted, then corrected."""
+    length = step - path.station.step
+    found = []
+    for way in (Piece(piece.start, length), replace(piece, length=length)):
+        go(path.rule, path.station, way, path.field.parameters, stay=True)
+        found.append(reader.read(given.policy))
+    return Look(step, found[1], found[0])
+
+
+def save_path(file: File, path: Path, held: Replicate) -> None:
+    """Write a path between two pieces, with what it has found, whole or not at all."""
+    assert path.aim is not None
+    assert path.start is not None
+    station, aim = path.station, path.aim
+    groups = {"weights": station.weights, "first": station.first, "second": station.second, "g": aim.g, "q": aim.q}
+    tensors = {f"{name}.{k}": tensor for name, group in groups.items() for k, tensor in enumerate(group)}
+    meta = {
+        "step": station.step,
+        "age": station.age,
+        "aim": [aim.updates, aim.batches, aim.samples],
+        "length": path.length,
+        "start": path.start.tolist(),
+        "generator": path.rng.bit_generator.state,
+        "held": replicate_dict(held),
+    }
+    write_checkpoint(file, tensors, meta)
+
+
+def load_path(file: File, path: Path) -> Replicate:
+    """Put what `save_path` wrote into the fresh ``path``; returns what it had found. Raises InputError if it is no checkpoint."""
+    tensors, meta = read_checkpoint(file)
+    station = path.station
+    for name, group in (("weights", station.weights), ("first", station.first), ("second", station.second)):
+        _fill(tensors, name, group)
+    g, q = ([torch.empty_like(t) for t in station.weights] for _ in range(2))
+    _fill(tensors, "g", g)
+    _fill(tensors, "q", q)
+    station.step, station.age = meta["step"], meta["age"]
+    path.aim, path.length, path.start = Aim(g, q, *meta["aim"]), meta["length"], np.array(meta["start"])
+    path.rng.bit_generator.state = meta["generator"]
+    held = replicate_from(meta["held"])
+    path.spent, path.made = replace(held.spent), held.pieces
+    return held
+
+
+def _fill(tensors: Tensors, name: str, group: list[torch.Tensor]) -> None:
+    for k, target in enumerate(group):
+        target.copy_(tensors[f"{name}.{k}"])
+
+
+__all__ = ["KIND", "Forecast", "ForecastConfig", "Given", "Spent", "forecast"]

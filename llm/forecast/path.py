@@ -1,0 +1,140 @@
+"""The path of the weights by pieces: predict, aim at the end, correct, and let the error say how long the next piece is.
+
+A piece is predicted with the gradient at its start, the aim at its predicted end is taken, and the piece is made again with
+the gradient going over from one to the other; the aim is kept as the start of the next. The error of a piece is how far
+predicted and corrected weights differ in what they say on control prompts, so that step control costs no gradient. Above
+the tolerance the piece is halved (and then predicted with what the failed aim told), below a third of it the next one
+grows. Late in a run the mean gradient is within its noise: more batches are drawn there, and what remains noise moves
+nothing.
+
+Memory beside that of a run (weights, base, moments, gradient): the weights at the start of the piece, and two aims of two
+tensors each, which the corrector needs; a trial holds a third aim while it is tested.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fstsim.llm.forecast.aim import Aim, joined, take_aim
+from fstsim.llm.forecast.rule import Piece, Rule, Station, go
+from fstsim.llm.forecast.settings import ForecastSettings
+from fstsim.llm.learners.learner import Learner
+from fstsim.llm.learners.weights import Weights
+from fstsim.llm.types import Population, Task
+
+Array = NDArray[np.float64]
+
+_FIRST = 2  # steps of the first piece
+_GROW = 2.0  # most that a piece grows by
+_RELATIVE = 0.3  # of the tolerance, a nat that an answer has moved
+_NOISY = 0.5  # share of a mean gradient that is noise, above which more batches are drawn
+
+
+@dataclass(frozen=True)
+class Field:
+    """What decides the gradients: the learner of a run, its contexts and task, on ``weights`` that hold the moving policy."""
+
+    weights: Weights
+    learner: Learner
+    context: Population
+    task: Task
+
+    @property
+    def parameters(self) -> list[Any]:
+        """Of the moving policy."""
+        return list(self.weights.policy.model.parameters())
+
+
+@dataclass
+class Spent:
+    """What a path has cost: ``gradients`` of the run's batch size, ``rollouts``, and readings of the control prompts."""
+
+    gradients: int = 0
+    rollouts: int = 0
+    controls: int = 0
+
+
+@dataclass
+class Path:
+    """A path under ``rule`` through ``field``; ``control`` reads log-probabilities of answers off the policy."""
+
+    field: Field
+    rule: Rule
+    settings: ForecastSettings
+    control: Callable[[], Array]
+    rng: np.random.Generator
+    station: Station
+    aim: Aim | None = None
+    length: int = _FIRST
+    """slow steps of the next piece, if its error allows"""
+    start: Array | None = None
+    """the control at the start of the run"""
+    spent: Spent = field(default_factory=Spent)
+    made: list[dict[str, Any]] = field(default_factory=list)
+    """what is worth knowing of every piece"""
+
+    def next_piece(self, until: int) -> Piece:
+        """The next piece, at most to step ``until``, its error within the tolerance or its length 1; the station stays.
+
+        Raises `weights.Diverged` where the learner does.
+        """
+        if self.start is None:
+            self.start = self._read()
+        if self.aim is None:
+            self.aim = self._take()
+        first, hint, length = self.aim, None, max(1, min(self.length, until - self.station.step))
+        while True:
+            self._go(Piece(first, length) if hint is None else Piece(first, length, *hint))
+            there = self._read()
+            end = self._take()
+            piece = Piece(first, length, end, length)
+            self._go(piece)
+            error = self._error(there, self._read())
+            if error <= self.settings.tolerance or length == 1:
+                break
+            hint, length = (end, length), length // 2
+        near = error < self.settings.tolerance / 3.0
+        self.length = max(1, round(length * (_GROW if near else 1.0)))
+        row = {"from": self.station.step, "steps": length, "error": error, "batches": end.batches}
+        self.made.append({**row, "noise_share": end.noise_share})
+        return piece
+
+    def advance(self, piece: Piece) -> None:
+        """Go to the end of ``piece``; the aim there begins the next one."""
+        go(self.rule, self.station, piece, self.field.parameters, stay=False)
+        self.aim = piece.end
+
+    @property
+    def lost(self) -> int | None:
+        """The step from which on nothing is claimed: where the error of a piece of one step was above the tolerance."""
+        return next((row["from"] for row in self.made if not row["error"] <= self.settings.tolerance), None)
+
+    def _go(self, piece: Piece) -> None:
+        go(self.rule, self.station, piece, self.field.parameters, stay=True)
+
+    def _read(self) -> Array:
+        self.spent.controls += 1
+        return self.control()
+
+    def _take(self) -> Aim:
+        """The aim at the weights that the policy has now; more batches while its mean is within its noise."""
+        f, most = self.field, self.settings.most_batches
+        found = take_aim(f.weights, f.learner, f.context, f.task, self.rng, batches=self.settings.batches)
+        while found.batches < most and found.noise_share > _NOISY:
+            found = joined(found, take_aim(f.weights, f.learner, f.context, f.task, self.rng, batches=1))
+        self.spent.gradients += found.batches
+        self.spent.rollouts += found.samples
+        return found
+
+    def _error(self, there: Array, now: Array) -> float:
+        """Root mean square of differences in nats, those of answers that have moved far as a share of it."""
+        assert self.start is not None
+        if not (np.isfinite(there).all() and np.isfinite(now).all()):
+            return float("inf")
+        far = np.maximum(1.0, _RELATIVE * np.abs(now - self.start))
+        return float(np.sqrt(np.mean(((there - now) / far) ** 2)))

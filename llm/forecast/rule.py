@@ -1,0 +1,135 @@
+"""How gradients become a path: the run's optimizer over a piece between two aims, and the learning rate of its every step."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fstsim.errors import InputError
+from fstsim.llm.forecast.aim import Aim, Tensors
+from fstsim.llm.runs.config import TrainConfig
+from fstsim.theory.coarse_adam import SGD, AdamW, Moments, adam_piece, between, learning_rates, sgd_piece
+
+Array = NDArray[np.float64]
+
+_PARTS = 16  # of a piece, in each of which the gradient is constant
+_HALF = "adamw-bf16-moments"  # its rounding has mean 0: the path is AdamW's
+
+
+@dataclass(frozen=True)
+class Rule:
+    """``optimizer`` with the learning rates ``rates (steps,)`` of all slow steps of a run."""
+
+    optimizer: AdamW | SGD
+    rates: Array
+
+    @classmethod
+    def of(cls, config: TrainConfig) -> Rule:
+        """The optimizer of a run of ``config``. Raises InputError if it is one that has no rule here."""
+        total = config.steps * len(config.tasks)
+        held: Any = getattr(config, "optimizer", None)
+        if held is None:
+            return cls(AdamW(), learning_rates("constant", config.lr, total))
+        rates = learning_rates(held.schedule, config.lr, total, held.warmup)
+        if held.kind in ("adamw", _HALF):
+            return cls(AdamW(held.beta1, held.beta2, held.epsilon, held.weight_decay), rates)
+        if held.kind == "sgd":
+            return cls(SGD(held.momentum, held.weight_decay), rates)
+        raise InputError(f"optimizer {held.kind!r} cannot be forecast; adamw and sgd can")
+
+    def piece(self, weights: torch.Tensor, moments: Moments, g: torch.Tensor, q: torch.Tensor, rates: Array) -> Any:
+        """Weights and moments of one parameter after some steps under constant ``(g, q)``."""
+        if isinstance(self.optimizer, SGD):
+            return sgd_piece(weights, moments, g, rates, self.optimizer)
+        return adam_piece(weights, moments, g, q, rates, self.optimizer)
+
+
+@dataclass
+class Station:
+    """Where a path stands: ``step`` slow steps are made, weights and moments by parameter, and optimizer steps so far."""
+
+    step: int
+    weights: Tensors
+    first: Tensors
+    second: Tensors
+    age: int = 0
+
+    @classmethod
+    def start(cls, parameters: Sequence[torch.Tensor]) -> Station:
+        """At the weights ``parameters``, of which it makes a copy, without memory."""
+        return cls(
+            0,
+            [p.detach().clone() for p in parameters],
+            [torch.zeros_like(p, requires_grad=False) for p in parameters],
+            [torch.zeros_like(p, requires_grad=False) for p in parameters],
+        )
+
+
+@dataclass(frozen=True)
+class Piece:
+    """``length`` slow steps from the aim at their beginning towards ``end``, the aim at step ``reach`` of the piece.
+
+    Without ``end`` the gradient stays that of ``start`` (predicted); with it mean and mean square go over from one to the
+    other (corrected, `fstsim.theory.coarse_adam.between`).
+    """
+
+    start: Aim
+    length: int
+    end: Aim | None = None
+    reach: int = 0
+
+    def parts(self) -> list[tuple[int, int, float]]:
+        """Parts ``(from, to, share)`` of the piece with constant gradient, at most 16: one a step where they suffice."""
+        if self.end is None:
+            return [(0, self.length, 0.0)]
+        cuts = np.unique(np.linspace(0, self.length, min(self.length, _PARTS) + 1).round().astype(int)).tolist()
+        # step j (from 0) has the gradient at the weights after j steps
+        return [(a, b, min((a + (b - 1 - a) / 2.0) / self.reach, 1.0)) for a, b in itertools.pairwise(cuts)]
+
+
+@torch.no_grad()
+def go(rule: Rule, station: Station, piece: Piece, into: Sequence[torch.Tensor], *, stay: bool) -> int:
+    """Make ``piece`` from ``station``: the weights at its end are written to ``into``; returns the optimizer steps made.
+
+    Unless it is to ``stay``, the station itself goes there too, parameter by parameter, so that no second copy is held.
+    """
+    rates = rule.rates[station.step : station.step + piece.length]
+    made, ends = station.age, piece.end or piece.start
+    for k, target in enumerate(into):
+        weights = station.weights[k]
+        moments = Moments(station.first[k], station.second[k], station.age)
+        for begin, stop, share in piece.parts():
+            g, q = piece.start.g[k], piece.start.q[k]
+            if share > 0.0:
+                g, q = between((g, q), (ends.g[k], ends.q[k]), share)
+            pace = (1.0 - share) * piece.start.updates_a_step + share * ends.updates_a_step
+            weights, moments = rule.piece(weights, moments, g, q, at_pace(rates[begin:stop], pace))
+        made = moments.age
+        target.copy_(weights)
+        if not stay:
+            station.weights[k].copy_(weights)
+            station.first[k], station.second[k] = moments.first, moments.second
+    if not stay:
+        station.step, station.age = station.step + piece.length, made
+    return made - (station.age if stay else 0)
+
+
+def at_pace(rates: Array, pace: float) -> Array:
+    """Learning rates of the optimizer steps in slow steps of ``rates``, ``pace`` optimizer steps each: more, or fewer."""
+    if pace == 1.0:
+        return rates
+    count = round(len(rates) * pace)
+    if count == 0:
+        return rates[:0]
+    return rates[np.minimum((np.arange(count) + 0.5) / count * len(rates), len(rates) - 1).astype(int)]
+
+
+def shortened(piece: Piece, length: int) -> Piece:
+    """The first ``length`` steps of ``piece``, its aims where they were."""
+    return replace(piece, length=length)
