@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import ctypes
 import re
+import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from transformers import PreTrainedTokenizerBase
@@ -24,6 +27,7 @@ SECONDS = 5.0
 """how long one rendering may take"""
 LONGEST = 1_000_000
 """characters that a template may add to what it is shown"""
+_MEMORY = 1 << 30  # bytes
 _MARK = "Fjord7Quartz"  # stands for a message: no template writes it by itself
 _OPENS = re.compile(r"<(\w+)>\s*\Z|\[(\w+)\]\s*\Z")  # a generation prompt that begins a thought
 _T = TypeVar("_T")
@@ -32,9 +36,36 @@ _T = TypeVar("_T")
 def within(seconds: float, work: Callable[[], _T]) -> _T:
     """What ``work`` returns or raises; TimeoutError if it has not ended after ``seconds``, and it is stopped.
 
-    It runs in a thread that is told to stop between two steps of Python: what loops in there ends, on any platform and from
-    any thread, and Ctrl-C is heard.
+    In the main thread a signal stops it, which is heard within a large power too; elsewhere it runs in a thread that is told
+    to stop between two steps of Python.
     """
+    if threading.current_thread() is threading.main_thread() and hasattr(signal, "setitimer"):
+        return _by_signal(seconds, work)
+    return _by_thread(seconds, work)
+
+
+class _OverdueError(BaseException):
+    """Not an Exception: a template's compiler goes on after those."""
+
+
+def _by_signal(seconds: float, work: Callable[[], _T]) -> _T:
+    def stop(*_: Any) -> None:
+        raise _OverdueError
+
+    before = signal.signal(signal.SIGALRM, stop)
+    left, _ = signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        return work()
+    except _OverdueError:
+        raise TimeoutError from None
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
+        if left:  # somebody else's alarm goes on, a little late
+            signal.setitimer(signal.ITIMER_REAL, left)
+
+
+def _by_thread(seconds: float, work: Callable[[], _T]) -> _T:
     found: list[_T] = []
     raised: list[BaseException] = []
 
@@ -48,12 +79,32 @@ def within(seconds: float, work: Callable[[], _T]) -> _T:
     thread.start()
     thread.join(seconds)
     if thread.is_alive():
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(TimeoutError))
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_OverdueError))
         thread.join(1.0)
         raise TimeoutError
     if raised:
         raise raised[0]
     return found[0]
+
+
+@contextmanager
+def at_most_memory(more: int) -> Iterator[None]:
+    """Within it the process cannot take more than ``more`` further bytes: what asks for them gets a MemoryError. Linux only."""
+    try:
+        import resource
+
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    except (ImportError, OSError, ValueError):
+        yield
+        return
+    limit = pages * resource.getpagesize() + more
+    if soft == resource.RLIM_INFINITY or limit < soft:
+        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def one_line(error: BaseException) -> str:
@@ -76,7 +127,8 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, a
         return tokenizer.apply_chat_template(shown, add_generation_prompt=asks, tokenize=False, enable_thinking=False)
 
     try:
-        text = within(SECONDS, work)
+        with at_most_memory(_MEMORY):
+            text = within(SECONDS, work)
     except TimeoutError:
         raise InputError(f"the model's chat template does not end within {SECONDS:g} seconds") from None
     except (Exception, RecursionError) as error:  # whatever a program of somebody else's raises

@@ -10,7 +10,8 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 _WINDOW = re.compile(r"window|chunk_size|block_size|local_attention", re.IGNORECASE)
 _NO_WINDOW = re.compile(r"layers|pattern|mamba|_len_|conv", re.IGNORECASE)
-_LENGTHS = ("max_position_embeddings", "max_seq_len", "n_positions", "n_ctx")
+LENGTHS = ("max_position_embeddings", "max_seq_len", "n_positions", "n_ctx")
+"""names under which configs say how many tokens a row may have"""
 _STRETCHED = ("dynamic", "longrope")  # frequencies that depend on the longest row of the batch
 
 
@@ -32,7 +33,7 @@ def position_limit(model: PreTrainedModel) -> int | None:
     numbers of a row would depend on the longest row of its batch, and a cache would hold those of both kinds.
     """
     config = text_config(model)
-    limits = [value for name in _LENGTHS if type(value := getattr(config, name, None)) is int and value > 0]
+    limits = [value for name in LENGTHS if type(value := getattr(config, name, None)) is int and value > 0]
     for rope in _ropes(getattr(config, "rope_parameters", None)):
         if rope.get("rope_type", rope.get("type")) in _STRETCHED:
             own = rope.get("original_max_position_embeddings")
