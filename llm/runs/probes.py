@@ -72,13 +72,13 @@ def mean_se(values: np.ndarray) -> tuple[float, float]:
 def answer_logprobs(
     policy: Policy, contexts: Sequence[str], problems: Sequence[Problem], answers: Sequence[str]
 ) -> np.ndarray:
-    """Log-probability of given answers (end token included), exactly, nats: ``(contexts, problems)``."""
+    """Log-probability of given answers and an end, any that sampling stops at, exactly, nats: ``(contexts, problems)``."""
     pairs = [(c, p, a) for c in contexts for p, a in zip(problems, answers, strict=True)]
     values = []
     for first in range(0, len(pairs), _BLOCK):
         block = pairs[first : first + _BLOCK]
-        forced = policy.forced([policy.encode(c, p) for c, p, _ in block], [policy.encode_answer(a) for *_, a in block])
-        values.append(policy.logprobs(forced).sum(-1).double().cpu().numpy())
+        shown, answers_in_tokens = [policy.encode(c, p) for c, p, _ in block], [policy.encode_answer(a) for *_, a in block]
+        values.append(policy.answer_logprobs(shown, answers_in_tokens).double().cpu().numpy())
     return np.concatenate(values).reshape(len(contexts), len(problems))
 
 
