@@ -13,7 +13,7 @@ from fstsim.errors import InputError
 from fstsim.front.command import CONTINUE, Directory, OfPresetFloat, OfPresetInt, given, quiet
 from fstsim.front.console import Progress, complain, show
 from fstsim.front.tables import measurement_heading, measurement_line, training_table
-from fstsim.records import read_json
+from fstsim.records import read_json, working_in
 
 _Tasks = Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK [TASK ...]")]
 _Old = Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK [TASK ...]", help_behavior_hint="(default: none)")]
@@ -121,13 +121,19 @@ class Train:
         """Train them; 1 if a loss was not finite."""
         if self.seeds < 1:
             raise InputError(f"seeds must be at least 1, got {self.seeds}")
-        from fstsim.llm.contexts.reflection import ReflectorDown, ReflectorTooSmall
-        from fstsim.llm.learners.weights import Diverged
-        from fstsim.llm.runs.run import check_runs, run_training
+        from fstsim.llm.runs.run import check_runs
 
         quiet()
         config = self._config()
         check_runs(config, self.out, self.seeds)
+        with working_in(self.out):
+            return self._train(config)
+
+    def _train(self, config: Any) -> int:
+        from fstsim.llm.contexts.reflection import ReflectorDown, ReflectorTooSmall
+        from fstsim.llm.learners.weights import Diverged
+        from fstsim.llm.runs.run import run_training
+
         runs = []
         total = config.steps * len(config.tasks)
         with contextlib.closing(Progress("train", total * self.seeds, "steps")) as progress:

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from fstsim.fast_slow import FastSlowState, Schedule, fast_slow
+from fstsim.fast_slow import FastLearner, FastSlowState, Schedule, SlowLearner, fast_slow
 from fstsim.llm.learners.shadow import ShadowedWeights
 from fstsim.llm.learners.weights import Weights
 from fstsim.llm.policy.policy import Policy
@@ -36,7 +36,7 @@ from fstsim.llm.types import Followed, Population, Task
 from fstsim.records import (
     check_contents,
     check_directory,
-    claim_directory,
+    claimed_directory,
     environment,
     plain,
     row_line,
@@ -132,9 +132,21 @@ def run_training(
         for task in tasks:
             config.learner.check(policy, config.context, task)
     environs = environment(config.seed, config.device)
-    claim_directory(
-        out, dataclasses.asdict(config), environs, "training run", dataclasses.asdict(TrainConfig(method=config.method))
-    )
+    defaults = dataclasses.asdict(TrainConfig(method=config.method))
+    with claimed_directory(out, dataclasses.asdict(config), environs, "training run", defaults):
+        return _train(config, out, policy, (tasks, old), (slow, fast, every, start), progress)
+
+
+def _train(
+    config: TrainConfig,
+    out: Path,
+    policy: Policy,
+    measured_on: tuple[Sequence[Task], Sequence[Task]],
+    channels: tuple[SlowLearner[Any, Population, Any], FastLearner[Any, Population, Any], int, str],
+    progress: Notes | None,
+) -> list[dict[str, Any]]:
+    """The run itself, in a directory that is its own: slow and fast channel, slow steps a round, context at the start."""
+    (tasks, old), (slow, fast, every, start) = measured_on, channels
     rng = np.random.default_rng(config.seed)
     # policy and base measure, in float32; the weights hold the same models as the learners run them
     base = Policy.of(copy.deepcopy(policy.model).requires_grad_(False), policy.tokenizer)

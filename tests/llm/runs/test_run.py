@@ -284,11 +284,11 @@ def test_killed_after_a_write(
                 run_training(config, killed)
                 break
             except Killed:
-                (killed / ".metrics.jsonl.x.tmp").write_text("left by a kill in the middle of a write")
+                (killed / ".metrics.jsonl.1-0123abcd.tmp").write_text("left by a kill in the middle of a write")
     assert 1 < calls < 20
     run_training(config, killed)
     run_training(config, tmp_path / "whole")
-    (killed / ".metrics.jsonl.x.tmp").unlink(missing_ok=True)
+    (killed / ".metrics.jsonl.1-0123abcd.tmp").unlink(missing_ok=True)
     assert_same_run(killed, tmp_path / "whole")
 
 
