@@ -49,7 +49,7 @@ def measure_card(measured: Mapping[str, Any], passed: Sequence[str], picture: Pa
     names = [str(held["checkpoint"]) for held in measured["checkpoints"]]
     verdict = "".join(f'<p class="verdict no">{escape(line)}</p>' for line in passed)
     checkpoints = "".join(
-        f"<li><code>{escape(name)}</code> (SHA-256 of the weights <code>{escape(held['sha256'][:16])}</code>)</li>"
+        f"<li><code>{escape(name)}</code>{_digest(held)}</li>"
         for name, held in zip(names, measured["checkpoints"], strict=True)
     )
     parts = [_set(name, measured, names) for name in measured["sets"]]
@@ -75,6 +75,11 @@ the old one in its own. Lost and gained are problems whose greedy answer was rig
 exact test, two-sided. pass@k is unbiased for the chance that one of k sampled answers is right.</p>
 </body></html>
 """
+
+
+def _digest(held: Mapping[str, Any]) -> str:
+    """Of a saved checkpoint; a step of a training has none."""
+    return f" (SHA-256 of the weights <code>{escape(held['sha256'][:16])}</code>)" if "sha256" in held else ""
 
 
 def _cell(values: Mapping[str, Any], name: str) -> str:
