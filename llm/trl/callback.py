@@ -60,9 +60,7 @@ class DriftCallback(TrainerCallback):
         self._run: DriftRun | None = None
         self._last: int | None = None
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Measure the base and the model as it is."""
         self._trainer = calling_trainer()
         check_whole_weights(self._trainer)

@@ -25,6 +25,19 @@ from fstsim.records import claim_directory, environment, plain, read_json, write
 
 KIND = "drift of a training"
 _FILE = "measure.json"
+_LOGGED = (
+    "kl_to_base",
+    "kl_to_base_token",
+    "kl_from_base",
+    "reward",
+    "reward_change",
+    "old_mass",
+    "answer_nll",
+    "entropy",
+    "lost",
+    "gained",
+)
+"""Columns of a set in a trainer's log."""
 
 
 @dataclass
@@ -96,18 +109,17 @@ class DriftRun:
         result = plain(self.result)
         write_json(self.out / _FILE, result)
         picture = save_measure_curve(result, self.out / "picture.png")
-        write_measure_card({**result, "checkpoints": few_of(result["checkpoints"])}, [], picture, self.out / "card.html")
+        write_measure_card(
+            {**result, "checkpoints": few_of(result["checkpoints"])}, None, picture, self.out / "card.html"
+        )
 
 
 def log_columns(row: Mapping[str, Any]) -> dict[str, float]:
-    """Means of a row, flat, under names that a tracker groups: ``drift/new/kl_to_base``, ``drift/old/pass@4``, ``drift/weights``."""
-    columns: dict[str, float] = {}
+    """The main columns of a row, under names that a tracker groups: ``drift/new/kl_to_base``, ``drift/old/pass@4``, ``drift/weights``."""
+    columns: dict[str, Any] = {}
     for name, values in row["sets"].items():
-        for key, value in values.items():
-            if key == "pass_at":
-                columns |= {f"drift/{name}/pass@{k}": held["mean"] for k, held in value.items()}
-            elif not key.endswith("_se"):
-                columns[f"drift/{name}/{key}"] = value
+        columns |= {f"drift/{name}/{key}": values.get(key) for key in _LOGGED}
+        columns |= {f"drift/{name}/pass@{k}": held["mean"] for k, held in values["pass_at"].items()}
     columns["drift/weights"] = row["weights"]["all"]
     return {key: value for key, value in plain(columns).items() if value is not None}
 

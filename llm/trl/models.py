@@ -66,9 +66,7 @@ def lent_models(model: nn.Module, tokenizer: PreTrainedTokenizerBase, base: Base
     """
     adapted = hasattr(model, "peft_config")
     if adapted and any(config.is_prompt_learning for config in model.peft_config.values()):
-        raise InputError(
-            "the adapter learns prompts, not weights: its drift cannot be measured; use one such as LoRA"
-        )
+        raise InputError("the adapter learns prompts, not weights: its drift cannot be measured; use one such as LoRA")
     trained: Any = model.get_base_model() if adapted else model  # type: ignore[operator]
     # the trainer's tokenizer stays as it is, and no graphs of a GPU's memory are kept in somebody else's training
     now = replace(Policy.of(trained, copy.deepcopy(tokenizer)), static=False)
