@@ -134,7 +134,7 @@ def run_training(
     environs = environment(config.seed, config.device)
     defaults = dataclasses.asdict(TrainConfig(method=config.method))
     with claimed_directory(out, dataclasses.asdict(config), environs, "training run", defaults):
-        return _train(config, out, policy, (tasks, old), (slow, fast, every, start), progress)
+        return _train(config, out, policy, (tasks, old), (slow, fast, every, start), (progress, measured, write_model))
 
 
 def _train(
@@ -143,10 +143,10 @@ def _train(
     policy: Policy,
     measured_on: tuple[Sequence[Task], Sequence[Task]],
     channels: tuple[SlowLearner[Any, Population, Any], FastLearner[Any, Population, Any], int, str],
-    progress: Notes | None,
+    wishes: tuple[Notes | None, Callable[[dict[str, Any]], None] | None, bool],
 ) -> list[dict[str, Any]]:
     """The run itself, in a directory that is its own: slow and fast channel, slow steps a round, context at the start."""
-    (tasks, old), (slow, fast, every, start) = measured_on, channels
+    (tasks, old), (slow, fast, every, start), (progress, measured, write_model) = measured_on, channels, wishes
     rng = np.random.default_rng(config.seed)
     # policy and base measure, in float32; the weights hold the same models as the learners run them
     base = Policy.of(copy.deepcopy(policy.model).requires_grad_(False), policy.tokenizer)
