@@ -47,7 +47,7 @@ def rooms() -> tuple[Room, ...]:
     import fstsim.llm
     import fstsim.testing
 
-    own = [name for name in fstsim.__all__ if name != "__version__"]
+    own = sorted((name for name in fstsim.__all__ if name != "__version__"), key=str.lower)
     tools = [
         name
         for name, thing in vars(fstsim.testing).items()
@@ -57,5 +57,5 @@ def rooms() -> tuple[Room, ...]:
         Room("fstsim", "fstsim", "The simulator: problems, objectives, optimizers, runs.", {"Names": own}),
         Room("fstsim.testing", "fstsim.testing", "Strategies and checks for bounds and objectives of your own.", {"Names": tools}),
         Room("fstsim.theory", "fstsim.theory", "Numbers of the theory, by the file that defines them.", _theory_groups()),
-        Room("fstsim.llm", "fstsim.llm", "The language-model laboratory.", {"Names": list(fstsim.llm.__all__)}),
+        Room("fstsim.llm", "fstsim.llm", "The language-model laboratory.", {"Names": sorted(fstsim.llm.__all__, key=str.lower)}),
     )  # fmt: skip
