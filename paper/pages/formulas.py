@@ -14,7 +14,11 @@ from fstsim.errors import InputError
 _CODE = re.compile(r"^(?P<fence>```+|~~~+).*?^(?P=fence)[ \t]*$|(?P<tick>`+)(?!`).+?(?<!`)(?P=tick)(?!`)", re.M | re.S)
 _SHOWN = re.compile(r"^\$\$\n(.*?)\n\$\$$", re.M | re.S)
 _INLINE = re.compile(r"\$(?=\S)([^$\n]+?)(?<=\S)\$(?!\d)")
-_WORDS = {r"\lbrace": r"\{", r"\rbrace": r"\}", r"\arg": r"\operatorname{arg}"}  # what the converter knows under another name
+_WORDS = {
+    r"\lbrace": r"\{",
+    r"\rbrace": r"\}",
+    r"\arg": r"\operatorname{arg}",
+}  # what the converter knows under another name
 # characters that Markdown would take for its own, between tags
 _OWN = {ord(character): f"&#{ord(character)};" for character in r"*_`\[]|~^"}
 
@@ -52,7 +56,9 @@ def with_mathml(text: str) -> str:
     """A page with its formulas as MathML; InputError where one cannot be converted."""
 
     def change(part: str) -> str:
-        part = _SHOWN.sub(lambda match: f'\n<div class="formula" tabindex="0">{mathml(match[1], display=True)}</div>\n', part)
+        part = _SHOWN.sub(
+            lambda match: f'\n<div class="formula" tabindex="0">{mathml(match[1], display=True)}</div>\n', part
+        )
         return _INLINE.sub(lambda match: mathml(match[1]), part)
 
     return outside_code(text, change)

@@ -25,4 +25,6 @@ def column_table() -> str:
         [f"`{column.name}`", *(str(meaning) if meaning else "–" for meaning in (column.mixture, column.model))]
         for column in COLUMNS
     ]
-    return table(("column", "in the mixture", "in a model's run"), [[cell.replace("||", "‖") for cell in r] for r in rows])
+    return table(
+        ("column", "in the mixture", "in a model's run"), [[cell.replace("||", "‖") for cell in r] for r in rows]
+    )

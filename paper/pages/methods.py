@@ -154,7 +154,16 @@ def figures_of(pages: Sequence[str]) -> list[str]:
 def method_table(data: Path = DATA) -> str:
     """Markdown: one line a method, from its paper to its figures."""
     sources, judged = references(), read_verdicts(data / "validation")
-    head = ("method", "paper", "objective in the mixture", "theory", "statements", "a model", "predictions", "figures of the main page")
+    head = (
+        "method",
+        "paper",
+        "objective in the mixture",
+        "theory",
+        "statements",
+        "a model",
+        "predictions",
+        "figures of the main page",
+    )
     rows = []
     for method in METHODS:
         source = sources.get(method.paper, {"title": "–", "arxiv": ""})

@@ -73,8 +73,7 @@ def _moved_links(text: str, page: Path) -> str:
         if there.is_relative_to(ROOM / "images"):
             return f"{picture}[{words}]({up}images/{there.name})"
         if there.is_relative_to(DOCS):
-            inside = match[0] if page.is_relative_to(DOCS) else f"[{words}]({there.relative_to(DOCS).as_posix()})"
-            return inside
+            return match[0] if page.is_relative_to(DOCS) else f"[{words}]({there.relative_to(DOCS).as_posix()})"
         return f"{words} (`{there.relative_to(root).as_posix()}`)"
 
     return outside_code(text, lambda part: _LINK.sub(change, part))
@@ -98,10 +97,13 @@ def menu(texts: Mapping[str, str]) -> list[dict[str, object]]:
     sections["Theory"] = ["theory/index.md", *theory]
     missing = [page for pages in sections.values() for page in pages if page not in texts]
     if missing:
-        raise InputError(f"the documentation lacks {', '.join(missing)}, which the menu of fstsim.paper.pages.site names")
+        raise InputError(
+            f"the documentation lacks {', '.join(missing)}, which the menu of fstsim.paper.pages.site names"
+        )
     listed: list[dict[str, object]] = [{"Home": FIRST}]
     return listed + [
-        {name: [{re.sub(r"[`*]", "", _title(texts[page], page)): page} for page in pages]} for name, pages in sections.items()
+        {name: [{re.sub(r"[`*]", "", _title(texts[page], page)): page} for page in pages]}
+        for name, pages in sections.items()
     ]
 
 
@@ -141,7 +143,16 @@ def build(out: Path) -> int:
         folder = Path(name).resolve()
         assemble(folder)
         environment = {**os.environ, "NO_COLOR": "1"}
-        command = [sys.executable, "-m", "zensical", "build", "--clean", "--strict", "--config-file", str(folder / "mkdocs.yml")]
+        command = [
+            sys.executable,
+            "-m",
+            "zensical",
+            "build",
+            "--clean",
+            "--strict",
+            "--config-file",
+            str(folder / "mkdocs.yml"),
+        ]
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
             said = (done.stdout + done.stderr).partition("Traceback")[0]

@@ -6,23 +6,22 @@ if (location.protocol === "file:") {
       this.onmessage = null;
       this.frame = document.createElement("iframe");
       this.frame.hidden = true;
-      this.ready = new Promise((resolve) => { this.frame.onload = resolve; });
       document.body.appendChild(this.frame);
       const inside = this.frame.contentWindow;
-      inside.postMessage = (data) => {
-        const event = new MessageEvent("message", { data });
+      inside.postMessage = (data) => setTimeout(() => { // as late as a message of a worker
+        const event = new MessageEvent("message", { data: structuredClone(data) });
         this.dispatchEvent(event);
         if (this.onmessage) this.onmessage(event);
-      };
+      });
       const script = inside.document.createElement("script");
       script.src = new URL(url, location.href).href;
       this.loaded = new Promise((resolve) => { script.onload = resolve; });
       inside.document.body.appendChild(script);
     }
     postMessage(data) {
-      this.loaded.then(() => {
-        this.frame.contentWindow.dispatchEvent(new MessageEvent("message", { data }));
-      });
+      this.loaded.then(() => setTimeout(() => {
+        this.frame.contentWindow.dispatchEvent(new MessageEvent("message", { data: structuredClone(data) }));
+      }));
     }
     terminate() { this.frame.remove(); }
   };
