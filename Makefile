@@ -6,6 +6,8 @@ PYTHON ?= python3
 OUT ?= out
 DEVICE ?= cuda
 JOBS ?= 2
+PYTHONS ?= 3.10 3.12 3.13
+CORE := hypothesis mpmath pytest pytest-xdist
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -15,7 +17,7 @@ INPUTS := pyproject.toml constraints.txt
 PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce reproduce-full paper smollm2 test test-slow nightly nightly-check readme bench bench-trl bench-gpu lint format types clean
+.PHONY: help reproduce reproduce-full docs paper smollm2 test test-slow test-pythons nightly nightly-check readme bench bench-trl bench-gpu lint format types clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +33,9 @@ reproduce-full: $(VENV)/.installed ## everything at scale paper, for a GPU: expe
 paper: $(VENV)/.installed-paper ## the manuscript as out/fstsim.pdf, from the records in paper/data (OUT=dir)
 	$(BIN)/python -m fstsim.paper.manuscript --out "$(OUT)"
 
+docs: $(VENV)/.installed-docs ## the documentation as out/docs/index.html, built offline and strictly (OUT=dir; Python 3.11 or newer)
+	$(BIN)/python -m fstsim.paper.pages.site --out "$(OUT)/docs"
+
 smollm2: $(VENV)/.installed-pretrained ## get the pretrained model SmolLM2-135M-Instruct (98 MB) for --model smollm2
 	$(BIN)/fstsim model smollm2
 
@@ -40,13 +45,26 @@ test: $(VENV)/.installed-test ## run the tests (200 Hypothesis examples, JOBS=2 
 test-slow: $(VENV)/.installed-test ## run only the tests marked slow
 	FSTSIM_HYPOTHESIS_PROFILE=ci $(PYTEST) -n $(JOBS) -m slow
 
+test-pythons: ## test the core (simulator and theory, without torch) on Python 3.10, 3.12 and 3.13, where they are found
+	@for version in $(PYTHONS); do $(MAKE) --no-print-directory test-core VERSION=$$version || exit 1; done
+
+.PHONY: test-core
+test-core:
+	@if python$(VERSION) -c '' 2>/dev/null; then \
+		python$(VERSION) -m venv "$(OUT)/python$(VERSION)" \
+		&& "$(OUT)/python$(VERSION)/bin/python" -m pip install --quiet -c constraints.txt -e . $(CORE) \
+		&& echo "Python $(VERSION):" \
+		&& OMP_NUM_THREADS=1 "$(OUT)/python$(VERSION)/bin/python" -m pytest -q -n $(JOBS) -p no:cacheprovider \
+			tests/fstsim tests/theory/test_overlap.py tests/theory/test_replay.py tests/front/test_public_api.py tests/front/test_bad_input.py; \
+	else echo "Python $(VERSION): not found, left out"; fi
+
 nightly: $(VENV)/.installed-test ## run all tests, slow ones too, with 2000 random Hypothesis examples
 	FSTSIM_HYPOTHESIS_PROFILE=nightly $(PYTEST) -n $(JOBS) -m "slow or not slow"
 
 nightly-check: $(VENV)/.installed ## a million random instances of every statement, into paper/data/checks.json
 	$(BIN)/python -m fstsim.paper.records.record_check
 
-readme: $(VENV)/.installed ## rewrite the README's tables of statements and verdicts from paper/data
+readme: $(VENV)/.installed ## rewrite the generated parts of README and paper/docs from the code and paper/data
 	$(BIN)/python -m fstsim.paper.records.statement_table
 
 bench: $(VENV)/.installed-test ## time the hot paths on one core (reported, never asserted)
@@ -88,6 +106,10 @@ $(VENV)/.made:
 $(VENV)/.installed: $(INPUTS) | $(VENV)/.made
 	$(PIP) install --quiet -c constraints.txt -e '.[llm]'
 	@touch $@
+
+$(VENV)/.installed-docs: $(INPUTS) | $(VENV)/.made
+	$(PIP) install --quiet -c constraints.txt -e '.[llm,docs]'
+	@touch $(VENV)/.installed $@
 
 $(VENV)/.installed-paper: $(INPUTS) | $(VENV)/.made
 	$(PIP) install --quiet -c constraints.txt -e '.[llm,paper]'

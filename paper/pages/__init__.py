@@ -1,0 +1,1 @@
+"""Pages of the documentation: what is generated in them, and the site that is built of them."""

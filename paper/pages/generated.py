@@ -1,0 +1,22 @@
+"""Every generated part of README and documentation, and the page that it stands on."""
+
+from __future__ import annotations
+
+from fstsim.paper.pages.blocks import Block
+from fstsim.paper.pages.lists import column_table, command_table
+from fstsim.paper.pages.methods import choose_table, method_table
+from fstsim.paper.pages.results import experiment_tables, result_lines
+from fstsim.paper.records.statement_table import recorded_table
+from fstsim.paper.records.verdict_summary import recorded_summary
+
+BLOCKS = (
+    Block("results", "README.md", result_lines),
+    Block("commands", "paper/docs/commands.md", command_table),
+    Block("choice", "paper/docs/choose.md", choose_table),
+    Block("methods", "paper/docs/methods.md", method_table),
+    Block("columns", "paper/docs/columns.md", column_table),
+    Block("statements", "paper/docs/statements.md", recorded_table),
+    Block("verdicts", "paper/docs/verdicts.md", recorded_summary),
+    Block("experiments", "paper/docs/results.md", experiment_tables),
+)
+"""In the order in which ``make readme`` writes them."""

@@ -1,0 +1,138 @@
+"""Results in words: lines whose every number is read from the records, for the first screen and the page of results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fstsim.number_text import short_number
+from fstsim.paper import DATA
+from fstsim.paper.bridge.numbers import Verdict, read_verdicts
+from fstsim.paper.experiments.shown import SHOWN
+from fstsim.paper.manuscript.numbers import statement_numbers, verdict_numbers
+from fstsim.paper.manuscript.tables import Cells, experiment_cells
+from fstsim.paper.pages.blocks import table
+
+
+def _numbers(rows: Sequence[Verdict], name: str) -> str:
+    return ", ".join(short_number(getattr(row, name)) for row in rows)
+
+
+def _worst(rows: Sequence[Verdict]) -> str:
+    return short_number(float(np.nanmax([abs(row.measured - row.value) for row in rows])))
+
+
+def _cell(cells: Cells, row: str, column: str) -> str:
+    """The cell of the row whose name begins with ``row``."""
+    k = cells.header.index(column)
+    (found,) = (line[k] for line in cells.rows if ", ".join(line[: cells.names]) == row)
+    return found
+
+
+class Records:
+    """What the lines read, loaded once."""
+
+    def __init__(self, data: Path = DATA) -> None:
+        self.verdicts = read_verdicts(data / "validation")
+        self.cells = experiment_cells(data)
+        found = statement_numbers(data) | verdict_numbers(data)
+        self.numbers = {name: number.text for name, number in found.items()}
+
+    def kind(self, *kinds: str) -> list[Verdict]:
+        """The judged rows of these kinds."""
+        return [row for row in self.verdicts if row.label.kind in kinds]
+
+
+def _statements(r: Records) -> str:
+    n = r.numbers
+    return (
+        f"[{n['statements.count']} statements](paper/docs/statements.md), {n['statements.proved']} proved: "
+        f"{n['checks.violations']} violations in {n['checks.instances']} random instances."
+    )
+
+
+def _predictions(r: Records) -> str:
+    n = r.numbers
+    return (
+        f"[{n['verdicts.count']} predictions](paper/docs/verdicts.md) for a language model, written down before the runs: "
+        f"{n['verdicts.confirmed']} confirmed, {n['verdicts.falsified']} falsified, {n['verdicts.undecided']} undecided. "
+        "What is falsified stays."
+    )
+
+
+def _replay(r: Records) -> str:
+    rows = r.kind("replay")
+    return (
+        f"SFT with replay rests at the share of old data: predicted {_numbers(rows, 'value')}, measured "
+        f"{_numbers(rows, 'measured')}."
+    )
+
+
+def _leash(r: Records) -> str:
+    rows = r.kind("tilt-new", "tilt-old")
+    strengths = len({row.label.x for row in rows})
+    return f"Where RL with a KL leash rests is predicted from the base model alone: {len(rows)} masses at {strengths} strengths, largest error {_worst(rows)}."
+
+
+def _sft(r: Records) -> str:
+    rows = r.kind("forgetting")
+    return (
+        f"*When* SFT without replay forgets is not: log old mass {short_number(max(row.value for row in rows))} to "
+        f"{short_number(min(row.value for row in rows))} nats by the clocks of the theory, "
+        f"{short_number(max(row.measured for row in rows))} to {short_number(min(row.measured for row in rows))} measured."
+    )
+
+
+def _conflict(r: Records) -> str:
+    stage = [row for row in r.kind("alternate-rl") if row.measured < 0.5]
+    fst = r.kind("alternate-fst")
+    return (
+        f"Of two conflicting tasks in turn RL does not learn the second (reward at most {short_number(max(row.measured for row in stage))}); "
+        f"fast-slow training does (at least {short_number(min(row.measured for row in fst))})."
+    )
+
+
+def _fast_slow(r: Records) -> str:
+    task = "strings:rotate"
+    ratio, cells = _cell(r.cells["speed"], task, "RL / FST"), r.cells["kl"]
+    return (
+        f"Fast-slow training reaches RL's level on `{task}` with {ratio.replace(' [', ' times fewer samples [')}, and ends "
+        f"{_cell(cells, task, 'FST end, no context')} nats from the base where RL ends {_cell(cells, task, 'RL end')} away."
+    )
+
+
+def _plasticity(r: Records) -> str:
+    cells, task = r.cells["plasticity"], "strings:sort"
+    base, rl, fst = (_cell(cells, f"{task}, {start}", "seeds above 1/2") for start in ("base", "rl", "fst"))
+    return (
+        f"Fresh RL on a second task over the same prompts (`{task}`) succeeds in {base} seeds from the base, {rl} from RL's weights, "
+        f"{fst} from those of fast-slow training."
+    )
+
+
+LINES: tuple[Callable[[Records], str], ...] = (
+    _statements, _predictions, _replay, _leash, _sft, _conflict, _fast_slow, _plasticity,
+)  # fmt: skip
+"""The lines of the first screen, in their order."""
+
+
+def result_lines(data: Path = DATA) -> str:
+    """Markdown: the lines of the first screen, with 95 % intervals over seeds where there are any."""
+    records = Records(data)
+    return "\n".join(f"- {line(records)}" for line in LINES) + "\n"
+
+
+def experiment_tables(data: Path = DATA) -> str:
+    """Markdown: the tables of every experiment, as ``fstsim experiment NAME --show`` prints them, with 95 % intervals over seeds."""
+    cells = experiment_cells(data)
+    titles = {name: str(t.title) for shown in SHOWN for name, t in zip(shown.names, shown.tables(data / "experiments"), strict=True)}  # fmt: skip
+    parts = []
+    for shown in SHOWN:
+        parts.append(f"### {shown.experiment.name}\n\n`{shown.command} --preset small`\n")
+        for name in shown.names:
+            found = cells[name]
+            head = [column or "quantity" for column in found.header]
+            parts.append(f"{titles[name].replace('||', '‖')}\n\n{table(head, [list(row) for row in found.rows])}")
+    return "\n".join(parts).replace("||", "‖")
