@@ -127,7 +127,7 @@ def test_joined_aims_are_of_all_batches(make_policy: MakePolicy) -> None:
     assert (found.updates, found.batches) == (3, 3)
     for one, two in zip((*found.g, *found.q), (*whole.g, *whole.q), strict=True):
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-7)
-    assert 0.0 < found.noise_share
+    assert found.noise_share > 0.0
 
 
 def test_pace() -> None:
