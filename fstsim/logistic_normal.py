@@ -20,14 +20,16 @@ same accuracy; softplus has branch points there and keeps the short step ``h = 0
 locations follow from ``LN(a) = 1 - LN(-a)``, ``SP(a) = a + SP(-a)``, ``LP(a) = LP(-a)``.
 
 Speed: the nodes are equally spaced, so ``exp(z)`` at all of them is an outer product of two short vectors
-(a few tens of exponentials a point instead of hundreds), with points along the contiguous axis.
+(a few tens of exponentials a point instead of hundreds), with points along the contiguous axis. With numba installed
+(extra ``[fast]``) the same sums are compiled loops, three times as fast (`fstsim.compiled_sums`).
 
 Source: arXiv 2603.12163 (setting), statement `logistic-normal`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -156,7 +158,35 @@ def _pole_corrections(t: Array, center: Array, scale: Array, step: float) -> tup
     return mean, slope
 
 
+@cache
+def _compiled() -> tuple[Callable[[Array, Array], Array], Callable[[Array, Array], Array]] | None:
+    """Mean with slope ``(3, n)`` and softplus ``(2, n)`` as compiled loops, None without numba; asked for at first use."""
+    try:
+        from fstsim import compiled_sums
+    except ImportError:
+        return None
+    return compiled_sums.bound_to(_CORRECTED, _PLAIN)
+
+
 def _mean_slope(loc: Array, scale: Array, *, mean: bool, slope: bool) -> tuple[Array, Array, Array]:
+    """``(exponent, mean sum, slope sum)`` at ``-|loc|``, flat; a sum not asked for may stay zero."""
+    compiled = _compiled()
+    if compiled is None:
+        return _numpy_mean_slope(loc, scale, mean=mean, slope=slope)
+    exponent, of_mean, of_slope = compiled[0](loc, scale)
+    return exponent, of_mean, of_slope
+
+
+def _softplus(loc: Array, scale: Array) -> tuple[Array, Array]:
+    """``(exponent, softplus sum)`` at ``-|loc|``, flat."""
+    compiled = _compiled()
+    if compiled is None:
+        return _numpy_softplus(loc, scale)
+    exponent, value = compiled[1](loc, scale)
+    return exponent, value
+
+
+def _numpy_mean_slope(loc: Array, scale: Array, *, mean: bool, slope: bool) -> tuple[Array, Array, Array]:
     """``(exponent, mean sum, slope sum)`` at ``-|loc|``, flat; a sum not asked for stays zero."""
     tilt = _tilt(loc, scale)
     out_mean, out_slope = np.zeros(loc.size), np.zeros(loc.size)
@@ -178,7 +208,7 @@ def _mean_slope(loc: Array, scale: Array, *, mean: bool, slope: bool) -> tuple[A
     return tilt.exponent, out_mean, out_slope
 
 
-def _softplus(loc: Array, scale: Array) -> tuple[Array, Array]:
+def _numpy_softplus(loc: Array, scale: Array) -> tuple[Array, Array]:
     """``(exponent, softplus sum)`` at ``-|loc|``, flat."""
     tilt = _tilt(loc, scale)
     out = np.zeros(loc.size)

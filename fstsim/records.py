@@ -9,17 +9,19 @@ from __future__ import annotations
 import json
 import os
 import platform
-import secrets
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
 from fstsim.errors import InputError
+from fstsim.locks import alone_in, fcntl, temporary_file
+from fstsim.reading import is_there, parse_json, read_text
 
-_PACKAGES = ("fstsim", "numpy", "scipy", "sympy", "matplotlib", "torch", "transformers", "gepa")
+_PACKAGES = ("fstsim", "numpy", "scipy", "sympy", "matplotlib", "numba", "torch", "transformers", "gepa")
 
 
 def prepare_directory(path: Path) -> None:
@@ -33,13 +35,29 @@ def prepare_directory(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
+    except InputError:
+        raise
     except OSError as error:
         raise InputError(f"cannot write in {path}: {error.strerror}") from error
+    except ValueError as error:  # a zero byte
+        raise InputError(f"{str(path)!r} is no name of a directory") from error
+
+
+@contextmanager
+def working_in(path: Path) -> Iterator[None]:
+    """Make directory ``path`` and work in it as the only process; InputError if it cannot be made, or another one does."""
+    prepare_directory(path)
+    with alone_in(path):
+        yield
 
 
 def check_contents(path: Path, kind: str, ours: Callable[[Path], bool]) -> None:
     """InputError if directory ``path`` exists and holds anything but what is ``ours`` and what a killed write left."""
-    if path.is_dir() and not all(ours(inside) or inside.suffix == ".tmp" for inside in path.iterdir()):
+    try:
+        strange = path.is_dir() and not all(ours(inside) or inside.suffix == ".tmp" for inside in path.iterdir())
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    if strange:
         raise InputError(f"{path} is not empty and holds no {kind}: choose a new or an empty --out")
 
 
@@ -62,7 +80,7 @@ def check_directory(
     their ``defaults``.
     """
     file = path / name
-    if not file.exists():
+    if not is_there(file):
         check_contents(path, kind, lambda _: False)
         return
     found = read_json(file)
@@ -94,45 +112,41 @@ def _completed(found: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[st
     return whole
 
 
-def claim_directory(
+@contextmanager
+def claimed_directory(
     path: Path,
     config: Mapping[str, Any],
     record: Mapping[str, Any],
     kind: str,
     defaults: Mapping[str, Any] | None = None,
     name: str = "config.json",
-) -> None:
-    """Make ``path`` the directory of what ``config`` describes, or make sure that it is.
+) -> Iterator[None]:
+    """Work in ``path``, the directory of what ``config`` describes, as the only process.
 
     Writes ``config`` (to file ``name``) and ``environment.json`` (``record``) into a new directory; clears what a killed
-    write left in an old one. Raises InputError, before anything is written, as `check_directory` does.
+    write left in an old one. Raises InputError, before anything is written, as `check_directory` does, and if another process
+    works there.
     """
     check_directory(path, config, kind, defaults, name)
-    file = path / name
-    prepare_directory(path)
-    for leftover in path.glob(".*.tmp"):  # of a write that was killed
-        leftover.unlink(missing_ok=True)
-    if not file.exists():
-        write_json(file, plain(config))
-    if not (path / "environment.json").exists():
-        write_json(path / "environment.json", record)
+    with working_in(path):
+        check_directory(path, config, kind, defaults, name)  # another process may have been faster
+        if not (path / name).exists():
+            write_json(path / name, plain(config))
+        if not (path / "environment.json").exists():
+            write_json(path / "environment.json", record)
+        yield
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Call ``write`` on a temporary file in the same folder, then rename it to ``path``."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
-    # by os.open and not by tempfile, whose files nobody else may read: who may, the umask says
-    handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
+    with temporary_file(path) as (file, temporary):
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+        if fcntl is None:  # Windows renames no file that is open
+            file.close()
         os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def write_text(path: Path, text: str) -> None:
@@ -158,24 +172,27 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 def read_json(path: Path) -> Any:
     """Read JSON; InputError if the file is missing or malformed."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"there is no file {path}") from error
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # not JSON, not UTF-8, a number of thousands of digits, nested too deeply
+        return parse_json(read_text(path))
+    except InputError:
+        raise
+    except ValueError as error:
         raise InputError(f"{path} is not JSON: {error}") from error
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Read JSON lines; InputError if the file is missing or malformed."""
-    try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
-    except FileNotFoundError as error:
-        raise InputError(f"there is no file {path}") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON lines: {error}") from error
+    """Read JSON lines, an object each; InputError if the file is missing or malformed."""
+    rows = []
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if not line:
+            continue
+        try:
+            row = parse_json(line)
+        except ValueError as error:
+            raise InputError(f"{path} is not JSON lines: line {number}: {error}") from error
+        if not isinstance(row, dict):
+            raise InputError(f"{path} is not JSON lines of objects: line {number} is {line[:40]!r}")
+        rows.append(row)
+    return rows
 
 
 def plain(value: Any) -> Any:

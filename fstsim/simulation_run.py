@@ -21,7 +21,7 @@ import numpy as np
 from fstsim.errors import InputError
 from fstsim.objectives import ForwardKL, Objective, ReverseKL
 from fstsim.optimizers import SGD, AdamMoments, AdamW, Geometry, GradientDescent, GradientFlow, Optimizer, Trained
-from fstsim.records import claim_directory, environment, row_line, write_text
+from fstsim.records import claimed_directory, environment, row_line, write_text
 from fstsim.simulate import Part, adam_moments, simulate
 from fstsim.trajectory import Trajectory
 from fstsim.two_mode import TwoModeProblem, TwoModeState
@@ -197,7 +197,11 @@ def run_simulation(
     if every < 1:
         raise InputError(f"segment must be at least 1, got {every}")
     wanted = {**dataclasses.asdict(config), "segment": every}
-    claim_directory(out, wanted, environment(config.seed), "simulation")
+    with claimed_directory(out, wanted, environment(config.seed), "simulation"):
+        return _run_on(config, out, every, progress)
+
+
+def _run_on(config: SimulationConfig, out: Path, every: int, progress: Progress | None) -> Trajectory:
     problem = config.problem()
     objective, optimizer, rng = config.objective_of(problem), config.optimizer_of(), np.random.default_rng(config.seed)
     checkpoint = out / "checkpoint.npz"

@@ -7,7 +7,10 @@ so that the table does not depend on the backend, the number of jobs, or interru
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import itertools
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -24,14 +27,17 @@ from fstsim.errors import InputError
 from fstsim.logistic_normal import MAX_SCALE
 from fstsim.objectives import forward_kl_estimate, reverse_kl_estimate
 from fstsim.optimizers import Geometry, Trained, weight_step
-from fstsim.records import check_directory, claim_directory, environment, row_line, write_text
+from fstsim.reading import is_there, read_text
+from fstsim.records import check_directory, claimed_directory, environment, plain, row_line, write_text
 from fstsim.simulation_run import FARTHEST
 from fstsim.whitened import Whitened
+from fstsim.workers import ending_with_parent, killed_are_told
 
 Array = NDArray[np.float64]
-Backend = Literal["loky", "threading", "sequential", "dask", "ray"]
+Backend = Literal["loky", "threading", "sequential", "dask"]
 
 CHUNK = 2000  # settings advanced together: enough to fill the vectors, few enough to resume and to balance
+_SHORT = 16  # digits of the checksum in the name of a chunk's file
 # axes of the grid: what fits, and how that is said
 _AXIS: dict[str, tuple[Callable[[float], bool], str]] = {
     "separation": (lambda v: 0.0 < v <= FARTHEST, f"lie in (0, {FARTHEST:g}]"),
@@ -120,6 +126,36 @@ def run_chunk(config: SweepConfig, number: int) -> list[dict[str, Any]]:
     """Simulate chunk ``number`` of the grid and return one row a trajectory: its setting and its end."""
     first = number * CHUNK
     grid = config.settings(first, min(first + CHUNK, config.size))
+    ends, diverged = _run_settings(config, grid, number) if config.batch else _run_repeated(config, grid, number)
+    columns = {**grid, **ends}
+    samples = config.steps * config.batch
+    return [
+        {
+            "index": first + i,
+            **{name: float(values[i]) for name, values in columns.items()},
+            "steps": config.steps,
+            "samples": samples,
+            "status": "diverged" if diverged[i] else "completed",
+        }
+        for i in range(diverged.size)
+    ]
+
+
+def _run_repeated(
+    config: SweepConfig, grid: dict[str, Array], number: int
+) -> tuple[dict[str, Array], NDArray[np.bool_]]:
+    """`_run_settings` for exact gradients: repetitions of a setting are equal, and each setting is computed once."""
+    settings = np.stack([grid[name] for name in AXES])
+    _, once, back = np.unique(settings, axis=1, return_index=True, return_inverse=True)
+    ends, diverged = _run_settings(config, {name: values[once] for name, values in grid.items()}, number)
+    back = back.ravel()
+    return {name: values[back] for name, values in ends.items()}, diverged[back]
+
+
+def _run_settings(
+    config: SweepConfig, grid: dict[str, Array], number: int
+) -> tuple[dict[str, Array], NDArray[np.bool_]]:
+    """What `_measure` says of the end of every setting, with the peak of the drift, and which of them diverged."""
     rng = np.random.default_rng([config.seed, number])
     delta = grid["separation"][:, None]
     origin = np.zeros_like(delta)
@@ -155,18 +191,7 @@ def run_chunk(config: SweepConfig, number: int) -> list[dict[str, Any]]:
             np.where(diverged, state.log_odds, s), np.where(keep, state.old, m_o), np.where(keep, state.new, m_n)
         )
         peak = np.maximum(peak, np.abs(state.old[:, 0]))
-    columns = {**grid, **_measure(state, base, delta[:, 0]), "peak_drift": peak}
-    samples = config.steps * config.batch
-    return [
-        {
-            "index": first + i,
-            **{name: float(values[i]) for name, values in columns.items()},
-            "steps": config.steps,
-            "samples": samples,
-            "status": "diverged" if diverged[i] else "completed",
-        }
-        for i in range(delta.size)
-    ]
+    return {**_measure(state, base, delta[:, 0]), "peak_drift": peak}, diverged
 
 
 def _measure(state: Whitened, base: Whitened, delta: Array) -> dict[str, Array]:
@@ -186,7 +211,7 @@ def _measure(state: Whitened, base: Whitened, delta: Array) -> dict[str, Array]:
 
 @contextmanager
 def _backend(backend: str, jobs: int, address: str | None) -> Iterator[None]:
-    """joblib's configuration for ``backend``; a dask scheduler or ray cluster is joined at ``address``."""
+    """joblib's configuration for ``backend``; a dask scheduler is joined at ``address``."""
     with ExitStack() as stack:
         if backend == "dask":
             try:
@@ -200,14 +225,6 @@ def _backend(backend: str, jobs: int, address: str | None) -> Iterator[None]:
                 stack.enter_context(client)
             except OSError as error:
                 raise InputError(f"no dask scheduler answers at {address}") from error
-        elif backend == "ray":
-            try:
-                import ray
-                from ray.util.joblib import register_ray
-            except ImportError as error:
-                raise InputError("backend ray is not installed: pip install 'ray[default]'") from error
-            register_ray()
-            ray.init(address=address, ignore_reinit_error=True)
         stack.enter_context(joblib.parallel_config(backend=backend, n_jobs=jobs))
         yield
 
@@ -231,31 +248,76 @@ def run_sweep(
     if jobs == 0:
         raise InputError("jobs must not be 0: give a number of workers, or -1 for every core")
     check_directory(out, asdict(config), "sweep")
-    chunks = range(-(-config.size // CHUNK))
-    table = out / "table.jsonl"
-    if table.exists():
+    if _finished(config, out):
         if progress is not None:
             progress(config.size)
-        return table
-    with _backend(backend, jobs, address):
-        claim_directory(out, asdict(config), environment(config.seed), "sweep")
-        parts = {k: out / "parts" / f"{k:06d}.jsonl" for k in chunks}
-        missing = [k for k in chunks if not parts[k].exists()]
-        if progress is not None:
-            progress(sum(min(CHUNK, config.size - k * CHUNK) for k in chunks if k not in set(missing)))
-        # rounds of a few chunks a worker: what an interruption can cost, on any backend
-        workers = joblib.effective_n_jobs(jobs)
-        for group in _rounds(missing, 4 * max(1, workers)):
-            rows = joblib.Parallel()(joblib.delayed(run_chunk)(config, k) for k in group)
-            for k, chunk_rows in zip(group, rows, strict=True):
-                write_text(parts[k], "".join(map(row_line, chunk_rows)))
-                if progress is not None:
-                    progress(len(chunk_rows))
-    write_text(table, "".join(parts[k].read_text(encoding="utf-8") for k in chunks))
-    for part in parts.values():
+        return out / "table.jsonl"
+    with (
+        _backend(backend, jobs, address),
+        claimed_directory(out, asdict(config), environment(config.seed), "sweep"),
+    ):
+        return _run_on(config, out, backend, jobs, progress)
+
+
+def _digest(config: SweepConfig, text: str) -> str:
+    """SHA-256 of rows and of the grid that they belong to."""
+    return hashlib.sha256(f"{json.dumps(plain(asdict(config)), sort_keys=True)}\n{text}".encode()).hexdigest()
+
+
+def _finished(config: SweepConfig, out: Path) -> bool:
+    """Whether the table is there; InputError if it is not the one that this sweep wrote, to the last byte."""
+    table, digest = out / "table.jsonl", out / "table.sha256"
+    if not is_there(table):
+        return False
+    if not is_there(digest) or read_text(digest).strip() != _digest(config, read_text(table)):
+        raise InputError(
+            f"{table} is not what this sweep wrote: remove it to run the sweep again, or choose another --out"
+        )
+    return True
+
+
+def _read_part(config: SweepConfig, out: Path, number: int) -> str | None:
+    """Rows of a chunk that is finished; None if it is not, or its file is not what was written."""
+    for path in sorted((out / "parts").glob(f"{number:06d}-*.jsonl")):
+        with contextlib.suppress(InputError):
+            text = read_text(path)
+            if path.stem == f"{number:06d}-{_digest(config, text)[:_SHORT]}":
+                return text
+    return None
+
+
+def _run_on(
+    config: SweepConfig, out: Path, backend: Backend, jobs: int, progress: Callable[[int], None] | None
+) -> Path:
+    """What is missing, chunk by chunk, then the table, in a directory that is this sweep's own."""
+    chunks = range(-(-config.size // CHUNK))
+    done = {k: text for k in chunks if (text := _read_part(config, out, k)) is not None}
+    missing = [k for k in chunks if k not in done]
+    if progress is not None:
+        progress(sum(min(CHUNK, config.size - k * CHUNK) for k in done))
+    # rounds of a few chunks a worker: what an interruption can cost, on any backend
+    workers = joblib.effective_n_jobs(jobs)
+    for group in _rounds(missing, 4 * max(1, workers)):
+        for k, chunk_rows in zip(group, _made(config, group, backend), strict=True):
+            done[k] = "".join(map(row_line, chunk_rows))
+            write_text(out / "parts" / f"{k:06d}-{_digest(config, done[k])[:_SHORT]}.jsonl", done[k])
+            if progress is not None:
+                progress(len(chunk_rows))
+    text = "".join(done[k] for k in chunks)
+    write_text(out / "table.sha256", _digest(config, text) + "\n")
+    write_text(out / "table.jsonl", text)
+    for part in (out / "parts").glob("*.jsonl"):
         part.unlink()
-    (out / "parts").rmdir()
-    return table
+    with contextlib.suppress(OSError):  # something that is not ours lies in it
+        (out / "parts").rmdir()
+    return out / "table.jsonl"
+
+
+def _made(config: SweepConfig, group: Sequence[int], backend: Backend) -> list[list[dict[str, Any]]]:
+    if backend == "loky":
+        with killed_are_told():
+            return joblib.Parallel()(ending_with_parent(run_chunk, config, k) for k in group)
+    return joblib.Parallel()(joblib.delayed(run_chunk)(config, k) for k in group)
 
 
 def _rounds(items: Sequence[int], size: int) -> list[list[int]]:

@@ -5,7 +5,7 @@ returns numbers is in a topic (``theory/TOPIC.py``), a claim about it in `fstsim
 of its names is asked for: importing the numbers alone loads neither sympy nor the statements.
 Read in this order: `overlap`, `forward_kl`, `reverse_kl`, `drift`, `geometry`, `replay`, `starvation`, `sdft`, `ttt`,
 `oapl`, `maps`, `fast_slow`, `plasticity`, `noise`, `modes`, `group_normalised`, `adam`, `sequences`, `clipping`,
-`leash_loss`.
+`leash_loss`, `kl_estimators`.
 """
 
 from __future__ import annotations
@@ -102,6 +102,20 @@ from fstsim.theory.group_normalised import (
     group_logit_update,
     group_normalised_drift,
     plateau_exponent,
+)
+from fstsim.theory.kl_estimators import (
+    Estimates,
+    k2_mean_bounds,
+    k3_loss_bounds,
+    k3_loss_log_odds,
+    k3_loss_policy,
+    k3_reward_drift,
+    k3_reward_drift_bounds,
+    kl_estimates,
+    kl_estimators,
+    least_control,
+    mode_estimates,
+    tilt_mass,
 )
 from fstsim.theory.leash_loss import (
     effective_tau,
@@ -255,6 +269,7 @@ __all__ = [
     "CheckResult",
     "Derivation",
     "EntropicOptimum",
+    "Estimates",
     "FastSlowRun",
     "FieldMap",
     "LinearNoiseBand",
@@ -317,6 +332,14 @@ __all__ = [
     "group_logit_update",
     "group_normalised_drift",
     "harmonic_overlap",
+    "k2_mean_bounds",
+    "k3_loss_bounds",
+    "k3_loss_log_odds",
+    "k3_loss_policy",
+    "k3_reward_drift",
+    "k3_reward_drift_bounds",
+    "kl_estimates",
+    "kl_estimators",
     "kl_gap",
     "kl_leash_bounds",
     "kl_leash_equilibrium",
@@ -331,6 +354,7 @@ __all__ = [
     "leash_loss_value_bounds",
     "leash_path_kl",
     "leashed_optimum",
+    "least_control",
     "leave_one_out_variance",
     "linear_noise_band",
     "log_expected_softplus",
@@ -356,6 +380,7 @@ __all__ = [
     "missing_information_bound",
     "missing_information_fraction",
     "mixture_weight_fisher",
+    "mode_estimates",
     "neutral_logit_variance",
     "no_context_kl",
     "normalised_tau",
@@ -435,6 +460,7 @@ __all__ = [
     "stall_probability",
     "starvation_probability",
     "task_sequence",
+    "tilt_mass",
     "time_to_reward",
     "total_misassignment_bound",
     "weight_fisher_information",

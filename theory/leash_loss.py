@@ -29,8 +29,8 @@ Baseline = Literal["centred", "leave-one-out", "normalised"]
 Leash = Literal["reward", "loss"]
 
 
-def _tree(base: ArrayLike, tokens: int) -> tuple[Array, int]:
-    """Sequence probabilities and the number of decisions."""
+def token_tree(base: ArrayLike, tokens: int) -> tuple[Array, int]:
+    """Sequence probabilities ``(..., A^L)``, checked, and the number of decisions L."""
     p = np.asarray(base, dtype=np.float64)
     if tokens < 2:
         raise InputError(f"tokens must be at least 2, got {tokens}")
@@ -43,7 +43,7 @@ def _tree(base: ArrayLike, tokens: int) -> tuple[Array, int]:
     return p, length
 
 
-def _decisions(policy: Array, tokens: int, length: int) -> list[Array]:
+def token_decisions(policy: Array, tokens: int, length: int) -> list[Array]:
     """Next-token distributions ``(..., A^t, A)`` after every prefix of t tokens; uniform where the prefix has no mass."""
     found = []
     for t in range(length):
@@ -63,11 +63,11 @@ def leash_loss_policy(base: ArrayLike, reward: ArrayLike, tau: ArrayLike, tokens
     >>> leash_loss_policy([0.9, 0.05, 0.025, 0.025], [0, 0, 0, 1], 0.25).round(3).tolist()
     [0.258, 0.014, 0.013, 0.715]
     """
-    p, length = _tree(base, tokens)
+    p, length = token_tree(base, tokens)
     value, strength = finite(reward, "reward"), positive(tau, "tau")[..., None, None]
     p, value = np.broadcast_arrays(p, value)
     chosen = []
-    for given in reversed(_decisions(p, tokens, length)):
+    for given in reversed(token_decisions(p, tokens, length)):
         value = value.reshape(given.shape)
         tilted = given * np.exp((value - value.max(axis=-1, keepdims=True)) / strength)
         q = tilted / tilted.sum(axis=-1, keepdims=True)
@@ -92,10 +92,12 @@ def sequence_tilt(base: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Array:
 
 def leash_path_kl(policy: ArrayLike, base: ArrayLike, tokens: int = 2) -> Array:
     """``K(y) = sum_t KL(q_t || p_t)`` along every sequence, nats, ``(..., A^L)``: what the leash as a loss shows for it."""
-    q, length = _tree(policy, tokens)
-    p, _ = _tree(base, tokens)
+    q, length = token_tree(policy, tokens)
+    p, _ = token_tree(base, tokens)
     total = np.zeros(np.broadcast_shapes(q.shape, p.shape))
-    for t, (a, b) in enumerate(zip(_decisions(q, tokens, length), _decisions(p, tokens, length), strict=True)):
+    for t, (a, b) in enumerate(
+        zip(token_decisions(q, tokens, length), token_decisions(p, tokens, length), strict=True)
+    ):
         with np.errstate(divide="ignore", invalid="ignore"):
             terms = np.where(a > 0.0, a * (np.log(a) - np.log(b)), 0.0)
         total = total + np.repeat(terms.sum(axis=-1), tokens ** (length - t), axis=-1)
@@ -108,7 +110,7 @@ def leash_loss_value_bounds(base: ArrayLike, reward: ArrayLike, tau: ArrayLike, 
     ``W = tau log E_p e^(r / tau)`` is the most that ``E[r] - tau KL`` can be, L the number of decisions and D the range of
     the reward. Statement `leash-loss-bracket` [T]. Errors as `leash_loss_policy`.
     """
-    p, length = _tree(base, tokens)
+    p, length = token_tree(base, tokens)
     r, strength = finite(reward, "reward"), positive(tau, "tau")
     least = strength * logsumexp(r / strength[..., None], b=p, axis=-1)
     return least, np.minimum(least + length * np.ptp(r, axis=-1) ** 2 / (8.0 * strength), r.max(axis=-1))

@@ -77,6 +77,15 @@ class Progress:
         """``amount`` more is done."""
         self.at(self._done + amount, note)
 
+    def say(self, line: str) -> None:
+        """Print ``line`` on stdout now, above the bar."""
+        if self._bar is not None:
+            self._bar.clear()
+        show(line)
+        sys.stdout.flush()
+        if self._bar is not None:
+            self._bar.refresh()
+
     def close(self) -> None:
         """Remove the bar; without a terminal, say how far the work has come if that was not said last."""
         if self._bar is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import os
 import re
 import shlex
@@ -17,8 +18,10 @@ import tyro
 from fstsim.errors import InputError
 from fstsim.front.command import AGAIN
 from fstsim.front.console import complain
+from fstsim.workers import WorkerKilled
 
 _T = TypeVar("_T")
+_PLACES = ("--out", "--model", "--base", "--data")  # an empty path would mean the working directory
 
 
 # tyro's words and Python's, in ours
@@ -69,6 +72,9 @@ def parse(kind: Any, arguments: Sequence[str], program: str, description: str | 
 
     Raises SystemExit after ``--help`` has been printed.
     """
+    for flag, value in itertools.pairwise([*arguments, "-"]):
+        if (flag in _PLACES and not value) or flag in {f"{name}=" for name in _PLACES}:
+            raise InputError(f"{flag.rstrip('=')} is empty: name a place")
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -125,6 +131,9 @@ def exit_code(work: Callable[[], int], stopped: Callable[[], str]) -> int:
     except KeyboardInterrupt:
         complain(stopped())
         return 130
+    except WorkerKilled as error:
+        complain(f"error: {error}; {stopped()}")
+        return 1
     except BrokenPipeError:  # the reader of stdout has gone, as in `fstsim check | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -67,7 +67,7 @@ class Measure:
 
         passed = limits.passed(measured["checkpoints"])
         picture = save_measure_picture(measured, self.out / "picture.png")
-        card = write_measure_card(measured, passed, picture, self.out / "card.html")
+        card = write_measure_card(measured, passed if limits.set else None, picture, self.out / "card.html")
         if errors := measured.get("verifier_errors"):
             complain(f"the verifier failed {errors['count']} times, each scored 0; first: {errors['first']}")
         show(measure_table(measured), f"picture: {picture}; report card: {card}")

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from fstsim.front.command import CONTINUE, Directory, check_numbers
 from fstsim.front.console import Progress, complain, show
 from fstsim.front.tables import check_summary, section_table, verdict_table
-from fstsim.records import environment, plain, prepare_directory, write_json
+from fstsim.records import environment, plain, prepare_directory, working_in, write_json
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,10 @@ class Reproduce:
     def run(self) -> int:
         """All of it; 1 if a statement was violated."""
         check_numbers(self.examples, self.seed)
+        with working_in(self.out):
+            return self._reproduce()
+
+    def _reproduce(self) -> int:
         prepare_directory(self.out / "figures")
         from fstsim.paper.figures.catalogue import FIGURES
         from fstsim.paper.report.report import write_report

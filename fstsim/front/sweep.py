@@ -15,7 +15,7 @@ from fstsim.front.tables import sweep_table
 from fstsim.records import read_rows
 from fstsim.sweep import Backend, SweepConfig, run_sweep
 
-_Address = Annotated[str | None, tyro.conf.arg(metavar="ADDRESS", help_behavior_hint="(default: a new ray cluster)")]
+_Address = Annotated[str | None, tyro.conf.arg(metavar="ADDRESS", help_behavior_hint="(needed by dask only)")]
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class Sweep:
     out: Directory = Path("out/sweep")
     """directory of the sweep; table.jsonl in it has one row for each trajectory"""
     backend: Backend = "loky"
-    """where the work is done: in processes (loky), in threads, in this process (sequential), or on a dask or ray cluster"""
+    """where the work is done: in processes (loky), in threads, in this process (sequential), or on a dask cluster"""
     jobs: int = -1
     """number of workers; -1 uses every core"""
     address: _Address = None
-    """address of the dask scheduler (required by dask) or of the ray cluster"""
+    """address of the dask scheduler"""
     stopped: ClassVar[str] = CONTINUE
 
     def run(self) -> int:

@@ -186,6 +186,23 @@ def training_table(
     return table
 
 
+_AS_THEY_COME = ("reward", "old_mass", "kl_to_base", "kl_from_base", "old_skills", "entropy")
+"""Columns of the lines that a training run prints while it runs."""
+
+
+def measurement_heading(row: Mapping[str, Any]) -> str:
+    """Names above the lines of `measurement_line`, for a run whose first measurement is ``row``."""
+    names = [name for name in _AS_THEY_COME if name in row]
+    return f"{'seed':>4} {'step':>6}" + "".join(f"{name.replace('_', ' '):>14}" for name in names)
+
+
+def measurement_line(seed: int, row: Mapping[str, Any]) -> str:
+    """One measurement of a training run, as soon as there is one."""
+    values = [row[name] for name in _AS_THEY_COME if name in row]
+    cells = ("-" if value is None else terminal_number(value) for value in values)
+    return f"{seed:>4} {row['step']:>6}" + "".join(f"{cell:>14}" for cell in cells)
+
+
 def prompts_table(rounds: Sequence[Mapping[str, Any]], title: str) -> Table:
     """Rounds in which the population changed: its contexts, best first, their scores and what each was written from."""
     table = _table("step")

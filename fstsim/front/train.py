@@ -12,8 +12,8 @@ import tyro
 from fstsim.errors import InputError
 from fstsim.front.command import CONTINUE, Directory, OfPresetFloat, OfPresetInt, given, quiet
 from fstsim.front.console import Progress, complain, show
-from fstsim.front.tables import training_table
-from fstsim.records import read_json
+from fstsim.front.tables import measurement_heading, measurement_line, training_table
+from fstsim.records import read_json, working_in
 
 _Tasks = Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK [TASK ...]")]
 _Old = Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK [TASK ...]", help_behavior_hint="(default: none)")]
@@ -53,7 +53,7 @@ class Train:
     steps: OfPresetInt = None
     """slow steps on each task"""
     lr: OfPresetFloat = None
-    """learning rate of AdamW"""
+    """learning rate, after --warmup and before --schedule"""
     clip: OfPresetFloat = None
     """largest norm of a gradient; longer ones are cut to it (1e9 never cuts)"""
     slow_steps_per_round: OfPresetInt = None
@@ -68,12 +68,23 @@ class Train:
     """longest completion, tokens"""
     probe_every: OfPresetInt = None
     """steps between measurements"""
+    probe_problems: OfPresetInt = None
+    """held-out problems of each measurement"""
+    probe_relearn: Annotated[
+        int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 60 for models of the world, else 0)")
+    ] = None
+    """most steps in which a copy relearns another task, at both ends of the run (0: not measured); it costs as much as all
+    other measurements together, and the memory of another training"""
+    no_model: bool = False
+    """leave out model/ at the end: the trained weights are in the checkpoint alone, and the same command without this flag
+    writes them"""
     stopped: ClassVar[str] = CONTINUE
 
     def _config(self) -> Any:
         from fstsim.front.train_flags import check_flags, settings_of
         from fstsim.llm.contexts.reflection import ReflectorConfig
         from fstsim.llm.runs.config import METHODS, PRESETS
+        from fstsim.llm.runs.optimizer import OptimizerConfig
 
         preset = PRESETS[self.preset].config(self.method)
         check_flags(self)
@@ -90,8 +101,9 @@ class Train:
             users = ", ".join(name for name, m in METHODS.items() if m.evolves)
             raise InputError(f"--reflector is used by methods {users} only; remove it, or choose one of them")
         probe = replace(preset.probe, **given(self, ("max_new_tokens",)))
-        if self.probe_every is not None:
-            probe = replace(probe, every=self.probe_every)
+        for name in ("every", "problems", "relearn"):
+            if (value := getattr(self, f"probe_{name}")) is not None:
+                probe = replace(probe, **{name: value})
         return replace(
             config,
             tasks=self.task,
@@ -101,6 +113,7 @@ class Train:
             precision=self.precision,
             context=self.context,
             probe=probe,
+            optimizer=OptimizerConfig(**settings_of(self, OptimizerConfig)),
             **given(self, ("steps", "lr", "clip", "slow_steps_per_round")),
         )
 
@@ -108,20 +121,38 @@ class Train:
         """Train them; 1 if a loss was not finite."""
         if self.seeds < 1:
             raise InputError(f"seeds must be at least 1, got {self.seeds}")
-        from fstsim.llm.contexts.reflection import ReflectorDown, ReflectorTooSmall
-        from fstsim.llm.learners.weights import Diverged
-        from fstsim.llm.runs.run import check_runs, run_training
+        from fstsim.llm.runs.run import check_runs
 
         quiet()
         config = self._config()
         check_runs(config, self.out, self.seeds)
+        with working_in(self.out):
+            return self._train(config)
+
+    def _train(self, config: Any) -> int:
+        from fstsim.llm.contexts.reflection import ReflectorDown, ReflectorTooSmall
+        from fstsim.llm.learners.weights import Diverged
+        from fstsim.llm.runs.run import run_training
+
         runs = []
         total = config.steps * len(config.tasks)
         with contextlib.closing(Progress("train", total * self.seeds, "steps")) as progress:
             for seed in range(self.seeds):
                 at = lambda step, note, k=seed: progress.at(k * total + step, f"seed {k}: {note}")  # noqa: E731
+
+                def say(row: dict[str, Any], k: int = seed) -> None:
+                    if k == 0 and row["step"] == 0:
+                        progress.say(measurement_heading(row))
+                    progress.say(measurement_line(k, row))
+
                 try:
-                    rows = run_training(replace(config, seed=seed), self.out / f"seed-{seed}", at)
+                    rows = run_training(
+                        replace(config, seed=seed),
+                        self.out / f"seed-{seed}",
+                        at,
+                        write_model=not self.no_model,
+                        measured=say,
+                    )
                 except (Diverged, ReflectorDown) as error:
                     run = self.out / f"seed-{seed}"
                     hint = "the same command continues"

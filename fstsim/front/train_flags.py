@@ -1,4 +1,4 @@
-"""The flags of ``fstsim train`` that are settings of a channel: derived from the fields of the learners and of the fast channel.
+"""The flags of ``fstsim train`` that are settings of a channel: derived from the fields of learners, optimizer and fast channel.
 
 Importing the learners imports torch: `fstsim.__main__` asks for these flags only when a training is asked for.
 """
@@ -17,6 +17,7 @@ import tyro
 from fstsim.errors import InputError
 from fstsim.llm.contexts.prompt_evolution import PromptEvolution
 from fstsim.llm.runs.config import METHODS
+from fstsim.llm.runs.optimizer import OptimizerConfig
 
 _C = TypeVar("_C")
 
@@ -39,15 +40,17 @@ def field_help(cls: type) -> dict[str, str]:
 
 
 def setting_fields(cls: Any) -> dict[str, Field[Any]]:
-    """The fields of a channel's settings that are flags."""
-    return {entry.name: entry for entry in fields(cls) if entry.metadata.get("flag", True)}
+    """The fields of a channel's settings that are flags, by flag: the field's name, or what its metadata say."""
+    flags = ((entry.metadata.get("flag", entry.name), entry) for entry in fields(cls))
+    return {flag: entry for flag, entry in flags if flag}
 
 
 def _users() -> dict[str, dict[str, type]]:
     """``{flag: {method: class that has the setting}}``, in the order of the methods."""
     users: dict[str, dict[str, type]] = {}
     for name, method in METHODS.items():
-        for cls in (method.learner, PromptEvolution if method.evolves else None):
+        optimizer = None if method.learner is None else OptimizerConfig
+        for cls in (method.learner, PromptEvolution if method.evolves else None, optimizer):
             for flag in setting_fields(cls) if cls is not None else ():
                 users.setdefault(flag, {})[name] = cls  # type: ignore[assignment]
     del users[_OF_ALL]
@@ -63,8 +66,8 @@ def _help(flag: str, users: Mapping[str, type]) -> str:
     """What the setting is, and by which methods it is used; for each class in turn where they differ."""
     said: dict[str, list[str]] = {}
     for method, cls in users.items():
-        said.setdefault(field_help(cls).get(flag, ""), []).append(method)
-    if list(said.values()) == [list(METHODS)]:
+        said.setdefault(field_help(cls).get(setting_fields(cls)[flag].name, ""), []).append(method)
+    if list(said.values()) in ([list(METHODS)], [list(_WITH_WEIGHTS)]):
         return next(iter(said))
     return "; ".join(f"{text} ({', '.join(methods)})" for text, methods in said.items())
 
@@ -90,7 +93,7 @@ def with_settings(command: type[_C]) -> type[_C]:
     names: Any = Literal.__getitem__(tuple(METHODS))
     own: list[tuple[str, Any, Any]] = [("method", Annotated[names, about], field(default="rl"))]
     for flag, users in USERS.items():
-        kinds = {get_type_hints(cls)[flag] for cls in users.values()}
+        kinds = {get_type_hints(cls)[setting_fields(cls)[flag].name] for cls in users.values()}
         kind = kinds.pop()
         for other in kinds:
             kind |= other
@@ -133,5 +136,5 @@ def check_flags(command: Any) -> None:
 
 
 def settings_of(command: Any, cls: Any) -> dict[str, Any]:
-    """The settings of ``cls`` that the user gave."""
-    return {flag: getattr(command, flag) for flag in setting_fields(cls) if _given(command, flag)}
+    """The settings of ``cls`` that the user gave, by field."""
+    return {entry.name: getattr(command, flag) for flag, entry in setting_fields(cls).items() if _given(command, flag)}

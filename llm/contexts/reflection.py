@@ -178,7 +178,7 @@ class LocalChat:
         rng: np.random.Generator,
     ) -> tuple[str, int]:
         """One sample of the chat model; ReflectorTooSmall if the prompt and its answer do not fit the model's positions."""
-        limit = getattr(self.model.model.config, "max_position_embeddings", None)
+        limit = self.model.positions
 
         def ask(prompt: str) -> str:
             tokens = self.model.encode_text(prompt)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from joblib import Parallel, delayed
 from transformers.utils import logging
 
 from fstsim.errors import InputError
@@ -18,7 +17,8 @@ from fstsim.llm.experiments.plan import Planned
 from fstsim.llm.learners.weights import Diverged
 from fstsim.llm.runs.config import TrainConfig
 from fstsim.llm.runs.run import run_training
-from fstsim.records import check_contents, check_directory, prepare_directory, read_json
+from fstsim.records import check_contents, check_directory, read_json, working_in
+from fstsim.workers import in_processes
 
 
 def seed_config(planned: Planned, seed: int, out: Path) -> TrainConfig:
@@ -73,9 +73,8 @@ def run_all(planned: Sequence[Planned], seeds: int, out: Path, jobs: int = -1) -
     anything is written, if a directory holds something else or a run that one of these starts from is not finished.
     """
     check_runs(planned, seeds, out, jobs)
-    prepare_directory(out)
-    work = Parallel(n_jobs=jobs, backend="loky", return_as="generator_unordered")
-    yield from work(delayed(_run_one)(p, seed, out) for p in planned for seed in range(seeds))
+    with working_in(out):
+        yield from in_processes(_run_one, [(p, seed, out) for p in planned for seed in range(seeds)], jobs)
 
 
 def check_runs(planned: Sequence[Planned], seeds: int, out: Path, jobs: int) -> None:

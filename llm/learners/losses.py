@@ -15,6 +15,7 @@ import torch
 from fstsim.errors import InputError
 
 Advantage = Literal["normalised", "centred", "leave-one-out"]
+KLEstimator = Literal["exact", "k1", "k2", "k3"]
 _ROUNDING = 1e-5
 """nats a token: how well log-probabilities of sampling and of scoring agree in float32"""
 
@@ -122,6 +123,35 @@ def prefix_loss(
     kl = (token_kl(logits, base_logits) * mask).detach()
     to_come = kl.sum(-1, keepdim=True) - kl.cumsum(-1)
     return (to_come * logprobs * mask).sum() / len(logits)
+
+
+def estimated_leash_loss(
+    logprobs: torch.Tensor,
+    base_logprobs: torch.Tensor,
+    mask: torch.Tensor,
+    estimator: KLEstimator,
+    held_logprobs: torch.Tensor | None = None,
+) -> torch.Tensor:
+    r"""A leash to the base from the sampled tokens alone, nats a sequence: what takes the place of `leash_loss` elsewhere.
+
+    \(\frac{1}{B} \sum_{b,t} \rho_{bt} k(u_{bt})\), \(u = \log \pi_0 - \log \pi\), with ``k1`` \(-u\), ``k2`` \(u^2 / 2\), ``k3``
+    \(e^u - 1 - u\). Without ``held_logprobs`` \(\rho\) is 1: the expected gradient is none (k1), that of KL(policy || base)
+    (k2), that of KL(base || policy) (k3). With those of sampling \(\rho = \pi / \pi_{held}\), and k1 and k3 have that of
+    KL(policy || base). Statements `kl-estimators-loss` and `kl-estimators-ratio`. Raises InputError on another estimator.
+    """
+    own, base = inside(logprobs, mask), inside(base_logprobs, mask)
+    u = base - own
+    if estimator == "k1":
+        value = -u
+    elif estimator == "k2":
+        value = 0.5 * u**2
+    elif estimator == "k3":
+        value = torch.expm1(u) - u
+    else:
+        raise InputError(f"kl_estimator of sampled tokens must be k1, k2 or k3, got {estimator!r}")
+    if held_logprobs is not None:
+        value = value * torch.exp(own - inside(held_logprobs, mask))
+    return value.sum() / len(logprobs)
 
 
 def leashed_rewards(

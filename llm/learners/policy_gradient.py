@@ -2,7 +2,7 @@ r"""Policy gradient on groups of rollouts: CISPO and REINFORCE.
 
 CISPO as in MiniMax-M1 and 2605.12484, except: (1) one group may hold rollouts of several contexts, with one baseline;
 (2) groups without signal are skipped, which changes no gradient; (3) the leash to the base is a choice: k1 in the
-reward, or the exact full-vocabulary KL as a loss, with or without its gradient through the prefixes.
+reward, or as a loss the exact full-vocabulary KL, with or without its gradient through the prefixes, or an estimator of it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from fstsim.llm.contexts.reuse import Reusable, join
 from fstsim.llm.learners.learner import Learner
 from fstsim.llm.learners.losses import (
     Advantage,
+    KLEstimator,
     cispo_loss,
+    estimated_leash_loss,
     group_advantages,
     inside,
     leash_loss,
@@ -66,6 +68,11 @@ class PolicyGradient(Learner):
     """strength of the exact KL leash as a loss, a nat a sequence"""
     leash_loss_prefix: bool = False
     """the leash as a loss with its gradient through the prefixes, so that it rests where the leash in the reward does"""
+    kl_estimator: KLEstimator = "exact"
+    """what the leash as a loss is made of: the exact KL of every next-token distribution, or k1, k2, k3 of the sampled tokens.
+    k2 pulls like the exact one, k3 (the KL term of GRPO) along KL(base || policy), and k1 does not pull at all"""
+    kl_estimator_ratio: bool = False
+    """k1, k2 or k3 times the importance ratio: then k1 and k3 pull like the exact one, and k2 does not"""
     temperature: float = 1.0
     """temperature of sampling"""
     max_new_tokens: int = 8
@@ -89,8 +96,33 @@ class PolicyGradient(Learner):
             )
         if self.leash_loss_prefix and self.leash_loss == 0.0:
             raise InputError("leash_loss_prefix needs a leash_loss above 0")
+        self.check_estimator()
         if not 0.0 < self.temperature < math.inf:
             raise InputError(f"temperature must be positive, got {self.temperature}")
+
+    def check_estimator(self) -> None:
+        """InputError on an estimator that is unknown, or that nothing would use."""
+        if self.kl_estimator not in get_args(KLEstimator):
+            raise InputError(
+                f"kl_estimator must be one of {', '.join(get_args(KLEstimator))}; got {self.kl_estimator!r}"
+            )
+        sampled = self.kl_estimator != "exact"
+        if sampled and self.leash_loss == 0.0:
+            raise InputError(f"kl_estimator {self.kl_estimator} needs a leash_loss above 0")
+        if sampled and self.leash_loss_prefix:
+            raise InputError("leash_loss_prefix needs kl_estimator exact: it sums exact KL along the prefixes")
+        if self.kl_estimator_ratio and not sampled:
+            raise InputError("kl_estimator_ratio needs kl_estimator k1, k2 or k3: the exact KL has no sample to weigh")
+
+    def leash(
+        self, logits: torch.Tensor, base_logits: torch.Tensor, logp: torch.Tensor, part: Rollouts
+    ) -> torch.Tensor:
+        """The leash as a loss on ``part``, nats a sequence: ``logits`` and ``logp`` of the policy, ``base_logits`` of the base."""
+        if self.kl_estimator != "exact":
+            held = part.logprobs if self.kl_estimator_ratio else None
+            return estimated_leash_loss(logp, token_logprobs(base_logits, part), part.mask, self.kl_estimator, held)
+        loss = leash_loss(logits, base_logits, part.mask)
+        return loss + prefix_loss(logits, base_logits, logp, part.mask) if self.leash_loss_prefix else loss
 
     def step(
         self, weights: Weights, context: Population, task: Task, rng: np.random.Generator
@@ -196,10 +228,7 @@ class PolicyGradient(Learner):
                 if self.leash_loss > 0.0:
                     with torch.no_grad():
                         base_logits = weights.base.logits(part)
-                    leash = leash_loss(logits, base_logits, part.mask)
-                    if self.leash_loss_prefix:
-                        leash = leash + prefix_loss(logits, base_logits, logp, part.mask)
-                    leash = leash * len(rows) / sequences
+                    leash = self.leash(logits, base_logits, logp, part) * len(rows) / sequences
                     # the mean over tokens of CISPO is a mean over sequences divided by their mean length
                     scale = metrics["length"] if self.loss == "cispo" else 1.0
                     loss = loss + self.leash_loss * leash / scale

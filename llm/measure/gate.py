@@ -17,6 +17,11 @@ class Limits:
     kl: float | None = None
     forgetting: float | None = None
 
+    @property
+    def set(self) -> bool:
+        """Whether there is any."""
+        return self.kl is not None or self.forgetting is not None
+
     def check(self, sets: Sequence[str]) -> None:
         """InputError unless they are numbers that can be held against these sets."""
         for name, value in (("at-most-kl", self.kl), ("at-most-forgetting", self.forgetting)):

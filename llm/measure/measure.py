@@ -22,7 +22,7 @@ from fstsim.llm.runs.run_input import check_splits
 from fstsim.llm.tasks.guarded import VerifierErrors, guarded
 from fstsim.llm.tasks.parse import parse_task, problems_hash
 from fstsim.llm.types import Task, rule_words
-from fstsim.records import check_directory, claim_directory, environment, plain, read_json, write_json
+from fstsim.records import check_directory, claimed_directory, environment, plain, read_json, write_json
 
 Notes = Callable[[int, str], None]
 KIND = "measurement"
@@ -65,7 +65,21 @@ def run_measure(
     check_directory(out, record, KIND)
     # all are loaded once before anything is written, so that the last one's mistake is said first
     hashes = [weights_hash(load_checkpoint(name, base).model) for name in checkpoints]
-    claim_directory(out, record, environment(config.settings.seed, config.device), KIND)
+    with claimed_directory(out, record, environment(config.settings.seed, config.device), KIND):
+        return _measure(config, out, (base, start), list(zip(checkpoints, hashes, strict=True)), sets, errors, progress)
+
+
+def _measure(
+    config: MeasureConfig,
+    out: Path,
+    began: tuple[Policy, str],
+    checkpoints: Sequence[tuple[str, str]],
+    sets: Sequence[ProblemSet],
+    errors: VerifierErrors,
+    progress: Notes | None,
+) -> dict[str, Any]:
+    """The measurements in a directory that is theirs; ``began`` and ``checkpoints`` with the hashes of their weights."""
+    base, start = began
     done, total = 0, (1 + len(checkpoints)) * len(sets)
 
     def note(what: str) -> None:
@@ -86,7 +100,7 @@ def run_measure(
             "base": row,
         }
         note(f"base on {given.name}")
-    for name, digest in zip(checkpoints, hashes, strict=True):
+    for name, digest in checkpoints:
         result["checkpoints"].append(_checkpoint(out, name, (start, digest), base, sets, then, config.settings, note))
     assert done == total
     if errors.count:

@@ -47,7 +47,7 @@ class ProblemSet:
         """InputError if a prompt and ``new`` tokens are longer than the model, or the model knows a word of it not."""
         if strange := policy.unknown(self.context):
             raise InputError(f"the context of {self.task.name} has words that the base does not know: {strange[0]!r}")
-        limit = getattr(policy.model.config, "max_position_embeddings", None)
+        limit = policy.positions
         for problem, tokens in zip(self.problems, self.prompts(policy), strict=True):
             where = problem.where or f"{self.task.name}, problem {problem.text[:40]!r}"
             if limit is not None and len(tokens) + new > limit:
@@ -108,7 +108,7 @@ def kl_entropy_length(p: Policy, q: Policy | None, sampled: Sampled) -> tuple[Ar
     """
     found = []
     for rollouts in sampled.parts:
-        for part in _blocks(rollouts, p.model.config.vocab_size):
+        for part in _blocks(rollouts, p.vocabulary):
             own = p.logits(part)
             kl = token_kl(own, q.logits(part)) if q is not None else torch.zeros_like(own[..., 0])
             each = torch.stack([kl * part.mask, token_entropy(own) * part.mask, part.mask.float()])

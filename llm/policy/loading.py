@@ -1,26 +1,32 @@
 """A model and its tokenizer from a name: the shipped base, one that `fstsim model` fetched, a folder, or the hub; and what is said of one that cannot be had.
 
-Only safetensors are read, and no code from a model's repository is run.
+Only safetensors are read, and no code from a model's repository is run. What looks like a path is a path; the hub is asked
+for names ``owner/model`` only, once and shortly, where they are not in its cache (never with HF_HUB_OFFLINE=1).
 """
 
 from __future__ import annotations
 
+import os
 import re
+import warnings
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from fstsim.errors import InputError
+from fstsim.llm.policy.folder import check_folder
 from fstsim.llm.policy.pretrained import SOURCES, cached_path
 
 SHIPPED = "base"
 """Name of the base model that comes with the package."""
 _HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
-_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+_OURS = "out"  # where our commands write by default
+_HUB_SECONDS = 10.0
+_HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 
 
 def shipped_path() -> Path:
@@ -36,37 +42,122 @@ def check_device(device: str) -> None:
         raise InputError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
 
 
+def is_path(name: str) -> bool:
+    """Whether ``name`` means a folder here rather than a model of the hub.
+
+    It does if it is there, has another form than ``owner/model``, or begins with a folder that is there, or with the one that our
+    commands write to (``out``).
+    """
+    if os.path.exists(name) or not _HUB_NAME.fullmatch(name) or ".." in name:
+        return True
+    first = name.partition("/")[0]
+    return first == _OURS or os.path.exists(first)
+
+
+def find_model(name: str) -> Path:
+    """The folder of the model called ``name``, fetched from the hub if it is one of its names. Raises InputError if there is none."""
+    if name == SHIPPED:
+        return shipped_path()
+    if name in SOURCES:
+        if not cached_path(name).exists():
+            raise InputError(f"model {name} is not on this machine: run fstsim model {name}")
+        return cached_path(name)
+    if is_path(name):
+        if not name or not os.path.exists(name):
+            shown = repr(name if len(name) <= 200 else f"{name[:200]}...")
+            raise InputError(
+                f"there is no model at {shown}: give a path, {', '.join((SHIPPED, *SOURCES))}, or a hub name owner/model"
+            )
+        return Path(name)
+    return _from_hub(name)
+
+
+def _from_hub(name: str) -> Path:
+    """From the cache of the hub, or by asking it. Files of weights that are pickles are not fetched."""
+    from huggingface_hub import HfApi, snapshot_download
+
+    try:
+        kept = Path(snapshot_download(name, allow_patterns=list(_HUB_FILES), local_files_only=True))
+        check_folder(kept)
+        return kept
+    except InputError:
+        if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
+            raise
+    except Exception:
+        pass
+    try:
+        HfApi().model_info(name, timeout=_HUB_SECONDS)
+        return Path(snapshot_download(name, allow_patterns=list(_HUB_FILES)))
+    except Exception as error:  # whatever a network does
+        said = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(
+            f"there is no model at {name!r}, and the hub cannot be asked for it ({said}): give a path, "
+            f"{', '.join((SHIPPED, *SOURCES))}, or a hub name owner/model"
+        ) from error
+
+
 def load_model(name: str, device: str, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model called ``name`` with weights of ``dtype`` on ``device``, and its tokenizer.
 
-    Raises InputError if there is no such model, or its weights are missing, not whole or not safetensors.
+    Raises InputError if there is no such model, its folder cannot be used (`folder.check_folder`), or its weights are not
+    whole, not those of its architecture or not finite.
     """
-    where = str(shipped_path()) if name == SHIPPED else str(cached_path(name)) if name in SOURCES else name
-    if name in SOURCES and not Path(where).exists():
-        raise InputError(f"model {name} is not on this machine: run fstsim model {name}")
-    if Path(where).exists() and not list(Path(where).glob("*.safetensors")):
-        raise InputError(f"model {where} has no weights: a *.safetensors file is missing")
-    if not Path(where).exists() and not _HUB_NAME.fullmatch(name):
-        raise InputError(
-            f"there is no model at {name!r}: give a path, {', '.join((SHIPPED, *SOURCES))}, or a hub name owner/model"
-        )
-    if Path(where).exists() and not any((Path(where) / file).exists() for file in _TOKENIZERS):
-        raise InputError(f"model {where} has no tokenizer: one of {', '.join(_TOKENIZERS)} is missing")
+    where = find_model(name)
+    check_folder(where)
     check_device(device)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            where,
-            dtype=getattr(torch, dtype),
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise InputError(f"model {name!r} cannot be loaded: {str(error).splitlines()[0]}") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tokenizer: Any = AutoTokenizer.from_pretrained(where, trust_remote_code=False, local_files_only=True)
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                where,
+                dtype=getattr(torch, dtype),
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # the readers raise whatever a wrong byte or type leads to, panics of Rust among it
+        said = " ".join(str(error).split())[:300] or type(error).__name__
+        raise InputError(f"model {name!r} cannot be loaded: {said}") from error
     model, found = loaded
-    wrong = [*found["missing_keys"], *(key[0] for key in found["mismatched_keys"])]
-    if wrong:  # transformers would put random numbers there
-        raise InputError(f"the weights of {name!r} lack {wrong[0]}, or have it in another shape")
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        raise InputError(f"the tokenizer of {name!r} cannot be loaded: it is {tokenizer!r}")
+    _check_keys(name, model, found)
+    check_finite(name, model)
     model.to(device)
     return model, tokenizer
+
+
+def _check_keys(name: str, model: PreTrainedModel, found: dict[str, Any]) -> None:
+    """InputError unless the weights are those of the architecture: transformers would put random numbers where they are missing."""
+    mismatched = [key[0] for key in found.get("mismatched_keys", ())]
+    wrong = {
+        "lack": sorted(found.get("missing_keys", ())),
+        "have in another shape": sorted(mismatched),
+        "have beside those of its architecture": sorted(found.get("unexpected_keys", ())),
+    }
+    for what, keys in wrong.items():
+        if keys:
+            more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+            raise InputError(
+                f"the weights of {name!r} are not those of {type(model).__name__}, which its config.json declares: "
+                f"they {what} {', '.join(keys[:3])}{more}"
+            )
+    declared = [each for each in getattr(model.config, "architectures", None) or () if isinstance(each, str)]
+    others = [each for each in declared if each in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()]
+    if others and type(model).__name__ not in declared:
+        raise InputError(
+            f"config.json of {name!r} names {others[0]}, but its model_type makes it a {type(model).__name__}"
+        )
+
+
+def check_finite(name: str, model: PreTrainedModel) -> None:
+    """InputError if a weight of the model called ``name`` is not a number or infinite."""
+    with torch.no_grad():
+        for key, weight in model.named_parameters():
+            # the sum is enough in nearly all cases; it may overflow where no weight is infinite
+            if not torch.isfinite(weight.sum(dtype=torch.float32)) and not torch.isfinite(weight).all():
+                raise InputError(f"the weights of {name!r} are not finite: {key} has a value that is nan or infinite")

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,9 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from fstsim.errors import InputError
+from fstsim.llm.policy.chat import ChatForm, chat_form, end_of_turn
+from fstsim.llm.policy.declared import local_attention, position_limit, vocabulary_size
+from fstsim.llm.policy.lengths import check_rows, sample_lengths, score_lengths
 from fstsim.llm.policy.loading import SHIPPED, load_model
 from fstsim.llm.policy.rollouts import Request, Rollouts, owners, token_logprobs
 from fstsim.llm.policy.sampling import sample_rows, sample_tree
@@ -51,6 +55,8 @@ class Policy:
     """sample in fixed shapes, as CUDA graphs there: what pays on a GPU; goes before ``tree``"""
     bfloat16: bool = False
     """run activations in bfloat16; weights stay as they are, and log-probabilities of rollouts are those of the scoring pass"""
+    padded: bool = True
+    """prompts of different lengths may stand in one batch; without it, each length is a batch of its own"""
     _decoders: Decoders = field(init=False, repr=False, compare=False, default_factory=Decoders)
 
     @classmethod
@@ -67,40 +73,44 @@ class Policy:
         """From a model and its tokenizer; the model is put into evaluation mode.
 
         With dropout a policy would score completions by another law than it samples them by.
-        Raises InputError if their vocabularies differ, there is no end token, or the model keeps no key/value cache.
+        Raises InputError if their vocabularies differ, there is no end token, the chat template cannot be used
+        (`chat.chat_form`), or the model keeps no key/value cache or does not give the numbers of a plain pass (`check_rows`).
         """
-        if len(tokenizer) > model.config.vocab_size:
-            raise InputError(
-                f"the tokenizer has {len(tokenizer)} tokens, the model {model.config.vocab_size}: they do not belong together"
-            )
-        ends = getattr(model.generation_config, "eos_token_id", None)
-        ends = tokenizer.eos_token_id if ends is None else ends
-        if ends is None:
-            raise InputError("neither the model nor the tokenizer has an end token")
+        ends = _end_tokens(model, tokenizer)
+        written = "world" if has_world(model, tokenizer) else "plain"
+        template = "chat" if tokenizer.chat_template else written
+        if template == "chat" and (end := end_of_turn(tokenizer, chat_form(tokenizer))) is not None and end not in ends:
+            ends = (*ends, end)  # what is taught must be heard
+        _check_tokens(model, tokenizer, ends)
         if not keeps_cache(model):
             raise InputError(
                 f"{type(model).__name__} cannot be used: the model must be a decoder with a key/value cache"
             )
+        padded = check_rows(model)
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
         model.eval()
-        written = "world" if has_world(model, tokenizer) else "plain"
-        template = "chat" if tokenizer.chat_template else written
-        sharing = can_share(model)
-        tree = sharing and model.device.type == "cpu" and takes_trees(model)
-        static = sharing and model.device.type == "cuda" and takes_slots(model)
-        return cls(model, tokenizer, template, tuple([ends] if isinstance(ends, int) else ends), sharing, tree, static)
+        sharing = padded and can_share(model)
+        packed = sharing and not local_attention(model)
+        tree = packed and model.device.type == "cpu" and takes_trees(model)
+        static = packed and model.device.type == "cuda" and takes_slots(model)
+        return cls(model, tokenizer, template, ends, sharing, tree, static, padded=padded)
 
     @property
     def device(self) -> torch.device:
         """Where the model is."""
         return next(self.model.parameters()).device
 
-    @property
+    @cached_property
+    def _form(self) -> ChatForm:
+        return chat_form(self.tokenizer)
+
+    @cached_property
     def end_token(self) -> int:
-        """The end of a given answer: the tokenizer's own end token where sampling stops at it, else the first of ``end_tokens``."""
-        own = self.tokenizer.eos_token_id
-        return own if own in self.end_tokens else self.end_tokens[0]
+        """The end of a given answer: that which the chat template writes, else the tokenizer's own, else the first of ``end_tokens``."""
+        written = end_of_turn(self.tokenizer, self._form) if self.template == "chat" else None
+        known = [end for end in (written, self.tokenizer.eos_token_id) if end in self.end_tokens]
+        return known[0] if known else self.end_tokens[0]
 
     @property
     def sizes(self) -> Mapping[str, int]:
@@ -129,7 +139,7 @@ class Policy:
         if self.template == "chat":
             *before, (role, content) = problem.messages or (("user", problem.question),)
             return self._turn(*before, (role, f"{context}\n\n{content}" if context else content))
-        return self.tokenizer(f"{context}\n{problem.question}\n{_ASKED}".lstrip())["input_ids"]
+        return self._opened(f"{context}\n{problem.question}\n{_ASKED}".lstrip())
 
     def encode_all(self, pairs: Sequence[tuple[str, Problem]]) -> list[list[int]]:
         """Prompts of many (context, problem) pairs: `encode`, in one call of the tokenizer where that is the same."""
@@ -140,43 +150,75 @@ class Policy:
     def encode_text(self, message: str) -> list[int]:
         """Tokens of one user's message in the chat template, or of the message alone where there is none."""
         if self.template != "chat":
-            return self.tokenizer(message)["input_ids"]
+            return self._opened(message)
         return self._turn(("user", message))
 
     def _turn(self, *messages: tuple[str, str]) -> list[int]:
         """Messages (role, content), the last of the user, in the chat template, and the beginning of the answer."""
-        text: Any = self.tokenizer.apply_chat_template(
-            [{"role": role, "content": content} for role, content in messages],
-            add_generation_prompt=True,
-            tokenize=False,
-            enable_thinking=False,
-        )
-        return self._tokens(text)
+        return self._tokens(self._form.prompt(self.tokenizer, messages))
 
     def encode_answer(self, answer: str) -> list[int]:
         """Tokens of a given answer with `end_token`, as they continue a prompt of `encode`.
 
-        After a plain prompt the answer begins with a space, as a pretrained model would write it: "Answer: ABCDE". Outside
+        After a plain prompt the answer begins with a space, as a pretrained model would write it: "Answer: ABCDE". In a chat
+        template it is what the template makes of an assistant's message: trimmed, or with spaces of its own. Outside
         of the shipped world an answer may have several tokenisations, of which this is the tokenizer's own: its probability
         is a lower bound of the probability of writing the answer.
         """
-        if self.template != "plain" or not answer:
+        if self.template == "world":
             return [*self._tokens(answer), self.end_token]
-        # tokenised with what it follows: tokenizers like Llama's put a space of their own before whatever they are given
-        asked, whole = self._tokens(_ASKED), self._tokens(f"{_ASKED} {answer}")
-        kept = whole[: len(asked)] == asked
-        return [*(whole[len(asked) :] if kept else self._tokens(f" {answer}")), self.end_token]
+        if self.template == "plain":
+            return [*(self._continued(_ASKED, f" {answer}") if answer else ()), self.end_token]
+        return [*self._continued(self._form.asked, self._form.answer(self.tokenizer, answer)), self.end_token]
+
+    def _continued(self, before: str, text: str) -> list[int]:
+        """Tokens of ``text`` where it follows ``before``: tokenizers like Llama's put a space of their own before whatever they are given."""
+        asked, whole = self._tokens(before), self._tokens(before + text)
+        return whole[len(asked) :] if whole[: len(asked)] == asked else self._tokens(text)
+
+    def _opened(self, text: str) -> list[int]:
+        """Tokens of a plain prompt: what the tokenizer puts before a text belongs to it, what it puts after one would end it."""
+        whole, bare = self.tokenizer(text)["input_ids"], self._tokens(text)
+        for first in range(len(whole) - len(bare) + 1):
+            if whole[first : first + len(bare)] == bare:
+                return whole[: first + len(bare)]
+        return bare
 
     def _tokens(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def decode(self, rollouts: Rollouts) -> list[str]:
-        """Texts of the completions, without special tokens."""
-        kept = [row[m].tolist() for row, m in zip(rollouts.completions.cpu(), rollouts.mask.cpu(), strict=True)]
-        return self.tokenizer.batch_decode(kept, skip_special_tokens=True)
+        """Texts of the completions, without their end and special tokens."""
+        return self.read(
+            [row[m].tolist() for row, m in zip(rollouts.completions.cpu(), rollouts.mask.cpu(), strict=True)]
+        )
+
+    def read(self, tokens: Sequence[Sequence[int]]) -> list[str]:
+        """Texts of completions in tokens, as they follow a prompt: a leading space is kept, an end token is not, special or not."""
+        rows = [list(row[:-1] if row and row[-1] in self.end_tokens else row) for row in tokens]
+        options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+        if self.template == "world":
+            return self.tokenizer.batch_decode(rows, **options)
+        # decoders like Llama's drop the space of whatever comes first
+        before = self._tokens(_ASKED)
+        head = self.tokenizer.decode(before, **options)
+        whole = self.tokenizer.batch_decode([[*before, *row] for row in rows], **options)
+        if all(text.startswith(head) for text in whole):
+            return [text[len(head) :] for text in whole]
+        return self.tokenizer.batch_decode(rows, **options)
+
+    @property
+    def vocabulary(self) -> int:
+        """Size of the model's vocabulary."""
+        return vocabulary_size(self.model)
+
+    @property
+    def positions(self) -> int | None:
+        """How many tokens prompt and completion may have, None where the model has no limit."""
+        return position_limit(self.model)
 
     def _check_length(self, longest: int, new: int) -> None:
-        limit = getattr(self.model.config, "max_position_embeddings", None)
+        limit = self.positions
         if limit is not None and longest + new > limit:
             raise InputError(
                 f"a prompt of {longest} tokens and {new} new ones do not fit the model's {limit} positions: "
@@ -211,7 +253,9 @@ class Policy:
         tokens, mask = self._pad(prompts)
         prompt_of, pad = owners(len(tokens), repeats).to(self.device), self.tokenizer.pad_token_id or 0
         ask = Request(tokens, mask, prompt_of, generator, max_new_tokens, temperature, self.end_tokens, pad)
-        if self.share_prompts and self.static:
+        if not self.padded:
+            path = sample_lengths
+        elif self.share_prompts and self.static:
             path = self._decoders.sample
         elif self.share_prompts and self.tree:
             path = sample_tree
@@ -240,7 +284,9 @@ class Policy:
     def logits(self, rollouts: Rollouts) -> torch.Tensor:
         """Logits ``(B, T, V)``, float32, from which each token of the completions was (or would be) drawn, over temperature."""
         with self._precision():
-            if not self.share_prompts:
+            if not self.padded:
+                logits = score_lengths(self.model, rollouts)
+            elif not self.share_prompts:
                 logits = score_rows(self.model, rollouts)
             elif self.tree and not self.static:
                 logits = score_tree(self.model, rollouts)
@@ -251,6 +297,20 @@ class Policy:
     def logprobs(self, rollouts: Rollouts) -> torch.Tensor:
         """Log-probabilities ``(B, T)`` of the completions' tokens at the temperature of sampling, nats; 0 outside the mask."""
         return token_logprobs(self.logits(rollouts), rollouts)
+
+    def answer_logprobs(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Log-probability ``(B,)``, nats, of writing each answer, one a prompt, and ending with any of ``end_tokens``.
+
+        The answers' own last token (of `encode_answer`) stands for all of them: sampling stops at each, and reads the same text.
+        """
+        shown = self.forced(prompts, answers)
+        logits = self.logits(shown)
+        last = shown.mask.sum(1, keepdim=True) - 1
+        at_end = logits.gather(1, last[..., None].expand(-1, -1, logits.shape[-1]))[:, 0]
+        ends = torch.tensor(self.end_tokens, device=logits.device)
+        ended = torch.logsumexp(at_end[:, ends], -1) - torch.logsumexp(at_end, -1)
+        written = token_logprobs(logits, shown).scatter(1, last, 0.0)
+        return written.sum(-1) + ended
 
     def forced(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> Rollouts:
         """Given answers (with their end tokens) as rollouts, one a prompt: for teacher forcing."""
@@ -271,3 +331,32 @@ class Policy:
             kept.to(here),
             torch.zeros(len(answers), longest, device=here),
         )
+
+
+def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """What ends a completion by the model's generation config, or else by the tokenizer. Raises InputError if nothing does."""
+    ends = getattr(model.generation_config, "eos_token_id", None)
+    ends = tokenizer.eos_token_id if ends is None else ends
+    if ends is None or ends == []:
+        raise InputError("neither the model nor the tokenizer has an end token")
+    found = [ends] if isinstance(ends, int) else ends
+    if not isinstance(found, list | tuple) or not all(type(end) is int for end in found):
+        raise InputError(f"eos_token_id must be a whole number or a list of them, got {ends!r}")
+    return tuple(dict.fromkeys(found))
+
+
+def _check_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int]) -> None:
+    """InputError unless every token that the tokenizer, or the end of a completion, has is one of the model's."""
+    size = vocabulary_size(model)
+    if len(tokenizer) > size:
+        raise InputError(f"the tokenizer has {len(tokenizer)} tokens, the model {size}: they do not belong together")
+    highest = max(tokenizer.get_vocab().values(), default=-1)
+    if highest < 0:
+        raise InputError("the tokenizer has no tokens")
+    if highest >= size:
+        raise InputError(
+            f"the tokenizer has token {highest}, the model {size} tokens from 0: they do not belong together"
+        )
+    for end in ends:
+        if not 0 <= end < size:
+            raise InputError(f"the end token {end} is none of the model's {size} tokens")

@@ -17,6 +17,8 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
+from fstsim.llm.policy.declared import vocabulary_size
+
 Ints = NDArray[np.int64]
 
 ROW = 96  # places in a row: longer rows share more and pad less, but attention costs their square
@@ -223,7 +225,7 @@ def draw(logp: torch.Tensor, node: torch.Tensor, generator: torch.Generator) -> 
 
 def takes_trees(model: PreTrainedModel) -> bool:
     """Whether the model gives a tree's nodes the logits of plain sequences: tried on three short ones."""
-    tokens = (torch.arange(24, device=model.device).reshape(3, 8) * 7 + 3) % model.config.vocab_size
+    tokens = (torch.arange(24, device=model.device).reshape(3, 8) * 7 + 3) % vocabulary_size(model)
     tokens[1, :5] = tokens[0, :5]
     tokens[2, :2] = tokens[0, :2]
     lengths = torch.tensor([8, 6, 7], device=model.device)

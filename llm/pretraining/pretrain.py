@@ -39,7 +39,7 @@ from fstsim.llm.runs.checkpoint import (
 )
 from fstsim.llm.tasks.families import FAMILIES
 from fstsim.llm.tasks.rules import SIZES
-from fstsim.records import check_directory, claim_directory, environment, read_json, read_rows, row_line, write_text
+from fstsim.records import check_directory, claimed_directory, environment, read_json, read_rows, row_line, write_text
 
 Precision = Literal["float32", "bfloat16"]
 _WARM_UP = 50
@@ -245,7 +245,13 @@ def pretrain(
     check_directory(out, wanted, "model", name="pretrain.json")
     if (out / "model.safetensors").exists() and not (out / "checkpoint.safetensors").exists():
         return read_rows(out / "metrics.jsonl")[-1]
-    claim_directory(out, wanted, environment(config.seed, device), "model", name="pretrain.json")
+    with claimed_directory(out, wanted, environment(config.seed, device), "model", name="pretrain.json"):
+        return _train(config, out, place, every, progress)
+
+
+def _train(
+    config: PretrainConfig, out: Path, place: torch.device, every: int, progress: Callable[[int, str], None] | None
+) -> dict[str, Any]:
     tokenizer = build_tokenizer()
     model = new_model(config, tokenizer)
     model.to(place)  # type: ignore[arg-type]  # the stub of a decorated method

@@ -1,6 +1,7 @@
 """Checkpoints: one safetensors file with weights, optimizer state and, as JSON, everything else needed to go on exactly.
 
 One file, written whole or not at all: weights, moments, step and generator can never disagree. Nothing is unpickled.
+It is written straight from the tensors, one after the other, so that a checkpoint needs no memory of its own.
 """
 
 from __future__ import annotations
@@ -9,11 +10,10 @@ import json
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch.optim import Optimizer
 
 from fstsim.errors import InputError
@@ -22,13 +22,52 @@ from fstsim.records import write_atomically
 Tensors = dict[str, torch.Tensor]
 
 
+_TYPES = {
+    torch.float64: "F64",
+    torch.int64: "I64",
+    torch.float32: "F32",
+    torch.int32: "I32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+"""Names of types in a safetensors file."""
+_CHECKSUM = "crc32_of_all"
+_UNKNOWN = "0" * 8
+"""Where the checksum will stand: it is known when everything has been written."""
+
+
 def write_checkpoint(path: Path, tensors: Mapping[str, torch.Tensor], meta: Mapping[str, Any]) -> None:
-    """Write ``tensors`` and the JSON-ready ``meta`` to ``path``, atomically."""
-    # safetensors wants each tensor to own its memory: tied weights are cloned
-    held = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+    """Write ``tensors`` and the JSON-ready ``meta`` to ``path``, atomically.
+
+    The format is that of safetensors: the length of a JSON header, the header, the bytes of each tensor.
+    """
+    # large types first: then every tensor begins at a multiple of its type's size, as readers want it
+    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
     text = json.dumps(meta)
-    data = save(held, metadata={"meta": text, "crc32": _checksum(held, text)})
-    write_atomically(path, lambda file: file.write(data))
+    header: dict[str, Any] = {"__metadata__": {_CHECKSUM: _UNKNOWN, "meta": text}}
+    start = 0
+    for name in names:
+        end = start + tensors[name].numel() * tensors[name].element_size()
+        described = {"dtype": _TYPES[tensors[name].dtype], "shape": list(tensors[name].shape)}
+        header[name] = {**described, "data_offsets": [start, end]}
+        start = end
+    raw = json.dumps(header).encode()
+    raw += b" " * (-len(raw) % 8)
+    place = 8 + raw.index(_UNKNOWN.encode())
+
+    def write(file: IO[bytes]) -> None:
+        file.write(len(raw).to_bytes(8, "little") + raw)
+        total = zlib.crc32(text.encode())
+        for name in names:
+            data = _bytes(tensors[name])  # of a tensor on an accelerator the one copy that there is
+            total = zlib.crc32(data, zlib.crc32(_described(name, tensors[name]), total))
+            file.write(data)
+        file.seek(place)
+        file.write(f"{total:08x}".encode())
+
+    write_atomically(path, write)
 
 
 def read_checkpoint(path: Path) -> tuple[Tensors, dict[str, Any]]:
@@ -37,7 +76,7 @@ def read_checkpoint(path: Path) -> tuple[Tensors, dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             held = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 -- not a dict
-        if held.get("crc32", "") not in ("", _checksum(tensors, held["meta"])):  # files of before have none
+        if not _is_whole(tensors, held):
             raise InputError(
                 f"{path} is damaged: its checksum is not that of its content; start the run anew in another --out"
             )
@@ -48,13 +87,29 @@ def read_checkpoint(path: Path) -> tuple[Tensors, dict[str, Any]]:
         raise InputError(f"{path} is not a checkpoint of fstsim: {error}") from error
 
 
-def _checksum(tensors: Mapping[str, torch.Tensor], meta: str) -> str:
-    """CRC-32 of every byte that a checkpoint holds: a flipped bit is no other learning rate, and no other model."""
-    total = zlib.crc32(meta.encode())
+def _is_whole(tensors: Mapping[str, torch.Tensor], held: Mapping[str, str]) -> bool:
+    """Whether the CRC-32 of every byte is as written: a flipped bit is no other learning rate, and no other model.
+
+    Older files have it over the tensors in the order of their names (``crc32``), or have none.
+    """
+    total = zlib.crc32(held["meta"].encode())
+    if _CHECKSUM in held:
+        for name in sorted(tensors, key=lambda name: (-tensors[name].element_size(), name)):
+            total = zlib.crc32(_described(name, tensors[name]), total)
+            total = zlib.crc32(_bytes(tensors[name]), total)
+        return held[_CHECKSUM] == f"{total:08x}"
     for name in sorted(tensors):
-        total = zlib.crc32(name.encode(), total)
-        total = zlib.crc32(tensors[name].contiguous().view(-1).view(torch.uint8).numpy().data, total)
-    return f"{total:08x}"
+        total = zlib.crc32(_bytes(tensors[name]), zlib.crc32(name.encode(), total))
+    return held.get("crc32", "") in ("", f"{total:08x}")
+
+
+def _described(name: str, tensor: torch.Tensor) -> bytes:
+    return f"{name} {_TYPES.get(tensor.dtype)} {list(tensor.shape)}".encode()
+
+
+def _bytes(tensor: torch.Tensor) -> memoryview:
+    """The bytes of ``tensor``: its own memory where it is on the CPU and in one piece."""
+    return memoryview(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
 
 
 def pack_optimizer(optimizer: Optimizer, prefix: str) -> tuple[Tensors, dict[str, Any]]:

@@ -13,6 +13,7 @@ from fstsim.llm.contexts.reflection import ReflectorConfig
 from fstsim.llm.learners import LEARNERS
 from fstsim.llm.learners.learner import Learner
 from fstsim.llm.policy.loading import SHIPPED
+from fstsim.llm.runs.optimizer import OptimizerConfig
 from fstsim.llm.runs.probes import ProbeConfig
 from fstsim.llm.types import Population
 
@@ -59,9 +60,11 @@ class TrainConfig:
     steps: int = 200
     """slow steps on each task"""
     lr: float = 3e-4
-    """learning rate of AdamW"""
+    """learning rate"""
     clip: float = 1.0
-    """largest norm of a gradient that AdamW sees; longer ones are cut to it"""
+    """largest norm of a gradient that the optimizer sees; longer ones are cut to it"""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """how gradients become steps"""
     device: str = "cpu"
     """torch device"""
     precision: Precision = "float32"
@@ -97,6 +100,7 @@ class TrainConfig:
             raise InputError(f"slow_steps_per_round must be at least 1, got {self.slow_steps_per_round}")
         if not self.tasks:
             raise InputError("tasks must not be empty")
+        self.optimizer.check(self.steps * len(self.tasks))
         if self.fast is not None and self.fast.reuse and self.learner is not None:
             sampled = asdict(self.learner)
             if (self.fast.max_new_tokens, 1.0) != (sampled["max_new_tokens"], sampled["temperature"]):
@@ -144,6 +148,7 @@ class TrainConfig:
         held["old"] = tuple(held.get("old", ()))
         held["problems_sha256"] = tuple(map(tuple, held.get("problems_sha256", ())))
         held["probe"] = ProbeConfig(**held["probe"])
+        held["optimizer"] = OptimizerConfig(**held.get("optimizer", {}))
         held["learner"] = None if method.learner is None else method.learner(**held["learner"])
         if method.evolves:
             held["fast"] = PromptEvolution(**{k: v for k, v in held["fast"].items() if k != "reflector"})

@@ -41,12 +41,17 @@ class ProbeConfig:
     """longest completion"""
     early: int = 2
     """2: steps 1, 2, 4, ...; 4: steps 1, 4, 16, ..."""
+    relearn: int | None = None
+    """most supervised steps in which a copy relearns another task, at both ends of a run; 0: not measured; None: 60 for
+    models of the laboratory's world, not measured for others"""
 
     def __post_init__(self) -> None:
         if self.early < 2:
             raise InputError(f"probe early must be at least 2, got {self.early}")
         if min(self.every, self.problems, self.exam, self.max_new_tokens) < 1:
             raise InputError("every, problems, exam and max_new_tokens of the probe must be at least 1")
+        if self.relearn is not None and self.relearn < 0:
+            raise InputError(f"probe relearn must be at least 0, got {self.relearn}")
         if self.problems < 2:
             raise InputError(f"probe problems must be at least 2 (for a standard error), got {self.problems}")
 
@@ -67,13 +72,16 @@ def mean_se(values: np.ndarray) -> tuple[float, float]:
 def answer_logprobs(
     policy: Policy, contexts: Sequence[str], problems: Sequence[Problem], answers: Sequence[str]
 ) -> np.ndarray:
-    """Log-probability of given answers (end token included), exactly, nats: ``(contexts, problems)``."""
+    """Log-probability of given answers and an end, any that sampling stops at, exactly, nats: ``(contexts, problems)``."""
     pairs = [(c, p, a) for c in contexts for p, a in zip(problems, answers, strict=True)]
     values = []
     for first in range(0, len(pairs), _BLOCK):
         block = pairs[first : first + _BLOCK]
-        forced = policy.forced([policy.encode(c, p) for c, p, _ in block], [policy.encode_answer(a) for *_, a in block])
-        values.append(policy.logprobs(forced).sum(-1).double().cpu().numpy())
+        shown, answers_in_tokens = (
+            [policy.encode(c, p) for c, p, _ in block],
+            [policy.encode_answer(a) for *_, a in block],
+        )
+        values.append(policy.answer_logprobs(shown, answers_in_tokens).double().cpu().numpy())
     return np.concatenate(values).reshape(len(contexts), len(problems))
 
 

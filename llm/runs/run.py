@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -19,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from fstsim.fast_slow import FastSlowState, Schedule, fast_slow
+from fstsim.fast_slow import FastLearner, FastSlowState, Schedule, SlowLearner, fast_slow
 from fstsim.llm.learners.shadow import ShadowedWeights
 from fstsim.llm.learners.weights import Weights
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.config import TrainConfig
+from fstsim.llm.runs.optimizer import set_rate
 from fstsim.llm.runs.probes import Probe, relearn_steps
 from fstsim.llm.runs.run_checkpoint import RunRecord, State, load_run, save_run
 from fstsim.llm.runs.run_input import check_problems, check_tasks, with_tasks
@@ -35,7 +36,7 @@ from fstsim.llm.types import Followed, Population, Task
 from fstsim.records import (
     check_contents,
     check_directory,
-    claim_directory,
+    claimed_directory,
     environment,
     plain,
     row_line,
@@ -58,14 +59,19 @@ def check_runs(config: TrainConfig, out: Path, seeds: int) -> None:
 
 Notes = Callable[[int, str], None]
 _UNSAVED_SECONDS = 30.0  # between measurements too, a run that is killed loses no more than that
+_SAVING = 10.0  # at most one part in so many of a run's time goes into checkpoints
+_QUICK_SECONDS = 0.5  # unless a checkpoint takes no more than that: then every measurement has one
+_DISK = 5e8  # bytes a second: what the first checkpoint is expected to take
 
 
 class _Clock:
     """Seconds of a run by what they were ``spent`` on, on top of those before an interruption."""
 
-    def __init__(self, spent: dict[str, float]) -> None:
+    def __init__(self, spent: dict[str, float], saving: float) -> None:
         self.spent, self.before = spent, spent["seconds"]
         self.start = self.saved = time.perf_counter()
+        self.saving = saving
+        """seconds that a checkpoint takes, as far as is known"""
 
     @contextlib.contextmanager
     def on(self, what: str) -> Iterator[None]:
@@ -81,7 +87,20 @@ class _Clock:
     def stop(self) -> None:
         """Bring ``seconds`` up to date, for a checkpoint that is written now."""
         self.spent["seconds"] = self.before + self.elapsed()
+
+    def due(self, measured: bool) -> bool:
+        """Whether a checkpoint is worth its time now: at measurements, and where much is unsaved, but for its share of the run."""
+        unsaved = time.perf_counter() - self.saved
+        wanted = measured or unsaved > _UNSAVED_SECONDS
+        return wanted and (self.saving <= _QUICK_SECONDS or unsaved >= (_SAVING - 1.0) * self.saving)
+
+    @contextlib.contextmanager
+    def checkpoint(self) -> Iterator[None]:
+        """A checkpoint is written here: how long that takes says when the next one is due."""
+        started = time.perf_counter()
+        yield
         self.saved = time.perf_counter()
+        self.saving = self.saved - started
 
 
 def run_training(
@@ -91,11 +110,15 @@ def run_training(
     *,
     tasks: Sequence[Task] | None = None,
     old: Sequence[Task] | None = None,
+    write_model: bool = True,
+    measured: Callable[[dict[str, Any]], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Run, continue or only load the run in directory ``out``; returns its rows.
 
     ``tasks`` are trained one after the other, ``old`` are skills that every probe measures; where they are not given, they
-    are those that ``config`` names. ``progress(step, note)`` is called after every slow step. Raises InputError before any
+    are those that ``config`` names. ``progress(step, note)`` is called after every slow step, ``measured(row)`` with every row that has
+    measurements, also with those of before an interruption. Without ``write_model`` the
+    trained model stays in the checkpoint alone. Raises InputError before any
     work if ``out`` holds another run, and `weights.Diverged` when a loss is not finite: the last checkpoint, if there is one,
     stays.
     """
@@ -109,9 +132,21 @@ def run_training(
         for task in tasks:
             config.learner.check(policy, config.context, task)
     environs = environment(config.seed, config.device)
-    claim_directory(
-        out, dataclasses.asdict(config), environs, "training run", dataclasses.asdict(TrainConfig(method=config.method))
-    )
+    defaults = dataclasses.asdict(TrainConfig(method=config.method))
+    with claimed_directory(out, dataclasses.asdict(config), environs, "training run", defaults):
+        return _train(config, out, policy, (tasks, old), (slow, fast, every, start), (progress, measured, write_model))
+
+
+def _train(
+    config: TrainConfig,
+    out: Path,
+    policy: Policy,
+    measured_on: tuple[Sequence[Task], Sequence[Task]],
+    channels: tuple[SlowLearner[Any, Population, Any], FastLearner[Any, Population, Any], int, str],
+    wishes: tuple[Notes | None, Callable[[dict[str, Any]], None] | None, bool],
+) -> list[dict[str, Any]]:
+    """The run itself, in a directory that is its own: slow and fast channel, slow steps a round, context at the start."""
+    (tasks, old), (slow, fast, every, start), (progress, measured, write_model) = measured_on, channels, wishes
     rng = np.random.default_rng(config.seed)
     # policy and base measure, in float32; the weights hold the same models as the learners run them
     base = Policy.of(copy.deepcopy(policy.model).requires_grad_(False), policy.tokenizer)
@@ -123,10 +158,12 @@ def run_training(
         state, record = load_run(checkpoint, state, rng)
         _write_record(out, record)  # killed between the checkpoint and its rows
         if (out / "summary.json").exists():
+            if write_model and not (out / "model").exists():
+                _write_model(policy, out / "model")
             return record.rows
     rows, rounds = record.rows, record.rounds
-    clock = _Clock(record.spent)
-    relearn = tasks[-1].next_task(tasks, policy.template) if isinstance(tasks[-1], Followed) else None
+    clock = _Clock(record.spent, _checkpoint_bytes(weights) / _DISK)
+    relearn = _relearning(config, policy, tasks)
     errors = VerifierErrors(first=record.errors)
     tasks = [guarded(task, errors) for task in tasks]
     with clock.on("probe_seconds"):
@@ -138,41 +175,76 @@ def run_training(
             errors.take()  # of measuring the base anew: the row of step 0 has them
     if relearn is not None and len(rows) == 1:
         with clock.on("relearn_seconds"):
-            rows[0]["relearn"] = relearn_steps(policy, relearn)
+            rows[0]["relearn"] = relearn()
+    tell = measured or (lambda _: None)
+    for row in rows:
+        if "reward" in row:
+            tell(row)
     total, drawn = config.steps * len(tasks), state.samples
+    set_rate(weights.optimizer, config.optimizer.rate(config.lr, state.step, total))
     if state.step < total:
         run = fast_slow(tasks, slow, fast, state, Schedule(config.steps, every), rng)
         for state in run:
             last = state.step == total
-            measured = config.probe.due(state.step_in_task) or state.step_in_task == config.steps
+            probed = config.probe.due(state.step_in_task) or state.step_in_task == config.steps
             row = {"step": state.step, "samples": state.samples, "task": state.task, **state.slow.metrics}
             if (state.step_in_task - 1) % every == 0 and state.fast.metrics:
                 row |= state.fast.metrics
                 rounds.append({"step": state.step - 1, "task": state.task, **dataclasses.asdict(state.context)})
-            if measured:
+            if probed:
                 with clock.on("probe_seconds"):
                     row |= _measure(probes, policy, state)
             if last and relearn is not None:
                 with clock.on("relearn_seconds"):
-                    row["relearn"] = relearn_steps(policy, relearn)
+                    row["relearn"] = relearn()
             rows.append(plain(row | errors.take()))
-            if measured or last or time.perf_counter() - clock.saved > _UNSAVED_SECONDS:
+            if probed:
+                tell(rows[-1])
+            if last or clock.due(probed):
                 clock.stop()
-                save_run(checkpoint, state, record, rng)
+                with clock.checkpoint():
+                    save_run(checkpoint, state, record, rng)
                 _write_record(out, record)
             if progress is not None:
                 progress(state.step, _note(rows, (state.samples - drawn) / clock.elapsed()))
-    policy.model.save_pretrained(out / "model")
-    policy.tokenizer.save_pretrained(out / "model")
+            set_rate(weights.optimizer, config.optimizer.rate(config.lr, state.step, total))  # of the next step
+    if write_model:
+        _write_model(policy, out / "model")
     write_json(out / "summary.json", _summary(config, record, state))
     return rows
 
 
+def _write_model(policy: Policy, place: Path) -> None:
+    policy.model.save_pretrained(place)
+    policy.tokenizer.save_pretrained(place)
+
+
+def _checkpoint_bytes(weights: Weights) -> float:
+    """About how large a checkpoint is: every weight that is in it, and the optimizer's moments."""
+    held = [weights.policy, *([weights.shadow] if isinstance(weights, ShadowedWeights) else [])]
+    count = sum(p.numel() for each in held for p in each.model.parameters())
+    return 4.0 * count + 8.0 * sum(p.numel() for group in weights.optimizer.param_groups for p in group["params"])
+
+
+def _relearning(config: TrainConfig, policy: Policy, tasks: Sequence[Task]) -> Callable[[], int] | None:
+    """What measures relearning, if it is to be measured and there is a task after the last one.
+
+    It trains a copy and costs as much as all other probes together: models of the laboratory's world, which are small,
+    have it by default, others where it is asked for.
+    """
+    most = config.probe.relearn
+    wanted = policy.template == "world" if most is None else most > 0
+    if not (wanted and isinstance(tasks[-1], Followed)):
+        return None
+    following = tasks[-1].next_task(tasks, policy.template)
+    if following is None:
+        return None
+    return functools.partial(relearn_steps, policy, following, **({} if most is None else {"most": most}))
+
+
 def _weights(config: TrainConfig, policy: Policy, base: Policy, *, shadowed: bool) -> Weights:
     """What the learners change: the models of ``policy`` and ``base`` themselves, run in the precision of ``config``."""
-    # one kernel for all weights; not on the CPU, where recorded runs go on bit for bit without it
-    fused = policy.device.type != "cpu"
-    optimizer = torch.optim.AdamW(policy.model.parameters(), lr=config.lr, weight_decay=0.0, fused=fused)
+    optimizer = config.optimizer.build(policy.model.parameters(), config.lr, config.seed)
     weights = Weights(policy, base, optimizer, config.clip)
     if shadowed:
         weights = ShadowedWeights.start(weights)

@@ -142,7 +142,7 @@ def _check_answers(policy: Policy, task: Answered, problems: Sequence[Problem], 
                     f"{_place(problem, task)}: the {what} has words that {model} does not know: {strange[0]!r}; {_known(policy)}"
                 )
     encoded = [policy.encode_answer(task.answer(p)) for p in problems[:_TRIED]]
-    written = policy.tokenizer.batch_decode(encoded, skip_special_tokens=True)
+    written = policy.read(encoded)
     for problem, text in zip(problems, written, strict=False):
         try:
             reward = task.score(problem, text).reward

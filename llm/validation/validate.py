@@ -24,7 +24,7 @@ from fstsim.llm.validation.methods import discover, mixtures, oapl, sdft, sdft_l
 from fstsim.llm.validation.prediction import Judged, Prediction, judge
 from fstsim.llm.validation.sequences import alternating, stalls
 from fstsim.llm.validation.times import escapes, forgetting, relearning
-from fstsim.records import check_settings, plain, prepare_directory, read_json, write_json
+from fstsim.records import check_settings, plain, read_json, working_in, write_json
 
 CHAPTERS: Mapping[str, Callable[[Scale, Policy], Chapter]] = {
     "dead-groups": dead_groups,
@@ -93,28 +93,28 @@ def validate(
     runs = len(planned) * seeds
     waves = _waves(list(planned.values()))
     check_runs(waves[0] if waves else (), seeds, out, jobs)
-    prepare_directory(out)
-    written = _write_down(found, claims, scale, model, out)
-    yield Event("predictions written", runs)
-    for wave in waves:
-        for what, failure in run_all(wave, seeds, out, jobs):
-            yield Event(f"{what}: {failure}" if failure else what, runs, failed=bool(failure))
-    records = Records(out, seeds, base)
-    judged = []
-    for claim in claims:
-        prediction = written.get(claim.prediction.name)
-        if prediction is None or not records.finished(claim.needs):
-            continue
-        if claim.calibrated is not None:
-            prediction = claim.calibrated(records)
-        judged.append(judge(prediction, claim.measured(records)))
-    rows = [
-        {**j.prediction.to_dict(), "measured": j.measured, "measured_low": j.low, "measured_high": j.high,
-         "seeds": j.seeds, "verdict": j.verdict}
-        for j in judged
-    ]  # fmt: skip
-    write_json(out / "validation.json", plain(rows))
-    yield Event("judged", runs, tuple(judged))
+    with working_in(out):
+        written = _write_down(found, claims, scale, model, out)
+        yield Event("predictions written", runs)
+        for wave in waves:
+            for what, failure in run_all(wave, seeds, out, jobs):
+                yield Event(f"{what}: {failure}" if failure else what, runs, failed=bool(failure))
+        records = Records(out, seeds, base)
+        judged = []
+        for claim in claims:
+            prediction = written.get(claim.prediction.name)
+            if prediction is None or not records.finished(claim.needs):
+                continue
+            if claim.calibrated is not None:
+                prediction = claim.calibrated(records)
+            judged.append(judge(prediction, claim.measured(records)))
+        rows = [
+            {**j.prediction.to_dict(), "measured": j.measured, "measured_low": j.low, "measured_high": j.high,
+             "seeds": j.seeds, "verdict": j.verdict}
+            for j in judged
+        ]  # fmt: skip
+        write_json(out / "validation.json", plain(rows))
+        yield Event("judged", runs, tuple(judged))
 
 
 def _waves(planned: Sequence[Planned]) -> list[list[Planned]]:

@@ -7,12 +7,11 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import joblib
-
 from fstsim.errors import InputError
 from fstsim.front.console import Progress
 from fstsim.paper import DATA, check_recorded
 from fstsim.records import prepare_directory, read_json, write_atomically, write_json
+from fstsim.workers import in_processes
 
 SOURCES = Path(__file__).parent
 
@@ -129,8 +128,7 @@ def build(config: Config) -> Path:
     progress = Progress("manuscript", 1 + len(pieces), "pieces")
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        work = joblib.Parallel(n_jobs=config.jobs, return_as="generator_unordered")
-        for made in work(joblib.delayed(_make)(piece, folder, config.data) for piece in pieces):
+        for made in in_processes(_make, [(piece, folder, config.data) for piece in pieces], config.jobs):
             progress.add(1, made)
         pdf = compile_pdf(folder)
         numbers = read_json(folder / "numbers.json")

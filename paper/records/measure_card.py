@@ -28,28 +28,30 @@ ROWS = (
 """Column -> what it is called; each with its standard error."""
 
 _STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #111; background: #fff }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #111; background: #fff }
 h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2rem }
 table { border-collapse: collapse; width: 100% } th, td { padding: .25rem .6rem; border-bottom: 1px solid #ccc; text-align: left }
-.number { text-align: right; font-variant-numeric: tabular-nums } .wide, .frame { overflow-x: auto }
+.number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums } .wide, .frame { overflow-x: auto }
 th[scope=row] { font-weight: normal } img { max-width: 100%; height: auto } .note { color: #444 }
 .verdict { border-left: .4rem solid #009E73; padding: .4rem .8rem } .verdict.no { border-color: #C44E00; font-weight: bold }
 code { overflow-wrap: anywhere }
 """
 
 
-def write_measure_card(measured: Mapping[str, Any], passed: Sequence[str], picture: Path, path: Path) -> Path:
-    """Write the card of what is in ``measure.json``; ``passed`` are lines about limits that were passed."""
+def write_measure_card(measured: Mapping[str, Any], passed: Sequence[str] | None, picture: Path, path: Path) -> Path:
+    """Write the card of what is in ``measure.json``; ``passed`` are lines about limits that were passed, None if none was set."""
     write_text(path, measure_card(measured, passed, picture))
     return path
 
 
-def measure_card(measured: Mapping[str, Any], passed: Sequence[str], picture: Path) -> str:
+def measure_card(measured: Mapping[str, Any], passed: Sequence[str] | None, picture: Path) -> str:
     """The page; whatever names and tasks hold is escaped."""
     names = [str(held["checkpoint"]) for held in measured["checkpoints"]]
-    verdict = "".join(f'<p class="verdict no">{escape(line)}</p>' for line in passed)
+    verdict = "".join(f'<p class="verdict no">{escape(line)}</p>' for line in passed or ())
+    if passed is not None and not passed:
+        verdict = '<p class="verdict">No limit was passed.</p>'
     checkpoints = "".join(
-        f"<li><code>{escape(name)}</code> (SHA-256 of the weights <code>{escape(held['sha256'][:16])}</code>)</li>"
+        f"<li><code>{escape(name)}</code>{_digest(held)}</li>"
         for name, held in zip(names, measured["checkpoints"], strict=True)
     )
     parts = [_set(name, measured, names) for name in measured["sets"]]
@@ -64,7 +66,7 @@ def measure_card(measured: Mapping[str, Any], passed: Sequence[str], picture: Pa
 <title>Report card: {escape(", ".join(names))}</title><style>{_STYLE}</style></head><body>
 <h1>Report card against <code>{escape(str(measured["base"]))}</code></h1>
 <ol>{checkpoints}</ol>
-{verdict or '<p class="verdict">No limit was passed, or none was set.</p>'}
+{verdict}
 {drawn}
 {"".join(parts)}
 {_weights(measured, names)}
@@ -77,11 +79,16 @@ exact test, two-sided. pass@k is unbiased for the chance that one of k sampled a
 """
 
 
+def _digest(held: Mapping[str, Any]) -> str:
+    """Of a saved checkpoint; a step of a training has none."""
+    return f" (SHA-256 of the weights <code>{escape(held['sha256'][:16])}</code>)" if "sha256" in held else ""
+
+
 def _cell(values: Mapping[str, Any], name: str) -> str:
     if values.get(name) is None:
         return "–"
     error = values.get(f"{name}_se")
-    return html_number(values[name]) + (f" ± {html_number(error)}" if error is not None else "")
+    return html_number(values[name]) + (f" ± {html_number(float(f'{error:.2g}'))}" if error is not None else "")
 
 
 def _set(name: str, measured: Mapping[str, Any], names: Sequence[str]) -> str:

@@ -6,9 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import joblib
-
 from fstsim.records import plain
+from fstsim.workers import in_processes
 
 
 def check_one(slug: str, examples: int, seed: int) -> dict[str, Any]:
@@ -35,7 +34,4 @@ def work_through(
     pieces: Sequence[tuple[str, ...]], out: Path, examples: int, seed: int, jobs: int = -1
 ) -> Iterator[tuple[tuple[str, ...], Any]]:
     """``(piece, result)`` as they are finished; a piece is ``("check", slug)`` or ``("figure", name)``, started in this order."""
-    done: Iterator[tuple[tuple[str, ...], Any]] = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(
-        joblib.delayed(_work)(piece, out, examples, seed) for piece in pieces
-    )
-    return done
+    return in_processes(_work, [(piece, out, examples, seed) for piece in pieces], jobs)

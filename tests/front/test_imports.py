@@ -12,7 +12,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = {"fstsim": "fstsim", "theory": "fstsim.theory", "llm": "fstsim.llm", "paper": "fstsim.paper"}
-# room -> rooms whose modules it may import; the front door, which is fstsim/front/ and fstsim/__main__.py, knows all
+# room -> rooms whose modules it may import; the front doors know all: fstsim/front/ and fstsim/__main__.py for commands,
+# llm/trl/ for other people's trainers
 ALLOWED = {
     "fstsim": {"fstsim"},
     "theory": {"fstsim", "theory"},
@@ -31,7 +32,7 @@ def modules() -> dict[str, tuple[str, Path]]:
         for path in sorted((ROOT / folder).rglob("*.py")):
             parts = path.relative_to(ROOT / folder).with_suffix("").parts
             name = ".".join((package, *(part for part in parts if part != "__init__")))
-            front = name == "fstsim.__main__" or f"{name}.".startswith("fstsim.front.")
+            front = name == "fstsim.__main__" or f"{name}.".startswith(("fstsim.front.", "fstsim.llm.trl."))
             found[name] = ("front" if front else folder, path)
     return found
 

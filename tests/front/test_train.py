@@ -25,6 +25,7 @@ from transformers import PreTrainedModel
 import fstsim.llm.runs.run as train_run
 from fstsim.__main__ import main
 from fstsim.columns import find_column
+from fstsim.errors import InputError
 from fstsim.front.console import show
 from fstsim.front.tables import prompts_table, training_table
 from fstsim.front.train import Train
@@ -34,6 +35,7 @@ from fstsim.llm.learners.weights import Diverged, Weights
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.pretraining.tokenizer import build_tokenizer
 from fstsim.llm.runs.config import PRESETS, TrainConfig
+from fstsim.llm.runs.optimizer import OptimizerConfig
 from fstsim.llm.runs.probes import ProbeConfig, relearn_steps
 from fstsim.llm.tasks.families import FAMILIES
 from fstsim.paper.records.train_picture import columns, draw_training, save_train_picture, segments
@@ -443,6 +445,15 @@ def test_flags_reach_the_learner(method: str, flags: str, wanted: dict[str, Any]
     assert {**wanted, "problems": 3, "max_new_tokens": 6}.items() <= asdict(config.learner).items()
     assert type(config.learner) is LEARNERS[method]
     assert (config.method, config.fast, config.reflector) == (method, None, None)
+
+
+def test_flags_of_the_optimizer_reach_it() -> None:
+    flags = "--method sft --optimizer sgd --momentum 0.5 --weight-decay 0.1 --warmup 3 --schedule linear"
+    config = tyro.cli(with_settings(Train), args=shlex.split(flags))._config()
+    assert config.optimizer == OptimizerConfig("sgd", 0.1, 0.5, 3, "linear")
+    assert tyro.cli(with_settings(Train), args=[])._config().optimizer == OptimizerConfig()
+    with pytest.raises(InputError, match=r"--optimizer is used by methods .* only"):
+        tyro.cli(with_settings(Train), args=shlex.split("--method gepa --optimizer sgd"))._config()
 
 
 def test_every_setting_of_every_learner_is_a_flag_and_says_who_uses_it() -> None:

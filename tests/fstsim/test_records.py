@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fstsim.errors import InputError
-from fstsim.records import check_contents, check_directory, claim_directory, read_json, write_json, write_text
+from fstsim.records import check_contents, check_directory, claimed_directory, read_json, write_json, write_text
 
 CONFIG: dict[str, Any] = {"steps": 3, "grid": (0.1, 0.2), "inner": {"lr": 0.5}}
 
@@ -19,21 +19,31 @@ def files(path: Path) -> dict[str, bytes]:
     return {str(p.relative_to(path)): p.read_bytes() for p in path.rglob("*") if p.is_file()}
 
 
+def refused(place: Path, config: dict[str, Any], kind: str, name: str) -> None:
+    """Asks for a directory; nothing may happen in it."""
+    with claimed_directory(place, config, {}, kind, name=name):
+        pytest.fail("it was given")
+
+
 @pytest.mark.parametrize("name", ["config.json", "model.json"])
 def test_a_claimed_directory_is_claimed_again_by_its_own_settings_only(tmp_path: Path, name: str) -> None:
     place = tmp_path / "run"
-    claim_directory(place, CONFIG, {"cores": 2}, "sweep", name=name)
+    with claimed_directory(place, CONFIG, {"cores": 2}, "sweep", name=name):
+        pass
     assert read_json(place / name) == {"steps": 3, "grid": [0.1, 0.2], "inner": {"lr": 0.5}}
     (place / "table.jsonl").write_text("{}\n")
-    (place / ".table.jsonl.abc.tmp").write_text("half")
-    claim_directory(place, CONFIG, {"cores": 9}, "sweep", name=name)
+    (place / ".table.jsonl.1-00112233.tmp").write_text("half")
+    with claimed_directory(place, CONFIG, {"cores": 9}, "sweep", name=name):
+        pass
     assert read_json(place / "environment.json") == {"cores": 2}
     before = files(place)
     assert set(before) == {name, "environment.json", "table.jsonl"}
     with pytest.raises(InputError, match=r"run holds a sweep with steps 3, not 4: choose another --out"):
-        claim_directory(place, {**CONFIG, "steps": 4}, {}, "sweep", name=name)
+        refused(place, {**CONFIG, "steps": 4}, "sweep", name)
     with pytest.raises(InputError, match=rf"{name} is not the configuration of a model"):
-        claim_directory(place, {"layers": 2}, {}, "model", name=name)
+        refused(place, {"layers": 2}, "model", name)
+    with pytest.raises(InputError, match=rf"{name} is not the configuration of a sweep"):
+        refused(place, {key: value for key, value in CONFIG.items() if key != "grid"}, "sweep", name)
     assert files(place) == before
 
 

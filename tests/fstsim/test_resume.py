@@ -118,7 +118,7 @@ def test_killed_at_any_write(kind: str, write: int, when: str, tmp_path: Path, m
         patch.setattr(Trajectory, "save", failing(Trajectory.save))
         with pytest.raises(Killed):
             run_simulation(config, killed, segment=10)
-    (killed / ".metrics.jsonl.x.tmp").write_text("left by a kill in the middle of a write")
+    (killed / ".metrics.jsonl.1-0123abcd.tmp").write_text("left by a kill in the middle of a write")
     run_simulation(config, killed, segment=10)
     run_simulation(config, whole, segment=10)
     assert_same_run(killed, whole)

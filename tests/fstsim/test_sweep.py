@@ -63,7 +63,7 @@ def test_table_does_not_depend_on_jobs_or_interruption(tmp_path: Path, monkeypat
     assert sum(seen) == config.size == 32
 
     def stop(_: int) -> None:
-        if (tmp_path / "two" / "parts" / "000002.jsonl").exists():
+        if list((tmp_path / "two" / "parts").glob("000002-*.jsonl")):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -75,6 +75,50 @@ def test_table_does_not_depend_on_jobs_or_interruption(tmp_path: Path, monkeypat
     assert not (tmp_path / "two" / "parts").exists()
     # a finished sweep is not run again
     assert run_sweep(config, tmp_path / "two").stat().st_mtime_ns == two.stat().st_mtime_ns
+
+
+def test_a_table_that_is_not_this_sweeps_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep_module, "CHUNK", 5)
+    config = SweepConfig(**GRID, seeds=1)
+    table = run_sweep(config, tmp_path / "one", "sequential", 1)
+    good = table.read_text()
+    lines = good.splitlines(keepends=True)
+    for changed in ("".join(lines[:-1]), "".join(reversed(lines)), good.replace("0.", "1.", 1), "", "null\n"):
+        table.write_text(changed)
+        with pytest.raises(InputError, match=r"table\.jsonl is not what this sweep wrote"):
+            run_sweep(config, tmp_path / "one", "sequential", 1)
+    table.write_text(good)
+    assert run_sweep(config, tmp_path / "one", "sequential", 1).read_text() == good
+    (tmp_path / "one" / "table.sha256").unlink()
+    with pytest.raises(InputError, match="is not what this sweep wrote"):
+        run_sweep(config, tmp_path / "one", "sequential", 1)
+    table.unlink()  # so it is made again
+    assert run_sweep(config, tmp_path / "one", "sequential", 1).read_text() == good
+
+
+def test_a_chunk_that_is_not_this_sweeps_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep_module, "CHUNK", 5)
+    config, other = SweepConfig(**GRID, seeds=1), SweepConfig(**GRID, seeds=1, seed=5, batch=4)
+    good = run_sweep(config, tmp_path / "whole", "sequential", 1).read_text()
+
+    def stop(count: int) -> None:
+        if count:
+            raise KeyboardInterrupt
+
+    for name, each in (("mine", config), ("foreign", other)):
+        with pytest.raises(KeyboardInterrupt):
+            run_sweep(each, tmp_path / name, "sequential", 1, progress=stop)
+    (foreign,) = (tmp_path / "foreign" / "parts").iterdir()
+    (mine,) = (tmp_path / "mine" / "parts").iterdir()
+    (tmp_path / "mine" / "parts" / foreign.name).write_bytes(foreign.read_bytes())
+    mine.write_text(mine.read_text().replace("0.", "1.", 1))
+    assert run_sweep(config, tmp_path / "mine", "sequential", 1).read_text() == good
+    assert sorted(path.name for path in (tmp_path / "mine").iterdir()) == [
+        "config.json",
+        "environment.json",
+        "table.jsonl",
+        "table.sha256",
+    ]
 
 
 def test_killed_sweep_continues_to_the_same_table(tmp_path: Path) -> None:
@@ -159,3 +203,21 @@ def test_bad_backend_and_jobs(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="needs --address"):
         run_sweep(SweepConfig(**GRID), tmp_path / "x", "dask", 2)
     assert not (tmp_path / "x").exists()
+
+
+def test_repetitions_of_exact_gradients_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = SweepConfig(**GRID, seeds=3)
+    single = run_chunk(SweepConfig(**GRID), 0)
+    advanced: list[int] = []
+    gradient = sweep_module.reverse_kl_gradient
+    monkeypatch.setattr(
+        sweep_module, "reverse_kl_gradient", lambda s, *rest: (advanced.append(np.size(s)), gradient(s, *rest))[1]
+    )
+    rows = run_chunk(config, 0)
+    assert set(advanced) == {len(single)}
+    assert [row["seed"] for row in rows[:4]] == [0.0, 1.0, 2.0, 0.0]
+    for k, row in enumerate(rows):
+        same = single[k // 3]
+        assert {n: v for n, v in row.items() if n not in ("index", "seed")} == {
+            n: v for n, v in same.items() if n not in ("index", "seed")
+        }

@@ -20,6 +20,8 @@ from fstsim.theory.statements import (
     group_batches,
     group_contexts,
     group_normalised,
+    kl_estimator_gradients,
+    kl_estimators,
     leash_loss,
     leashes,
     maps,
@@ -86,6 +88,8 @@ SECTIONS: tuple[tuple[str, tuple[Statement, ...]], ...] = (
     ("sequences", sequences.STATEMENTS),
     ("clipping", clipping.STATEMENTS),
     ("leash as a loss", leash_loss.STATEMENTS),
+    ("KL estimators", kl_estimators.STATEMENTS),
+    ("KL estimators", kl_estimator_gradients.STATEMENTS),
 )
 ALL_STATEMENTS: tuple[Statement, ...] = tuple(statement for _, section in SECTIONS for statement in section)
 

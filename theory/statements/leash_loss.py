@@ -32,7 +32,7 @@ _ROUNDS = 50  # each leaves 0.4 of the error of the last token, and then of thos
 # --- any tree of tokens -----------------------------------------------------------------------------------------------
 
 
-def _sample_tree(rng: np.random.Generator, n: int) -> Sample:
+def sample_tree(rng: np.random.Generator, n: int) -> Sample:
     """Three decisions between two tokens; rewards of any sign on the eight sequences, half of the time only 0 and 1."""
     reward = rng.uniform(-1.0, 1.0, (n, _SEQUENCES))
     reward = np.where(rng.random((n, 1)) < 0.5, reward, np.floor(reward + 1.0))
@@ -44,7 +44,7 @@ def _sample_tree(rng: np.random.Generator, n: int) -> Sample:
     }
 
 
-def _choices(policy: Array) -> list[Array]:
+def binary_choices(policy: Array) -> list[Array]:
     """Log-odds ``(n, 2^t)`` of the second token after every prefix of t tokens."""
     found = []
     for t in range(_DECISIONS):
@@ -53,7 +53,7 @@ def _choices(policy: Array) -> list[Array]:
     return found
 
 
-def _written(choices: list[Array]) -> Array:
+def binary_tree(choices: list[Array]) -> Array:
     """Probabilities of whole sequences, by their choices from the first to the last."""
     log_q = np.zeros((len(choices[0]), 1))
     for x in choices:
@@ -68,11 +68,11 @@ def _climb(base: Array, reward: Array, tau: Array) -> Array:
     Per prefix h and in its log-odds x the gradient of ``E_q[r] - tau sum_h sg(q(h)) KL(q_h || p_h)`` is
     ``q(h) q_h (1 - q_h) [E(r | h, 1) - E(r | h, 0) - tau (x - x_p)]``; steps are divided by what stands before the brackets.
     """
-    given = _choices(base)
+    given = binary_choices(base)
     at = [x.copy() for x in given]
     rate = 1.0 / tau[:, None]
     for _ in range(_ROUNDS):
-        q = _written(at)
+        q = binary_tree(at)
         won = q * reward
         steps = []
         for t, x in enumerate(at):
@@ -80,7 +80,7 @@ def _climb(base: Array, reward: Array, tau: Array) -> Array:
             mean = won.reshape(len(q), 2**t, 2, -1).sum(axis=-1) / mass
             steps.append(mean[..., 1] - mean[..., 0] - tau[:, None] * (x - given[t]))
         at = [x + 0.6 * rate * step for x, step in zip(at, steps, strict=True)]
-    return _written(at)
+    return binary_tree(at)
 
 
 def _odds(policy: Array, reward: Array) -> Array:
@@ -107,7 +107,7 @@ PREFIX = Statement(
     hypotheses="prefixes drawn from q, only next-token distributions differentiated; any finite tree of tokens and rewards",
     latex=r"\log\frac{q_t(a)}{p_t(a)}=\frac{V_{t+1}(a)-V_t}\tau+\mathrm{KL}(q_t\Vert p_t),\qquad V_t=E_{q_t}V_{t+1},\quad V_L=r",
     derive=_derive_prefix,
-    sample=_sample_tree,
+    sample=sample_tree,
     exact=lambda base, reward, tau: _odds(_climb(base, reward, tau), reward),
     bound=lambda base, reward, tau: same(_odds(leash_loss_policy(base, reward, tau), reward)),
     source=_SOURCE,
@@ -142,7 +142,7 @@ SPENT = Statement(
     hypotheses="as leash-loss-prefix; K(y) the sum of KL(q_t || p_t) along y",
     latex=r"q(y)=p(y)\,e^{(r(y)-V_0)/\tau+K(y)},\qquad \frac{q(y)}{q(y')}\Big/\frac{q_{\rm tilt}(y)}{q_{\rm tilt}(y')}=e^{K(y)-K(y')}",
     derive=_derive_spent,
-    sample=_sample_tree,
+    sample=sample_tree,
     exact=_log_ratio,
     bound=_spent,
     source=_SOURCE,
@@ -153,7 +153,7 @@ SPENT = Statement(
 
 def _sample_positive_tree(rng: np.random.Generator, n: int) -> Sample:
     """Rewards between 0 and 1, one of each, so that the bound is no difference of near-equal numbers."""
-    x = _sample_tree(rng, n)
+    x = sample_tree(rng, n)
     x["reward"] = np.abs(x["reward"])
     x["reward"][:, -1] = 1.0
     return x

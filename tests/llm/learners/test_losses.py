@@ -19,7 +19,9 @@ from torch.distributions import Categorical, kl_divergence
 from fstsim.errors import InputError
 from fstsim.llm.learners.losses import (
     Advantage,
+    KLEstimator,
     cispo_loss,
+    estimated_leash_loss,
     group_advantages,
     leash_loss,
     leashed_rewards,
@@ -453,6 +455,45 @@ def test_what_the_estimators_of_kl_differentiate_to(seed: int) -> None:
     assert near(gradient((probability * k1).sum(), theta), torch.zeros_like(theta))
     assert near(gradient((probability * k2).sum(), theta), gradient(forward, theta))
     assert near(gradient((probability * k3).sum(), theta), gradient(exact_kl(base, theta), theta))
+
+
+@EACH_SEED
+@pytest.mark.parametrize("ratio", [False, True])
+@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+def test_estimated_leashes_in_expectation(seed: int, estimator: KLEstimator, ratio: bool) -> None:
+    """Every sequence in turn, against autograd of exact divergences of next tokens along sequences that are held."""
+    theta, base = parameters(seed).requires_grad_(), parameters(seed + 100)
+    logp, base_logp = token_logp(theta), token_logp(base)
+    held = logp.detach()
+    probability = held.sum(-1).exp()
+    logits, base_logits = sequence_logits(theta), sequence_logits(base)
+
+    def along(value: torch.Tensor) -> torch.Tensor:
+        return (probability * (value * MASK).sum(-1)).sum()
+
+    reverse = along(token_kl(logits, base_logits))
+    own, other = torch.log_softmax(logits, -1), torch.log_softmax(base_logits, -1)
+    wanted = {
+        ("k1", False): 0.0 * reverse,
+        ("k2", False): reverse,
+        ("k3", False): along(token_kl(base_logits, logits)),
+        ("k1", True): reverse,
+        ("k2", True): along((own.exp() * 0.5 * (other - own) ** 2).sum(-1)),
+        ("k3", True): reverse,
+    }[estimator, ratio]
+    loss = sum(
+        p * estimated_leash_loss(logp[[i]], base_logp[[i]], MASK[[i]], estimator, held[[i]] if ratio else None)
+        for i, p in enumerate(probability)
+    )
+    assert near(gradient(loss, theta), gradient(wanted, theta))
+    if estimator != "k2":
+        assert near(loss.detach(), reverse.detach())
+
+
+def test_an_estimated_leash_is_one_of_three() -> None:
+    rows = torch.zeros(1, 1), torch.zeros(1, 1), torch.ones(1, 1, dtype=torch.bool)
+    with pytest.raises(InputError, match="kl_estimator of sampled tokens must be k1, k2 or k3"):
+        estimated_leash_loss(*rows, "exact")
 
 
 @EACH_SEED

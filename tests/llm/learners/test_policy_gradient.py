@@ -331,6 +331,44 @@ def test_gradient_of_the_leash_with_its_prefixes(make_policy: MakePolicy, loss: 
     assert_same(recorder.seen[0], expected)
 
 
+@pytest.mark.parametrize("ratio", [False, True])
+@pytest.mark.parametrize("loss", ["cispo", "reinforce"])
+def test_gradient_of_an_estimated_leash(make_policy: MakePolicy, loss: str, ratio: bool) -> None:
+    """k3 of the sampled tokens in plain sums; the ratio is to the policy that sampled, so that it stays when weights move."""
+    policy, base = make_policy(seed=0), make_policy(seed=1)
+    learner = PolicyGradient(
+        loss=loss, rollouts=6, max_new_tokens=4, leash_loss=0.7, kl_estimator="k3", kl_estimator_ratio=ratio, updates=2
+    )
+    r, groups = one_batch(policy, learner)
+    with torch.no_grad():
+        other = base.logprobs(r)
+    weights, recorder = recorded(policy, base)
+    learner.learn(weights, r, torch.ones(len(r)), groups, "test")
+    count = float(r.mask.sum()) if loss == "cispo" else len(r)
+    own = policy.logprobs(r)
+    k3 = torch.exp(other - own) - 1.0 - (other - own)
+    weight = torch.exp(own - r.logprobs) if ratio else torch.ones_like(own)
+    expected = gradients_by_hand(policy.model, 0.7 * (weight * k3)[r.mask].sum() / count)
+    assert_same(recorder.seen[0], expected)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"kl_estimator": "k4", "leash_loss": 0.1}, "kl_estimator must be one of exact, k1, k2, k3"),
+        ({"kl_estimator": "k3"}, "kl_estimator k3 needs a leash_loss above 0"),
+        (
+            {"kl_estimator": "k3", "leash_loss": 0.1, "leash_loss_prefix": True},
+            "leash_loss_prefix needs kl_estimator exact",
+        ),
+        ({"kl_estimator_ratio": True, "leash_loss": 0.1}, "kl_estimator_ratio needs kl_estimator k1, k2 or k3"),
+    ],
+)
+def test_an_estimator_that_nothing_would_use_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        PolicyGradient(**settings)
+
+
 def test_prefixes_belong_to_a_leash() -> None:
     with pytest.raises(InputError, match="leash_loss_prefix needs a leash_loss above 0"):
         PolicyGradient(leash_loss_prefix=True)
@@ -437,9 +475,18 @@ def first_token_kl(policy: Policy, base: Policy, texts: Sequence[str]) -> float:
         return float(token_kl(policy.logits(r), base.logits(r)).mean())
 
 
-@pytest.mark.parametrize("leash", [{"leash_loss": 1.0}, {"leash_reward": 1.0}])
+@pytest.mark.parametrize(
+    "leash",
+    [
+        {"leash_loss": 1.0},
+        {"leash_reward": 1.0},
+        {"leash_loss": 1.0, "kl_estimator": "k2"},
+        {"leash_loss": 1.0, "kl_estimator": "k3"},
+        {"leash_loss": 1.0, "kl_estimator": "k1", "kl_estimator_ratio": True},
+    ],
+)
 @pytest.mark.parametrize("loss", ["cispo", "reinforce"])
-def test_a_leash_alone_pulls_to_the_base(make_policy: MakePolicy, leash: dict[str, float], loss: str) -> None:
+def test_a_leash_alone_pulls_to_the_base(make_policy: MakePolicy, leash: dict[str, Any], loss: str) -> None:
     """Rewards all equal, so that the leash is all there is: KL(policy || base) falls, exactly measured; the base stays."""
     policy, base = make_policy(seed=0), make_policy(seed=0)
     with torch.no_grad():

@@ -5,18 +5,21 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch.optim import SGD, AdamW, Muon, Optimizer
 from transformers import PreTrainedModel
 
+import fstsim.llm.runs.checkpoint as checkpoint_module
 from fstsim.errors import InputError
 from fstsim.llm.runs.checkpoint import (
     pack_optimizer,
@@ -305,3 +308,58 @@ def test_a_checkpoint_from_before_there_was_a_checksum_is_read(tmp_path: Path) -
     tensors, meta = read_checkpoint(path)
     assert meta == {"lr": 1.0}
     assert tensors["w"].tolist() == [1.0, 1.0]
+
+
+def test_tensors_are_written_from_their_own_memory_and_read_by_safetensors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No copy of a tensor is made; the file is one that the library reads, whatever types and names are in it."""
+    tensors = {
+        "odd": torch.arange(3).to(torch.bfloat16),
+        "w.000000000": torch.randn(5, 7),
+        "step": torch.tensor(3.0),
+        "long": torch.arange(4),
+        "yes": torch.tensor([True, False, True]),
+        "turned": torch.randn(4, 6).T,
+        "none": torch.zeros(0, 3),
+    }
+    written: list[int] = []
+
+    def watched(path: Path, write: Any) -> None:
+        class File:
+            def write(self, data: Any) -> None:
+                written.append(np.frombuffer(data, np.uint8).ctypes.data if len(data) else 0)
+                file.write(data)
+
+            def seek(self, place: int) -> None:
+                file.seek(place)
+
+        with path.open("wb") as file:
+            write(File())
+
+    monkeypatch.setattr(checkpoint_module, "write_atomically", watched)
+    meta = {"crc32_of_all": "00000000", "rows": ["é", 1.5]}
+    write_checkpoint(tmp_path / "c", tensors, meta)
+    for name in ("odd", "w.000000000", "step", "long", "yes"):
+        assert tensors[name].data_ptr() in written, name
+    theirs, (ours, read) = load_file(tmp_path / "c"), read_checkpoint(tmp_path / "c")
+    assert read == meta
+    assert theirs.keys() == ours.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        for other in (theirs[name], ours[name]):
+            assert other.dtype == tensor.dtype
+            assert torch.equal(other, tensor), name
+
+
+def test_a_checkpoint_with_the_older_checksum_is_checked_too(tmp_path: Path) -> None:
+    tensors = {"b": torch.ones(2), "a": torch.tensor(3)}
+    total = zlib.crc32(b'{"lr": 1.0}')
+    for name in ("a", "b"):
+        total = zlib.crc32(tensors[name].numpy().tobytes(), zlib.crc32(name.encode(), total))
+    for crc, whole in ((total, True), (total ^ 1, False)):
+        save_file(tensors, tmp_path / "c", metadata={"meta": '{"lr": 1.0}', "crc32": f"{crc:08x}"})
+        if whole:
+            assert read_checkpoint(tmp_path / "c")[1] == {"lr": 1.0}
+        else:
+            with pytest.raises(InputError, match="damaged"):
+                read_checkpoint(tmp_path / "c")

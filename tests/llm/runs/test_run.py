@@ -50,6 +50,7 @@ from fstsim.llm.policy.policy import Policy
 from fstsim.llm.pretraining.corpus import collate, problem_line, reflection_line
 from fstsim.llm.runs.checkpoint import read_checkpoint
 from fstsim.llm.runs.config import METHODS, PRESETS, TrainConfig
+from fstsim.llm.runs.optimizer import OptimizerConfig
 from fstsim.llm.runs.probes import ProbeConfig, relearn_steps
 from fstsim.llm.runs.run import run_training
 from fstsim.llm.tasks.families import STRINGS
@@ -202,6 +203,38 @@ def test_stopped_after_steps(method: str, stops: Sequence[int], model: str, whol
     assert_same_run(out, whole(method))
 
 
+@pytest.mark.parametrize("kind", ["adamw-bf16-moments", "sgd"])
+def test_stopped_with_another_optimizer_and_a_schedule(kind: str, model: str, tmp_path: Path) -> None:
+    """Rates of every step, moments and random rounding go on as they would have."""
+    momentum = {"momentum": 0.5} if kind == "sgd" else {}
+    optimizer = OptimizerConfig(kind=kind, weight_decay=0.1, warmup=2, schedule="cosine", **momentum)  # type: ignore[arg-type]
+    config = tiny("sft", model, optimizer=optimizer)
+    for step in (1, 3):
+        with pytest.raises(KeyboardInterrupt):
+            run_training(config, tmp_path / "stopped", stop_at(step))
+    run_training(config, tmp_path / "stopped")
+    run_training(config, tmp_path / "whole")
+    assert_same_run(tmp_path / "stopped", tmp_path / "whole")
+    _, meta = read_checkpoint(tmp_path / "whole" / "checkpoint.safetensors")
+    assert meta["optimizer"]["groups"][0]["lr"] == optimizer.rate(3e-3, STEPS - 1, STEPS), "of the last step"
+
+
+def test_every_step_has_its_rate(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over all tasks of a run together."""
+    real, seen = Weights.apply, []
+
+    def watched(self: Weights, what: str) -> float:
+        seen.append(self.optimizer.param_groups[0]["lr"])
+        return real(self, what)
+
+    monkeypatch.setattr(Weights, "apply", watched)
+    monkeypatch.setattr(module, "relearn_steps", lambda *_: 1)
+    optimizer = OptimizerConfig(warmup=1, schedule="linear")
+    tasks = ("strings:next/share", "strings:reverse")
+    run_training(tiny("sft", model, tasks=tasks, steps=2, lr=0.01, optimizer=optimizer), tmp_path / "run")
+    assert seen == pytest.approx([0.005, 0.01, 0.01 * 2 / 3, 0.01 / 3])
+
+
 @pytest.mark.slow
 @settings(max_examples=10)
 @given(st.sampled_from(RUN_METHODS), st.lists(st.integers(1, STEPS), max_size=6))
@@ -251,11 +284,11 @@ def test_killed_after_a_write(
                 run_training(config, killed)
                 break
             except Killed:
-                (killed / ".metrics.jsonl.x.tmp").write_text("left by a kill in the middle of a write")
+                (killed / ".metrics.jsonl.1-0123abcd.tmp").write_text("left by a kill in the middle of a write")
     assert 1 < calls < 20
     run_training(config, killed)
     run_training(config, tmp_path / "whole")
-    (killed / ".metrics.jsonl.x.tmp").unlink(missing_ok=True)
+    (killed / ".metrics.jsonl.1-0123abcd.tmp").unlink(missing_ok=True)
     assert_same_run(killed, tmp_path / "whole")
 
 
@@ -293,6 +326,36 @@ def test_stopped_in_the_middle_of_a_round(
     assert_same_run(out, whole(method))
 
 
+def test_the_trained_model_can_be_left_out_and_written_later(model: str, whole: Whole, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run_training(tiny("rl", model), out, write_model=False)
+    assert not (out / "model").exists()
+    before = snapshot(out)
+    run_training(tiny("rl", model), out, write_model=False)
+    assert snapshot(out) == before
+    run_training(tiny("rl", model), out)
+    assert_same_run(out, whole("rl"))
+
+
+def test_measurements_are_told_as_they_come(model: str, whole: Whole, tmp_path: Path) -> None:
+    """Each once and in order; those of before an interruption again, at the start."""
+    told: list[int] = []
+    with pytest.raises(KeyboardInterrupt):
+        run_training(tiny("sft", model), tmp_path / "run", stop_at(2), measured=lambda row: told.append(row["step"]))
+    assert told == [0, 1, 2]
+    run_training(tiny("sft", model), tmp_path / "run", measured=lambda row: told.append(row["step"]))
+    measured = [row["step"] for row in read_rows(whole("sft") / "metrics.jsonl") if "reward" in row]
+    assert told[3:] == measured == [0, 1, 2, 4, 5]
+
+
+@pytest.mark.parametrize(("most", "told"), [(0, False), (2, True), (None, True)])
+def test_relearning_is_measured_where_it_is_wanted(most: int | None, told: bool, model: str, tmp_path: Path) -> None:
+    probe = ProbeConfig(problems=2, exam=1, max_new_tokens=6, relearn=most)
+    rows = run_training(tiny("sft", model, steps=1, probe=probe), tmp_path / "run")
+    assert [("relearn" in row) for row in rows] == [told, told]
+    assert not told or all(row["relearn"] <= (most or 3) + 1 for row in rows)
+
+
 def test_what_is_long_unsaved_is_saved_between_measurements(
     model: str, whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -307,6 +370,28 @@ def test_what_is_long_unsaved_is_saved_between_measurements(
     run_training(tiny("fst", model), out, lambda step, _: seen.append(step))
     assert seen == [4, 5]
     assert_same_run(out, whole("fst"))
+
+
+@pytest.mark.parametrize(("step", "save"), [(0.1, 0.01), (4.0, 0.4), (1.0, 5.0), (20.0, 5.0), (0.01, 30.0)])
+def test_checkpoints_take_a_tenth_of_the_time(step: float, save: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every step is measured and wants one. Quick ones are always written; of the others no more than fit, the first aside."""
+    now = 0.0
+    monkeypatch.setattr(module.time, "perf_counter", lambda: now)
+    clock = module._Clock({"seconds": 0.0}, 0.0)
+    made, gaps, last = 0, [], 0.0
+    for _ in range(5000):
+        now += step
+        if clock.due(True):
+            with clock.checkpoint():
+                now += save
+            gaps.append(now - last)
+            made, last = made + 1, now
+    if save <= 0.5:
+        assert made == 5000
+    else:
+        assert made > 0
+        assert (made - 1) * save <= 0.1 * now
+        assert max(gaps) <= 10.0 * save + step, "no fewer than that"
 
 
 def test_what_relearning_costs_is_counted(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -369,12 +454,12 @@ def test_ctrl_c_says_how_to_go_on(
     flags += ["--task", "strings:next/share", "--problems", "2", "--out"]
     with monkeypatch.context() as patch:
 
-        def stopping(config: TrainConfig, out: Path, progress: Callable[[int, str], None]) -> Any:
+        def stopping(config: TrainConfig, out: Path, progress: Callable[[int, str], None], **more: Any) -> Any:
             def at(step: int, note: str) -> None:
                 progress(step, note)
                 stop_at(2)(step, note)
 
-            return run_training(config, out, at)
+            return run_training(config, out, at, **more)
 
         patch.setattr(module, "run_training", stopping)
         assert main([*flags, str(tmp_path / "run")]) == 130

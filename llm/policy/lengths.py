@@ -1,0 +1,115 @@
+"""Decoders that count places and do not take positions (the Bart and RoBERTa families): prompts of one length at a time, unpadded.
+
+With padding on the left their numbers would depend on the prompts beside them. Whether a model is one of them is tried.
+"""
+
+from __future__ import annotations
+
+import torch
+from transformers import PreTrainedModel
+
+from fstsim.errors import InputError
+from fstsim.llm.policy.declared import vocabulary_size
+from fstsim.llm.policy.rollouts import Request, Rollouts, positions_of
+from fstsim.llm.policy.sampling import Sampled, sample_rows
+from fstsim.llm.policy.shared_prompts import repeat
+from fstsim.llm.policy.tree import draw
+
+_TRIED = (3, 9)  # lengths of two prompts
+_NEW = 3
+
+
+def sample_lengths(model: PreTrainedModel, ask: Request) -> Sampled:
+    """As `sample_rows`, without padding, masks or positions: a batch for each length of a prompt."""
+    device, size = ask.prompts.device, ask.mask.sum(1)
+    shape = (len(ask.prompt_of), ask.new)
+    written = torch.full(shape, ask.pad, device=device)
+    kept, logps = torch.zeros(shape, dtype=torch.bool, device=device), torch.zeros(shape, device=device)
+    last = torch.tensor(ask.ends, device=device)
+    for length in size.unique().tolist():
+        some = torch.nonzero(size == length)[:, 0]
+        rows = torch.nonzero(size[ask.prompt_of] == length)[:, 0]
+        if not len(rows):
+            continue
+        of = torch.searchsorted(some, ask.prompt_of[rows])
+        out = model(ask.prompts[some, ask.prompts.shape[1] - length :], use_cache=True)
+        cache, logits = repeat(out.past_key_values, of), out.logits[of, -1]
+        every, alive = torch.arange(len(rows), device=device), torch.ones(len(rows), dtype=torch.bool, device=device)
+        for t in range(ask.new):
+            logp = torch.log_softmax(logits.float() / (ask.temperature or 1.0), -1)
+            chosen = logp.argmax(-1) if ask.temperature == 0.0 else draw(logp, every, ask.generator)
+            written[rows, t] = torch.where(alive, chosen, ask.pad)
+            logps[rows, t] = torch.where(alive, logp.gather(-1, chosen[:, None])[:, 0], 0.0)
+            kept[rows, t] = alive
+            alive = alive & ~torch.isin(chosen, last)
+            if t + 1 == ask.new or not bool(alive.any()):
+                break
+            out = model(written[rows, t][:, None], past_key_values=cache, use_cache=True)
+            cache, logits = out.past_key_values, out.logits[:, -1]
+    longest = max(1, int(kept.any(0).sum()))
+    return written[:, :longest], kept[:, :longest], logps[:, :longest]
+
+
+def score_lengths(model: PreTrainedModel, r: Rollouts) -> torch.Tensor:
+    """As `scoring.score_rows`, a pass for each length of a prompt; padding is on the right only, where no token of a row sees it."""
+    size = r.prompt_mask.sum(1)[r.prompt_of]
+    parts, order = [], []
+    for length in size.unique().tolist():
+        rows = torch.nonzero(size == length)[:, 0]
+        prompts = r.prompts[r.prompt_of[rows], r.prompts.shape[1] - length :]
+        whole = torch.cat((prompts, r.completions[rows]), 1)
+        parts.append(model(whole, use_cache=False).logits[:, length - 1 : -1])
+        order.append(rows)
+    return torch.cat(parts)[torch.cat(order).argsort()]
+
+
+@torch.no_grad()
+def check_rows(model: PreTrainedModel) -> bool:
+    """Whether rows that are padded on the left give the log-probabilities of plain passes: tried on two prompts.
+
+    False where only unpadded rows do. Raises InputError where neither does: a state in place of a cache, or a model that fails.
+    """
+    was_training = model.training
+    model.eval()
+    said = "its cached passes do not give the numbers of plain ones"
+    try:
+        for padded in (True, False):
+            try:
+                if _agrees(model, padded):
+                    return padded
+            except (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError) as error:
+                said = " ".join(str(error).split())[:200]
+    finally:
+        model.train(was_training)
+    raise InputError(f"{type(model).__name__} cannot be used: {said}")
+
+
+def _agrees(model: PreTrainedModel, padded: bool) -> bool:
+    device, vocabulary, longest = model.device, vocabulary_size(model), max(_TRIED)
+    tokens = (torch.arange(2 * longest, device=device).reshape(2, longest) * 7 + 3) % vocabulary
+    mask = torch.arange(longest, device=device) >= longest - torch.tensor(_TRIED, device=device)[:, None]
+    prompt_of = torch.tensor([0, 1, 0], device=device)
+    ask = Request(tokens, mask, prompt_of, torch.Generator(device), _NEW, 0.0, (), 0)
+    wrote, kept, logps = (sample_rows if padded else sample_lengths)(model, ask)
+    r = Rollouts(tokens, mask, prompt_of, wrote, kept, logps)
+    scored = _scored(model, r) if padded else score_lengths(model, r)
+    given = torch.log_softmax(scored.float(), -1).gather(-1, wrote[..., None])[..., 0]
+    tolerance = 1e-4 if model.dtype == torch.float32 else 5e-2
+    for row, prompt in enumerate(prompt_of.tolist()):
+        shown = tokens[prompt][mask[prompt]]
+        logits = model(torch.cat((shown, wrote[row]))[None], use_cache=False).logits[0, len(shown) - 1 : -1]
+        plain = torch.log_softmax(logits.float(), -1).gather(-1, wrote[row][:, None])[:, 0]
+        for found in (logps[row], given[row]):
+            if not bool(((found - plain).abs() <= tolerance * (1.0 + plain.abs())).all()):
+                return False
+    return True
+
+
+def _scored(model: PreTrainedModel, r: Rollouts) -> torch.Tensor:
+    whole, mask = (
+        torch.cat((r.prompts[r.prompt_of], r.completions), 1),
+        torch.cat((r.prompt_mask[r.prompt_of], r.mask), 1),
+    )
+    return model(whole, attention_mask=mask, position_ids=positions_of(mask), use_cache=False).logits[
+        :, r.prompts.shape[1] - 1 : -1
+    ]
