@@ -72,6 +72,11 @@ class Forecast(Train):
         grid = {name: ForecastConfig(config, self.at, settings) for name, config in self._grid().items()}
         if self.check is not None and len(grid) > 1:
             raise InputError("--check holds one forecast against one run: give one value of each setting")
+        if self.check is not None:
+            from fstsim.llm.forecast.compare import check_same
+            from fstsim.llm.runs.run_input import with_tasks
+
+            check_same(with_tasks(next(iter(grid.values())).train)[0], self.check)
         if self.at_most_forgetting is not None:
             recommend({}, self.at_most_forgetting)  # what is wrong with the limit is said before any work
         found = self._forecasts(grid)

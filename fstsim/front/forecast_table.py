@@ -18,7 +18,6 @@ _NAMES = {
     "kl_from_base": "KL(base || now), nats a sequence",
     "forgotten": "reward lost on old skills, mean",
 }
-_HIDDEN = {"step", "old_mass"}
 
 
 def _name(key: str) -> str:
@@ -43,9 +42,8 @@ def forecast_table(found: Mapping[str, Any], title: str) -> Table:
     for name in ("start", *(f"step {row['step']:,}" for row in found["rows"])):
         table.add_column(name, justify="right", no_wrap=True)
     for key in found["start"]:
-        if key not in _HIDDEN:
-            start = "" if key.startswith("forgotten") else terminal_number(found["start"][key])
-            table.add_row(Text(_name(key)), start, *(_cell(row[key]) for row in found["rows"]))
+        start = "" if key.startswith("forgotten") else terminal_number(found["start"][key])
+        table.add_row(Text(_name(key)), start, *(_cell(row[key]) for row in found["rows"]))
     table.caption = _caption(found)
     return table
 
@@ -108,10 +106,9 @@ def check_table(held: Mapping[str, Any], title: str) -> Table:
     for row in held["rows"]:
         shown = f"{row['step']:,}"
         for key, value in row["means"].items():
-            if key not in _HIDDEN:
-                mark = "" if value["inside"] else " outside"
-                table.add_row(shown, Text(_name(key)), _cell(value), terminal_number(value["run"]) + mark)
-                shown = ""
+            mark = "" if value["inside"] else " outside"
+            table.add_row(shown, Text(_name(key)), _cell(value), terminal_number(value["run"]) + mark)
+            shown = ""
         for skill, a in row.get("prompts", {}).items():
             name = "change of log p, all old prompts" if skill == "all" else f"  {skill}"
             numbers = (a["predicted"], a["measured"], a["r2"], a["rank"])

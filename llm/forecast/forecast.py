@@ -171,7 +171,10 @@ def _replicate(given: Given, reader: Reader, number: int, file: File | None, not
         path.advance(piece)
         held.spent, held.pieces, held.lost = path.spent, path.made, path.lost
         if held.lost is not None:
-            held.said = f"the error of a piece of one step is above the tolerance of {config.settings.tolerance:g} nats"
+            held.said = (
+                f"the error of a piece of {config.settings.shortest} steps is above the tolerance of "
+                f"{config.settings.tolerance:g} nats"
+            )
         held.seconds = before + time.perf_counter() - started
         if file is not None:
             save_path(file, path, held)

@@ -79,7 +79,7 @@ class Path:
     """what is worth knowing of every piece"""
 
     def next_piece(self, until: int) -> Piece:
-        """The next piece, at most to step ``until``, its error within the tolerance or its length 1; the station stays.
+        """The next piece, at most to step ``until``, its error within the tolerance or its length the shortest; the station stays.
 
         Raises `weights.Diverged` where the learner does.
         """
@@ -87,7 +87,9 @@ class Path:
             self.start = self._read()
         if self.aim is None:
             self.aim = self._take()
-        first, hint, length = self.aim, None, max(1, min(self.length, until - self.station.step))
+        first, hint, most = self.aim, None, until - self.station.step
+        wanted = max(self.length, self.settings.shortest)
+        length = min(wanted, most, self.settings.longest or most)
         while True:
             self._go(Piece(first, length) if hint is None else Piece(first, length, *hint))
             there = self._read()
@@ -95,11 +97,13 @@ class Path:
             piece = Piece(first, length, end, length)
             self._go(piece)
             error = self._error(there, self._read())
-            if error <= self.settings.tolerance or length == 1:
+            if error <= self.settings.tolerance or length <= self.settings.shortest:
                 break
-            hint, length = (end, length), length // 2
+            hint, length = (end, length), max(length // 2, self.settings.shortest)
+            wanted = length
         near = error < self.settings.tolerance / 3.0
-        self.length = max(1, round(length * (_GROW if near else 1.0)))
+        # a piece that was cut at the end of the run says nothing about longer ones
+        self.length = round(wanted * _GROW) if near and length == wanted else wanted
         row = {"from": self.station.step, "steps": length, "error": error, "batches": end.batches}
         self.made.append({**row, "noise_share": end.noise_share})
         return piece
@@ -111,7 +115,7 @@ class Path:
 
     @property
     def lost(self) -> int | None:
-        """The step from which on nothing is claimed: where the error of a piece of one step was above the tolerance."""
+        """The step from which on nothing is claimed: where the error of a shortest piece was above the tolerance."""
         return next((row["from"] for row in self.made if not row["error"] <= self.settings.tolerance), None)
 
     def _go(self, piece: Piece) -> None:

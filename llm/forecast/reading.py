@@ -1,7 +1,7 @@
 r"""What is read off a policy on the way, prompt by prompt: success, old answers, old skills, KL to the base.
 
-Arrays are over prompts. ``old``: log-probability of the old behaviour's answer to each held-out prompt of the task, without
-context; one array for each old skill: log-probability of the right answer in the skill's own context, as
+Arrays are over prompts. ``old``: log-probability of the old behaviour's answer to each held-out prompt of the task on which the
+right answer is another one, without context; one array for each old skill: log-probability of the right answer in the skill's own context, as
 `fstsim.llm.runs.skills` shows it. All are exact, by teacher forcing. Rewards are success probabilities where a task is
 exact; else of one sample a problem. KL to the base is that of `fstsim.llm.runs.probes`, both directions.
 """
@@ -42,7 +42,7 @@ class Reading:
 
     @property
     def log_old_mass(self) -> float:
-        """Log of the mean probability of the old answers, nats; nan where the task names none."""
+        """Log of the mean probability of the old answers that are not right, nats; nan where the task names none."""
         return float(np.log(np.exp(self.old[OLD]).mean())) if OLD in self.old else float("nan")
 
     @property
@@ -69,12 +69,22 @@ class Reader:
     def _some(self, task: Task) -> list[Problem]:
         return list(task.problems("test"))[: self.config.probe.problems]
 
+    @property
+    def differing(self) -> list[Problem]:
+        """Held-out problems whose old answer is not the right one; all of them where the task has but one of both."""
+        task = self.task
+        if not (isinstance(task, Demonstrated) and isinstance(task, Answered)):
+            return self._problems
+        return [p for p in self._problems if task.old_answer(p) != task.answer(p)]
+
     def log_old(self, policy: Policy) -> dict[str, Array]:
         """Log-probabilities of old answers, by skill; the old behaviour first, where the task names it."""
         found = {}
         if isinstance(self.task, Demonstrated):
-            answers = [self.task.old_answer(p) for p in self._problems]
-            found[OLD] = answer_logprobs(policy, ("",), self._problems, answers)[0]
+            problems = self.differing
+            if problems:
+                answers = [self.task.old_answer(p) for p in problems]
+                found[OLD] = answer_logprobs(policy, ("",), problems, answers)[0]
         for skill in self.skills:
             if isinstance(skill, Answered):
                 problems = self._some(skill)

@@ -63,7 +63,6 @@ def quantities(base: Reading) -> dict[str, Callable[[Reading], float]]:
     }
     if OLD in base.old:
         found["log_old_mass"] = lambda r: r.log_old_mass
-        found["old_mass"] = lambda r: math.exp(r.log_old_mass)
     for name in base.skill_reward:
         found[f"forgotten {name}"] = lambda r, n=name: float((base.skill_reward[n] - r.skill_reward[n]).mean())  # type: ignore[misc]
     if base.skill_reward:
@@ -114,7 +113,7 @@ class Forecast:
         found: dict[str, Any] = {"step": step}
         for name, of in quantities(self.base).items():
             value = self.value(of, step)
-            if name == "reward" or name == "old_mass":
+            if name == "reward":
                 value = Value(value.value, max(value.low, 0.0), min(value.high, 1.0))
             found[name] = asdict(value)
         return found

@@ -19,6 +19,10 @@ class ForecastSettings:
     """batches of the run's size at each aim"""
     most_batches: int = 6
     """batches at an aim whose mean gradient is within its noise"""
+    shortest: int = 2
+    """slow steps of the shortest piece; with 1 a forecast never loses its way, and may cost more than the run"""
+    longest: int | None = None
+    """slow steps of the longest piece, None for no limit"""
     control: int = 24
     """prompts of each kind (to be learned, old) that the error is measured on"""
     replicates: int = 1
@@ -31,6 +35,8 @@ class ForecastSettings:
             raise InputError(f"tolerance must be positive and finite, got {self.tolerance}")
         if not 1 <= self.batches <= self.most_batches:
             raise InputError(f"batches must lie between 1 and most-batches {self.most_batches}, got {self.batches}")
-        for name, least in (("control", 2), ("replicates", 1), ("seed", 0)):
+        if self.longest is not None and self.longest < self.shortest:
+            raise InputError(f"longest must be at least shortest {self.shortest}, got {self.longest}")
+        for name, least in (("shortest", 1), ("control", 2), ("replicates", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise InputError(f"{name} must be at least {least}, got {getattr(self, name)}")

@@ -1,0 +1,90 @@
+"""`fstsim forecast` from end to end on a tiny random model: what it writes, a grid, a check, and one line for a mistake."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from fstsim.__main__ import main
+from fstsim.records import read_json
+
+MakeModel = Callable[..., PreTrainedModel]
+SMALL = ("--model", "start", "--preset", "smoke", "--method", "sft", "--task", "strings:reverse", "--problems", "8")
+
+
+@pytest.fixture(autouse=True)
+def _here(
+    make_model: MakeModel, tokenizer: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_model(initializer_range=0.1).save_pretrained("start")
+    tokenizer.save_pretrained("start")
+
+
+def forecast(*flags: str) -> int:
+    return main(["forecast", *SMALL, "--steps", "4", *flags])
+
+
+def test_table_picture_and_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    setting = ("--old", "digits:negate", "--lr", "1e-3", "--at", "2", "4", "--out", "out")
+    assert forecast(*setting) == 0
+    said = capsys.readouterr().out
+    assert max(map(len, said.splitlines())) <= 100
+    assert said.count("\n") <= 30
+    assert "log mass of old answers" in said
+    assert "lost on digits:negate" in said
+    assert "gradients" in said
+    assert (tmp_path / "out" / "picture.png").read_bytes().startswith(b"\x89PNG")
+    held = read_json(tmp_path / "out" / "forecast.json")
+    assert [row["step"] for row in held["rows"]] == [2, 4]
+    run = ["train", *SMALL, "--steps", "4", "--lr", "1e-3", "--old", "digits:negate", "--seeds", "1", "--out", "run"]
+    assert main(run) == 0
+    capsys.readouterr()
+    assert forecast(*setting, "--check", "run/seed-0") == 0
+    said = capsys.readouterr().out
+    assert "all old prompts" in said
+    assert max(map(len, said.splitlines())) <= 100
+    assert (tmp_path / "out" / "check.png").read_bytes().startswith(b"\x89PNG")
+    assert read_json(tmp_path / "out" / "check.json")["rows"][-1]["prompts"]["all"]["prompts"] > 32
+    assert forecast(*setting[:2], "--lr", "2e-3", "--out", "other", "--check", "run/seed-0") == 2
+    assert "lr 0.001, the forecast with 0.002" in capsys.readouterr().err
+
+
+def test_grid_and_recommendation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    grid = ("--lr", "1e-4", "1e-3", "--replay-share", "0", "0.5", "--at", "2", "--steps", "2", "--out", "grid")
+    assert forecast(*grid, "--at-most-forgetting", "0.9") == 0
+    said = capsys.readouterr().out
+    assert "recommended: lr-" in said
+    names = sorted(p.name for p in (tmp_path / "grid").iterdir())
+    assert names == [f"lr-{lr}_replay-share-{share}" for lr in ("0.0001", "0.001") for share in ("0", "0.5")]
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--at", "9"), "1..4"),
+        (("--steps", "0"), "steps must be at least 1"),
+        (("--batches", "0"), "batches"),
+        (("--tolerance", "nan"), "tolerance"),
+        (("--method", "gepa"), "cannot be forecast"),
+        (("--method", "genetic"), "genetic"),
+        (("--old", "strings:fly"), "fly"),
+        (("--rerun",), "--check"),
+        (("--lr", "1e-3", "1e-4", "--check", "run"), "one value"),
+        (("--lr", "1e-3", "1e-3"), "twice"),
+        (("--at-most-forgetting", "-1"), "at-most-forgetting"),
+        (("--check", "nowhere"), "nowhere"),
+        (("--task", "strings:reverse", "strings:sort"), "one task"),
+    ],
+)
+def test_one_line_for_a_mistake(flags: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert forecast("--lr", "1e-3", "--out", "out", *flags) == 2
+    captured = capsys.readouterr()
+    last = captured.err.strip().splitlines()
+    assert said in captured.err
+    assert captured.out == ""
+    if flags[0] not in ("--check", "--method"):
+        assert len(last) == 1
