@@ -67,6 +67,7 @@ COLUMNS = (
     Column("old_skills", model=Meaning("held-out reward on the tasks of --old, own context"), table=True),
     Column("old_skills_drift", model=Meaning("reward lost on them"), table=True),
     Column("old_skill_{task}", model=Meaning("held-out reward on one of them")),
+    Column("old_nll_{task}", model=Meaning("NLL of one of them that is read as it stands", "nats a token")),
     Column("verifier_errors", model=Meaning("completions on which a verifier raised, each scored 0"), count=True),
     Column(
         "kl_to_base",

@@ -77,6 +77,15 @@ class Progress:
         """``amount`` more is done."""
         self.at(self._done + amount, note)
 
+    def aside(self, *tables: Table | str) -> None:
+        """`show` them while the work goes on."""
+        if self._bar is not None:
+            self._bar.clear()
+        show(*tables)
+        sys.stdout.flush()
+        if self._bar is not None:
+            self._bar.refresh()
+
     def close(self) -> None:
         """Remove the bar; without a terminal, say how far the work has come if that was not said last."""
         if self._bar is not None:

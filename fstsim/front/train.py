@@ -28,6 +28,7 @@ class Train:
     star_graph, with rules from the table that fstsim tasks prints (a family alone is its default task; family@size has
     problems of another size; /share at the end rewards every right symbol, not right answers alone); file.jsonl, a problem a
     line: an object with prompt (or chat messages) and answer (or answers), optional old_answer, split and context;
+    language:plural:bare and the like, the language suite for chat models (fstsim tasks --model shows it);
     module.py:object or package.module:object, a Task of fstsim.llm.types or a function that returns one, run with your rights;
     reasoning_gym:NAME?size=1000&seed=0&key=value, a data set of the package reasoning-gym"""
     old: _Old = ()

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fstsim.errors import InputError
-from fstsim.llm.tasks import rules
+from fstsim.llm.tasks import language, rules
 from fstsim.llm.tasks.families import FAMILIES
 from fstsim.llm.tasks.jsonl import read_jsonl
 from fstsim.llm.tasks.python import load_task
@@ -22,11 +22,13 @@ _PYTHON = re.compile(r".+\.py:\w+|[^\W\d]\w*(\.[^\W\d]\w*)+:\w+")
 def parse_task(name: str) -> Task:
     """The task that ``--task`` and ``--old`` name. Raises InputError if there is none, or its file or module is wrong.
 
-    ``family[@size][:rule[+rule ...]][/reward]``, ``file.jsonl``, ``module.py:object``, ``package.module:object`` or
-    ``reasoning_gym:NAME?size=..&key=..``.
+    ``family[@size][:rule[+rule ...]][/reward]``, ``language:RELATION[@ASK][:BEHAVIOUR][/normalised]``, ``file.jsonl``,
+    ``module.py:object``, ``package.module:object`` or ``reasoning_gym:NAME?size=..&key=..``.
     """
     if rules.names_rules(name):
         return rules.parse_rules(name)
+    if name.startswith(language.PREFIX):
+        return language.language_task(name)
     if name.startswith(PREFIX):
         return load_gym(name)
     if name.endswith(".jsonl"):
@@ -35,7 +37,7 @@ def parse_task(name: str) -> Task:
         return load_task(name)
     raise InputError(
         f"task {name!r} is unknown; a task is family:rule+rule, family@size:rule+rule, or either with /share, "
-        f"with family one of {', '.join(FAMILIES)}; or file.jsonl, module.py:object, package.module:object or {PREFIX}NAME"
+        f"with family one of {', '.join(FAMILIES)}; or file.jsonl, module.py:object, package.module:object, {PREFIX}NAME or {language.PREFIX}NAME"
     )
 
 
