@@ -106,6 +106,7 @@ COLUMNS = (
     Column("fast_mean", model=Meaning("mean validation score of all contexts, last round")),
     Column("fast_candidates", model=Meaning("contexts scored in the last round")),
     Column("fast_reflections", model=Meaning("contexts that the reflector wrote in the last round")),
+    Column("fast_unusable", model=Meaning("of these, texts that are no context"), count=True, table=True),
     Column("reused", model=Meaning("rollouts of the fast round that the step has used")),
     Column("loss", model=Meaning("of the last step")),
     Column("grad_norm", model=Meaning("norm of the gradient before it is clipped")),

@@ -144,6 +144,12 @@ class Train:
                 complain(
                     f"seed {seed}: the verifier failed {failed['count']} times, each scored 0; first: {failed['first']}"
                 )
+        for seed, said in enumerate(summary.get("reflections") for summary in summaries):
+            if said is not None and said["rounds_without"]:
+                complain(
+                    f"seed {seed}: {said['rounds_without']} of {said['rounds']} fast rounds had no usable proposal "
+                    f"({said['unusable']} of {said['written']} texts of the reflector were none); first: {said['first']}"
+                )
         picture = save_train_picture(config, runs, self.out / "picture.png")
         what = f"{self.method} on {', '.join(config.tasks)} from {config.model} in {config.precision}"
         show(training_table(runs, summaries, f"{self.out}: {what}, {total:,} steps"), f"picture: {picture}")
