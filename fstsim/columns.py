@@ -67,6 +67,7 @@ COLUMNS = (
     Column("old_skills", model=Meaning("held-out reward on the tasks of --old, own context"), table=True),
     Column("old_skills_drift", model=Meaning("reward lost on them"), table=True),
     Column("old_skill_{task}", model=Meaning("held-out reward on one of them")),
+    Column("old_nll_{task}", model=Meaning("NLL of one of them that is read as it stands", "nats a token")),
     Column("verifier_errors", model=Meaning("completions on which a verifier raised, each scored 0"), count=True),
     Column(
         "kl_to_base",
@@ -105,6 +106,7 @@ COLUMNS = (
     Column("fast_mean", model=Meaning("mean validation score of all contexts, last round")),
     Column("fast_candidates", model=Meaning("contexts scored in the last round")),
     Column("fast_reflections", model=Meaning("contexts that the reflector wrote in the last round")),
+    Column("fast_unusable", model=Meaning("of these, texts that are no context"), count=True, table=True),
     Column("reused", model=Meaning("rollouts of the fast round that the step has used")),
     Column("loss", model=Meaning("of the last step")),
     Column("grad_norm", model=Meaning("norm of the gradient before it is clipped")),

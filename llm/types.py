@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
+import numpy as np
+
 Split = Literal["train", "validation", "test"]
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -103,6 +105,15 @@ class Followed(Task, Protocol):
 
     def next_task(self, met: Sequence[Task], template: str) -> Demonstrated | None:
         """A task unlike all ``met``, for a policy of ``template``, None if there is none."""
+        ...
+
+
+@runtime_checkable
+class Measured(Task, Protocol):
+    """A task that says itself how it is measured as an old skill: text that is read as it stands, for example."""
+
+    def measure(self, policy: Any, problems: int) -> tuple[Literal["probability", "nll"], np.ndarray]:
+        """A value of each of the first ``problems`` test problems, and what it is: a probability, or nats a token."""
         ...
 
 

@@ -77,11 +77,11 @@ class Progress:
         """``amount`` more is done."""
         self.at(self._done + amount, note)
 
-    def say(self, line: str) -> None:
-        """Print ``line`` on stdout now, above the bar."""
+    def aside(self, *tables: Table | str) -> None:
+        """`show` them while the work goes on."""
         if self._bar is not None:
             self._bar.clear()
-        show(line)
+        show(*tables)
         sys.stdout.flush()
         if self._bar is not None:
             self._bar.refresh()

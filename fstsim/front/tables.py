@@ -223,24 +223,55 @@ def prompts_table(rounds: Sequence[Mapping[str, Any]], title: str) -> Table:
     return table
 
 
-def tasks_table(rows: Sequence[Mapping[str, Any]], model: str) -> Table:
-    """Success of a model on each task before training, without and with the rules in context; where that is sampled the mean reward."""
+def tasks_table(
+    rows: Sequence[Mapping[str, Any]], model: str, names: Sequence[str] = (), *, header: bool = True
+) -> Table:
+    """What a model does on each task before training, without and with the rule in context; `tasks_caption` explains it.
+
+    ``names`` are all tasks of a table that is shown a row at a time: its columns then have the same widths in each part.
+    """
+    longest = min(40, max((len(name) for name in (*names, *(row["task"] for row in rows))), default=0) + 2)
     table = _table("task")
-    sampled = max((row["sampled"] for row in rows), default=0)
-    what = "expected reward" if sampled else "success probability"
-    table.title, table.title_justify = f"{model}: {what} on test problems", "left"
-    if sampled:
-        table.caption = (
-            f"* mean reward of {sampled} sampled completions a problem; "
-            "other tasks: probability of the right answer, without sampling"
-        )
-    for name in ("no context", "rules in context", "dead groups of 8"):
-        table.add_column(name, justify="right")
+    table.columns[0].min_width = table.columns[0].max_width = longest
+    table.columns[0].no_wrap, table.columns[0].overflow = False, "fold"
+    table.show_header = header
+    if header:
+        sampled = any(row["sampled"] for row in rows)
+        what = "expected reward" if sampled else "success probability"
+        table.title, table.title_justify = f"{model}: {what} on test problems", "left"
+    for name, width in (
+        ("no context", 15),
+        ("log", 6),
+        ("rule in context", 15),
+        ("old", 6),
+        ("in context", 6),
+        ("dead", 4),
+    ):
+        table.add_column(name, justify="right", min_width=width, max_width=width)
     for row in rows:
-        told = f"{row['told']:.3f} ± {row['told_se']:.3f}" if "told" in row else "no words that it knows"
-        name = row["task"] + (" *" if row["sampled"] else "")
-        table.add_row(name, f"{row['empty']:.4f} ± {row['empty_se']:.4f}", told, f"{row['dead']:.2f}")
+        told = f"{row['told']:.3f} ± {row['told_se']:.3f}" if "told" in row else "-"
+        name = row["task"] + (" *" if row["sampled"] else " n" if row.get("kind") == "nll" else "")
+        old = [f"{row[key]:.3f}" if key in row else "-" for key in ("old", "old_told")]
+        log = f"{row['log_empty']:.1f}" if "log_empty" in row else "-"
+        dead = f"{row['dead']:.2f}" if "dead" in row else "-"
+        empty = f"{row['empty']:.4f} ± {row['empty_se']:.4f}"
+        table.add_row(*map(Text, (name, empty, log, told, *old, dead)))
     return table
+
+
+def tasks_caption(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What the columns of `tasks_table` are."""
+    lines = [
+        "no context, rule in context: probability of the right answer; log: mean log of that without context, nats;",
+        "old, in context: probability of the old behaviour, where a task has one; dead: share of groups of 8 rollouts",
+        "whose rewards are all the same. -: the task has no rule in words that the model knows, no old behaviour, ...",
+    ]
+    sampled = max((row["sampled"] for row in rows), default=0)
+    if sampled:
+        lines.append(f"* mean reward of {sampled} sampled completions a problem; of other tasks nothing is sampled.")
+    if any(row.get("kind") == "nll" for row in rows):
+        lines.append("n nats a token of text that is read as it stands.")
+    return "\n".join(lines)
 
 
 def verdict_table(judged: Sequence[Any]) -> Table:

@@ -4,32 +4,33 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import tyro
 
 from fstsim.errors import InputError
 from fstsim.front.command import AGAIN, quiet
 from fstsim.front.console import Progress, complain, show
-from fstsim.front.tables import tasks_table
+from fstsim.front.tables import tasks_caption, tasks_table
 
 _Tasks = Annotated[
     tuple[str, ...],
     tyro.conf.arg(
         metavar="TASK [TASK ...]",
-        help_behavior_hint="(default: the whole table, at the sizes the model was trained on)",
+        help_behavior_hint="(default: all of the world that the model was trained on; of other models, the language suite)",
     ),
 ]
 
 
 @dataclass(frozen=True)
 class Tasks:
-    """Show what a model can do on each task before any training: success without context and with the rules in context."""
+    """Show what a model can do on each task before any training: success, and the old behaviour, without context and with the rule in it."""
 
     model: str = "base"
     """the shipped base model, or any causal LM by path or hub name"""
     task: _Tasks = ()
-    """only these, named as for fstsim train --task: a family with rules, a file, a Python object, a reasoning-gym data set"""
+    """only these, named as for fstsim train --task: a family with rules, language:plural:bare and the like, a file, a Python
+    object, a reasoning-gym data set"""
     problems: int = 128
     """test problems of each task"""
     device: str = "cpu"
@@ -43,6 +44,7 @@ class Tasks:
         from fstsim.llm.policy.policy import Policy
         from fstsim.llm.runs.run_input import check_readable, check_splits
         from fstsim.llm.tasks.guarded import VerifierErrors, guarded
+        from fstsim.llm.tasks.language import suite_tasks
         from fstsim.llm.tasks.parse import parse_task
         from fstsim.llm.tasks.table import measure_tasks, table_tasks
 
@@ -54,14 +56,16 @@ class Tasks:
         policy = Policy.load(self.model, self.device)
         for task in named:
             check_readable(policy, task, self.model)
-        tasks = named or table_tasks(policy.sizes)
-        rows = []
+        tasks = named or (suite_tasks() if policy.template != "world" else table_tasks(policy.sizes))
+        rows: list[dict[str, Any]] = []
         with contextlib.closing(Progress("tasks", len(tasks), "tasks")) as progress:
             for task in tasks:
                 progress.add(0, task.name)
                 rows += measure_tasks(policy, [task], self.problems)
+                # row by row: with a large model each takes a while
+                progress.aside(tasks_table(rows[-1:], self.model, [t.name for t in tasks], header=len(rows) == 1))
                 progress.add(1)
         if errors.count:
             complain(f"the verifier failed {errors.count} times, each scored 0; first: {errors.first[0]}")
-        show(tasks_table(rows, self.model))
+        show(tasks_caption(rows))
         return 0

@@ -28,6 +28,7 @@ class Train:
     star_graph, with rules from the table that fstsim tasks prints (a family alone is its default task; family@size has
     problems of another size; /share at the end rewards every right symbol, not right answers alone); file.jsonl, a problem a
     line: an object with prompt (or chat messages) and answer (or answers), optional old_answer, split and context;
+    language:plural:bare and the like, the language suite for chat models (fstsim tasks --model shows it);
     module.py:object or package.module:object, a Task of fstsim.llm.types or a function that returns one, run with your rights;
     reasoning_gym:NAME?size=1000&seed=0&key=value, a data set of the package reasoning-gym"""
     old: _Old = ()
@@ -142,8 +143,8 @@ class Train:
 
                 def say(row: dict[str, Any], k: int = seed) -> None:
                     if k == 0 and row["step"] == 0:
-                        progress.say(measurement_heading(row))
-                    progress.say(measurement_line(k, row))
+                        progress.aside(measurement_heading(row))
+                    progress.aside(measurement_line(k, row))
 
                 try:
                     rows = run_training(
@@ -173,6 +174,12 @@ class Train:
             if failed is not None:
                 complain(
                     f"seed {seed}: the verifier failed {failed['count']} times, each scored 0; first: {failed['first']}"
+                )
+        for seed, said in enumerate(summary.get("reflections") for summary in summaries):
+            if said is not None and said["rounds_without"]:
+                complain(
+                    f"seed {seed}: {said['rounds_without']} of {said['rounds']} fast rounds had no usable proposal "
+                    f"({said['unusable']} of {said['written']} texts of the reflector were none); first: {said['first']}"
                 )
         picture = save_train_picture(config, runs, self.out / "picture.png")
         what = f"{self.method} on {', '.join(config.tasks)} from {config.model} in {config.precision}"

@@ -24,6 +24,7 @@ from gepa.gepa_utils import remove_dominated_programs, select_program_candidate_
 
 from fstsim.errors import InputError
 from fstsim.fast_slow import StepInfo
+from fstsim.llm.contexts.proposals import UnusableProposal
 from fstsim.llm.contexts.reflection import Reflector, SelfReflection
 from fstsim.llm.contexts.reuse import Reusable, join
 from fstsim.llm.learners.weights import Weights
@@ -32,6 +33,8 @@ from fstsim.llm.policy.rollouts import Rollouts
 from fstsim.llm.types import Population, Problem, Task
 
 _COMPONENT = "context"
+UNUSABLE = "unusable"
+"""Key, in what a round says of itself, of why proposals could not be used: text, kept beside the contexts and not in a row."""
 
 
 class _Silent:
@@ -57,6 +60,7 @@ class PolicyAdapter:
     temperature: float = 1.0
     samples: int = 0
     reflections: int = 0
+    unusable: list[str] = field(default_factory=list)
     failure: Exception | None = None
     unfit: set[str] = field(default_factory=set)
     seen: dict[tuple[str, str], tuple[str, float, str]] = field(default_factory=dict)
@@ -138,6 +142,9 @@ class PolicyAdapter:
         for name in components_to_update:
             try:
                 text, cost = self.reflector.propose(self.policy, candidate[name], reflective_dataset[name], self.rng)
+            except UnusableProposal as error:  # the round goes on
+                text, cost = candidate[name], error.cost
+                self.unusable.append(str(error))
             except Exception as error:  # GEPA would log it and go on without a reflector
                 self.failure = error
                 raise
@@ -253,6 +260,7 @@ class PromptEvolution:
             "fast_candidates": len(table),
             "fast_reflections": adapter.reflections,
             "fast_rollouts": adapter.samples,
+            **({"fast_unusable": len(adapter.unusable), UNUSABLE: adapter.unusable} if adapter.unusable else {}),
         }
         return population, StepInfo(adapter.samples, info)
 

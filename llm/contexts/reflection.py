@@ -19,13 +19,17 @@ import torch
 
 from fstsim.errors import InputError
 from fstsim.llm.contexts.chat_request import BadReply, post_json
+from fstsim.llm.contexts.proposals import UnusableProposal, context_from
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.pretraining.corpus import EXAMPLES
 
 Record = Mapping[str, str]
 
 _FEEDBACK = re.compile(r"start: (?P<start>\S+) wrote: (?P<wrote>\S*) right: (?P<right>\S+)")
-_LONGEST = 8  # rules in a context that the policy writes
+_LONGEST = 8  # rules in a context that a policy of the world writes
+_WRITTEN = 64  # tokens of a context that a chat model writes for itself
+_RECORDS = 4  # of which it is shown that many
+_SHOWN = 300  # characters of each part of a record
 
 
 class ReflectorDown(RuntimeError):
@@ -37,7 +41,10 @@ class ReflectorTooSmall(ReflectorDown):
 
 
 class Reflector(Protocol):
-    """Writes a new context from failures. ``propose`` returns the context and how many rollouts of the policy it cost."""
+    """Writes a new context from failures. ``propose`` returns the context and how many rollouts of the policy it cost.
+
+    What was written and is no context raises `fstsim.llm.contexts.proposals.UnusableProposal`: the round goes on without it.
+    """
 
     def propose(
         self, policy: Policy, context: str, records: Sequence[Record], rng: np.random.Generator
@@ -48,9 +55,10 @@ class Reflector(Protocol):
 
 @dataclass(frozen=True)
 class SelfReflection:
-    """The policy writes the rules itself, in the notation it was trained on.
+    """The policy writes the context itself: a chat model in words, a model of the world in the notation it was trained on.
 
-    *Direct*: four problems with their right answers, the rules are written anew. *Residual*: what the present context
+    A chat model (any model outside of the world) is shown some questions, what was written and what was said about it, and
+    asked for one instruction; what it may say is not limited. In the world, *direct*: four problems with their right answers, the rules are written anew. *Residual*: what the present context
     produced against what was right, the missing rules are written and appended. Which of the two is a fair coin.
     """
 
@@ -59,7 +67,9 @@ class SelfReflection:
     def propose(
         self, policy: Policy, context: str, records: Sequence[Record], rng: np.random.Generator
     ) -> tuple[str, int]:
-        """One sample of the policy; the old context where the records do not have the form that it reads."""
+        """One sample of the policy; in the world the old context where the records do not have the form that it reads."""
+        if policy.template != "world":
+            return self._in_words(policy, context, records, rng)
         residual = bool(context) and rng.random() < 0.5
         pairs = []
         for record in records:
@@ -76,6 +86,35 @@ class SelfReflection:
         rules = [word for word in policy.decode(written)[0].split() if word in policy.words]
         words = [*context.split(), *rules] if residual else rules
         return " ".join(words[:_LONGEST]), 1
+
+    def _in_words(
+        self, policy: Policy, context: str, records: Sequence[Record], rng: np.random.Generator
+    ) -> tuple[str, int]:
+        """One sample of a chat model. Raises UnusableProposal where it is no context, or where there is no room for one."""
+        shown = [records[i] for i in rng.permutation(len(records))[:_RECORDS]]
+        generator = torch.Generator(policy.device).manual_seed(int(rng.integers(2**62)))
+        tokens = policy.encode_text(reflection_message(context, shown))
+        try:
+            out = policy.sample([tokens], 1, generator, max_new_tokens=_WRITTEN, temperature=self.temperature)
+        except InputError as error:  # the prompt does not fit
+            raise UnusableProposal(str(error), "") from error
+        return context_from(policy.decode(out)[0], context, 1), 1
+
+
+def reflection_message(context: str, records: Sequence[Record]) -> str:
+    """What a policy is asked when it writes its own context: short and simple, because it may be a small model."""
+    parts = [
+        f"Question: {r['Inputs'][:_SHOWN]}\nThe student wrote: {r['Generated Outputs'][:_SHOWN]}\nThe teacher said: {r['Feedback'][:_SHOWN]}"
+        for r in records
+    ]
+    so_far = f"\n\nThe student had this instruction: {context}" if context else ""
+    return (
+        "A student answers questions, and a teacher says what would have been right.\n\n"
+        + "\n\n".join(parts)
+        + so_far
+        + "\n\nWrite one short instruction that tells the student how to write answers as the teacher wants them, with an "
+        "example. Write the instruction only."
+    )
 
 
 @dataclass
@@ -197,13 +236,13 @@ class LocalChat:
 
 
 def write_instruction(ask: Any, context: str, records: Sequence[Record]) -> str:
-    """GEPA's instruction proposal with ``ask`` (text to text) as its model."""
+    """GEPA's instruction prompt with ``ask`` (text to text) as its model. Raises UnusableProposal where the text is no context."""
     from gepa.strategies.instruction_proposal import InstructionProposalSignature as Signature
 
     prompt = Signature.prompt_renderer(
         {"current_instruction_doc": context, "dataset_with_feedback": list(records), "prompt_template": None}
     )
-    return Signature.output_extractor(ask(prompt))["new_instruction"]
+    return context_from(ask(prompt), context)
 
 
 @dataclass(frozen=True)

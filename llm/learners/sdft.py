@@ -41,7 +41,10 @@ def rule_context(policy: Policy, task: Task) -> str:
     """The rule of ``task`` in words, as ``policy`` reads them. Raises InputError when there are none."""
     words = rule_words(task, policy.template)
     if words is None:
-        raise InputError(f"{task.name} has no rule in words: method sdft cannot show it to the teacher")
+        raise InputError(
+            f"{task.name} has no rule in words: method sdft cannot show it to the teacher; a file says it with the key context "
+            "in its lines, a Python task with a method rule_words"
+        )
     return words
 
 

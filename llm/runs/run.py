@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from fstsim.fast_slow import FastLearner, FastSlowState, Schedule, SlowLearner, fast_slow
+from fstsim.llm.contexts.prompt_evolution import UNUSABLE
 from fstsim.llm.learners.shadow import ShadowedWeights
 from fstsim.llm.learners.weights import Weights
 from fstsim.llm.policy.policy import Policy
@@ -189,8 +190,11 @@ def _train(
             probed = config.probe.due(state.step_in_task) or state.step_in_task == config.steps
             row = {"step": state.step, "samples": state.samples, "task": state.task, **state.slow.metrics}
             if (state.step_in_task - 1) % every == 0 and state.fast.metrics:
-                row |= state.fast.metrics
-                rounds.append({"step": state.step - 1, "task": state.task, **dataclasses.asdict(state.context)})
+                unusable = {key: value for key, value in state.fast.metrics.items() if key == UNUSABLE}
+                row |= {key: value for key, value in state.fast.metrics.items() if key != UNUSABLE}
+                rounds.append(
+                    {"step": state.step - 1, "task": state.task, **dataclasses.asdict(state.context), **unusable}
+                )
             if probed:
                 with clock.on("probe_seconds"):
                     row |= _measure(probes, policy, state)
@@ -286,9 +290,28 @@ def _note(rows: list[dict[str, Any]], rate: float) -> str:
     trained = rows[-1].get("train_reward")
     parts = [] if trained is None else [f"train reward {trained:.2f}"]
     parts += [f"test reward {last['reward']:.2f}", f"KL to base {last['kl_to_base']:.2f} nats"]
+    if rows[-1].get("fast_unusable"):
+        parts.append(f"{rows[-1]['fast_unusable']} of {rows[-1]['fast_reflections']} proposals unusable")
     if rate > 0.0:
         parts.append(f"{rate:.0f} rollouts/s")
     return ", ".join(parts)
+
+
+def _reflections(record: RunRecord) -> dict[str, Any]:
+    """How often a reflector wrote no context, where it did; and rounds in which nothing that it wrote could be used."""
+    failed = [row for row in record.rows if row.get("fast_unusable")]
+    if not failed:
+        return {}
+    first = next(entry[UNUSABLE][0] for entry in record.rounds if entry.get(UNUSABLE))
+    return {
+        "reflections": {
+            "written": sum(row.get("fast_reflections", 0) for row in record.rows),
+            "unusable": sum(row["fast_unusable"] for row in failed),
+            "rounds": len(record.rounds),
+            "rounds_without": sum(row["fast_unusable"] == row["fast_reflections"] for row in failed),
+            "first": first,
+        }
+    }
 
 
 def _summary(config: TrainConfig, record: RunRecord, state: State) -> dict[str, Any]:
@@ -303,5 +326,6 @@ def _summary(config: TrainConfig, record: RunRecord, state: State) -> dict[str, 
         "relearn_share": record.spent["relearn_seconds"] / seconds if seconds else None,
         "rollouts_per_second": state.samples / seconds if seconds and state.samples else None,
         "tasks": list(config.tasks),
+        **_reflections(record),
         **({"verifier_errors": {"count": failed, "first": record.errors[0]}} if failed else {}),
     }

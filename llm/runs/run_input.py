@@ -11,7 +11,7 @@ import torch
 from fstsim.errors import InputError
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.config import TrainConfig
-from fstsim.llm.tasks.parse import own_problems, parse_task
+from fstsim.llm.tasks.parse import own_problems, parse_task, problems_hash
 from fstsim.llm.types import Answered, Demonstrated, Problem, Split, Task, rule_words
 from fstsim.records import read_json
 
@@ -31,8 +31,22 @@ def with_tasks(
         old = [parse_task(name) for name in config.old]
     else:
         config = replace(config, old=tuple(task.name for task in old))
-    own = own_problems((*config.tasks, *config.old), (*tasks, *old))
+    asked = (*config.tasks, *config.old)
+    _check_names(asked, (*tasks, *old))
+    own = own_problems(asked, (*tasks, *old))
     return replace(config, problems_sha256=tuple(own.items())), list(tasks), list(old)
+
+
+def _check_names(asked: Sequence[str], tasks: Sequence[Task]) -> None:
+    """InputError for two tasks of one name that are not the same task: columns, contexts and records go by the name."""
+    met: dict[str, tuple[str, Task]] = {}
+    for name, task in zip(asked, tasks, strict=True):
+        first, other = met.setdefault(task.name, (name, task))
+        if other is not task and other != task and problems_hash(other) != problems_hash(task):
+            which = f" ({first} and {name})" if first != name else ""
+            raise InputError(
+                f"two tasks are called {task.name!r}{which}, but are not the same: give them different names"
+            )
 
 
 def check_problems(out: Path, config: TrainConfig) -> None:
@@ -48,7 +62,9 @@ def check_problems(out: Path, config: TrainConfig) -> None:
         ) from error
     for name, value in config.problems_sha256:
         if began.get(name, value) != value:
-            raise InputError(f"the problems of {name} have changed since the run in {out} began: choose another --out")
+            raise InputError(
+                f"the problems or the verifier of {name} have changed since the run in {out} began: choose another --out"
+            )
 
 
 def check_tasks(config: TrainConfig, policy: Policy, tasks: Sequence[Task], old: Sequence[Task]) -> None:

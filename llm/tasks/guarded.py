@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from fstsim.llm.types import Answered, Demonstrated, Followed, Problem, Score, Split, Task, rule_words
+from fstsim.llm.types import Answered, Demonstrated, Followed, Measured, Problem, Score, Split, Task, rule_words
 
 
 @dataclass
@@ -96,6 +96,8 @@ class GuardedDemonstrated(GuardedAnswered):
 
 def guarded(task: Task, errors: VerifierErrors) -> Task:
     """``task`` with a verifier that never raises: what fails is counted in ``errors``. It can do what ``task`` can."""
+    if isinstance(task, Measured):  # by passes of the model: its verifier is not asked
+        return task
     if isinstance(task, Demonstrated):
         return GuardedDemonstrated(task, errors)
     if isinstance(task, Answered):

@@ -6,13 +6,14 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from fstsim.errors import InputError
-from fstsim.llm.tasks import rules
+from fstsim.llm.tasks import language, rules
 from fstsim.llm.tasks.families import FAMILIES
 from fstsim.llm.tasks.jsonl import read_jsonl
-from fstsim.llm.tasks.python import load_task
+from fstsim.llm.tasks.python import load_task, objects_of, source_hash
 from fstsim.llm.tasks.reasoning_gym import PREFIX, load_gym
 from fstsim.llm.types import SPLITS, Answered, Demonstrated, Task
 
@@ -22,20 +23,28 @@ _PYTHON = re.compile(r".+\.py:\w+|[^\W\d]\w*(\.[^\W\d]\w*)+:\w+")
 def parse_task(name: str) -> Task:
     """The task that ``--task`` and ``--old`` name. Raises InputError if there is none, or its file or module is wrong.
 
-    ``family[@size][:rule[+rule ...]][/reward]``, ``file.jsonl``, ``module.py:object``, ``package.module:object`` or
-    ``reasoning_gym:NAME?size=..&key=..``.
+    ``family[@size][:rule[+rule ...]][/reward]``, ``language:RELATION[@ASK][:BEHAVIOUR][/normalised]``, ``file.jsonl``,
+    ``module.py:object``, ``package.module:object`` or ``reasoning_gym:NAME?size=..&key=..``.
     """
     if rules.names_rules(name):
         return rules.parse_rules(name)
+    if name.startswith(language.PREFIX):
+        return language.language_task(name)
     if name.startswith(PREFIX):
         return load_gym(name)
     if name.endswith(".jsonl"):
         return read_jsonl(name)
     if _PYTHON.fullmatch(name):
         return load_task(name)
+    if name.endswith(".py") and Path(name).is_file():
+        there = objects_of(name)
+        raise InputError(
+            f"task {name} names no object of the file: "
+            + (f"give one of {', '.join(there)}" if there else "it has none that is a task, a class or a function")
+        )
     raise InputError(
         f"task {name!r} is unknown; a task is family:rule+rule, family@size:rule+rule, or either with /share, "
-        f"with family one of {', '.join(FAMILIES)}; or file.jsonl, module.py:object, package.module:object or {PREFIX}NAME"
+        f"with family one of {', '.join(FAMILIES)}; or file.jsonl, module.py:object, package.module:object, {PREFIX}NAME or {language.PREFIX}NAME"
     )
 
 
@@ -52,8 +61,8 @@ def own_problems(names: Sequence[str], tasks: Sequence[Task]) -> dict[str, str]:
 
 
 def problems_hash(task: Task) -> str:
-    """SHA-256 of all that a task shows: problems by split, answers and old answers where it has them."""
-    digest = hashlib.sha256()
+    """SHA-256 of all that a task shows: problems by split, answers and old answers where it has them, and of a user's own source."""
+    digest = hashlib.sha256(source_hash(task).encode())
     for split in SPLITS:
         for problem in task.problems(split):
             shown: list[Any] = [split, problem.family, problem.text, problem.question, problem.messages]

@@ -6,8 +6,10 @@ The module is run as any Python program is, with your rights: name only files th
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib
 import importlib.util
+import inspect
 import sys
 import sysconfig
 import traceback
@@ -17,7 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from fstsim.errors import InputError
-from fstsim.llm.types import SPLITS, Problem, Score, Task
+from fstsim.llm.types import SPLITS, Answered, Demonstrated, Problem, Score, Task
 
 _NOT_THEIRS = (__file__, "<", sysconfig.get_paths()["stdlib"])
 """how the names of files begin that a user did not write"""
@@ -30,12 +32,47 @@ def load_task(name: str) -> Task:
     if not hasattr(module, wanted):
         raise InputError(f"task {name}: {module_name} has no object {wanted!r}")
     found = getattr(module, wanted)
-    if isinstance(found, type) or (callable(found) and not isinstance(found, Task)):
+    if isinstance(found, type) or (callable(found) and not _is_task(found)):
         try:
             found = found()
         except (Exception, SystemExit) as error:
             raise InputError(f"task {name}: {_said(error)}") from error
     return _checked(found, name)
+
+
+def objects_of(path: str) -> list[str]:
+    """What of the file ``path`` can be named as a task: ``path:object`` of tasks, and of classes and functions written in it."""
+    module = _file(path)
+    here = {
+        name: value
+        for name, value in vars(module).items()
+        if not name.startswith("_") and (not callable(value) or getattr(value, "__module__", "") == module.__name__)
+    }
+    return [f"{path}:{name}" for name, value in here.items() if callable(value) or _is_task(value)]
+
+
+def source_hash(task: Task) -> str:
+    """SHA-256 of the file that the task's class is written in, so that a changed verifier is noticed; "" of our own classes.
+
+    Of a class of the program that runs, its own text: the rest of a script may change. "" too where there is no text.
+    """
+    kind = type(task)
+    if kind.__module__.partition(".")[0] == __name__.partition(".")[0]:
+        return ""
+    try:
+        if kind.__module__ == "__main__":
+            return hashlib.sha256(inspect.getsource(kind).encode()).hexdigest()
+        return hashlib.sha256(Path(inspect.getfile(kind)).read_bytes()).hexdigest()
+    except (OSError, TypeError):
+        return ""
+
+
+def _is_task(value: Any) -> bool:
+    """Whether it has all that a task has; a property that raises is none."""
+    try:
+        return isinstance(value, Task)
+    except Exception:
+        return False
 
 
 def _file(path: str) -> ModuleType:
@@ -95,10 +132,39 @@ def _said(error: BaseException) -> str:
     return f"{type(error).__name__} at {last.filename}:{last.lineno}: {message}"
 
 
+def _read(found: Any, name: str, part: str, kind: type, what: str) -> None:
+    """InputError unless the property ``part`` can be read and is ``what``."""
+    try:
+        value = getattr(found, part)
+    except (Exception, SystemExit) as error:
+        raise InputError(f"task {name}: {part} raises {_said(error)}") from error
+    if not isinstance(value, kind) or value == "":
+        raise InputError(f"task {name}: {part} must be {what}, got {value!r:.60}")
+
+
+def _check_texts(found: Task, name: str) -> None:
+    """InputError unless `answer` and `old_answer`, where there are any, give text for every problem."""
+    parts = [("answer", Answered), ("old_answer", Demonstrated)]
+    for part in (part for part, kind in parts if isinstance(found, kind)):
+        for problem in (p for split in SPLITS for p in found.problems(split)):
+            place = f"task {name}: {part} of problem {problem.text[:60]!r}"
+            try:
+                text = getattr(found, part)(problem)
+            except (Exception, SystemExit) as error:
+                raise InputError(f"{place} raises {_said(error)}") from error
+            if not isinstance(text, str):
+                raise InputError(f"{place} is {type(text).__name__}, not text")
+
+
 def _checked(found: Any, name: str) -> Task:
-    if not isinstance(found, Task):
+    for part, kind, what in (("name", str, "text, not empty"), ("exact", bool, "True or False")):
+        if hasattr(type(found), part):  # a property
+            _read(found, name, part, kind, what)
+    if not _is_task(found):
         lacking = [part for part in ("name", "exact", "problems", "score") if not hasattr(found, part)]
         raise InputError(f"task {name} is not a Task: {type(found).__name__} lacks {', '.join(lacking)}")
+    _read(found, name, "name", str, "text, not empty")
+    _read(found, name, "exact", bool, "True or False")
     first: list[Problem] = []
     for split in SPLITS:
         try:
@@ -130,4 +196,5 @@ def _checked(found: Any, name: str) -> Task:
             continue
         if not isinstance(said, Score):
             raise InputError(f"task {name}: score returns {type(said).__name__}, not Score")
+    _check_texts(found, name)
     return found

@@ -100,7 +100,7 @@ def test_a_file_is_trained_on_and_kept_as_an_old_skill(place: Path, capsys: pyte
     before = contents(place)
     capsys.readouterr()
     assert main(command) == 2
-    said = "fstsim: error: the problems of own.jsonl have changed since the run in run/seed-0 began: choose another --out\n"
+    said = "fstsim: error: the problems or the verifier of own.jsonl have changed since the run in run/seed-0 began: choose another --out\n"
     assert capsys.readouterr().err == said
     assert contents(place) == before
 

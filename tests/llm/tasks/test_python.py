@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from fstsim.errors import InputError
-from fstsim.llm.tasks.python import load_task
+from fstsim.llm.tasks.parse import parse_task, problems_hash
+from fstsim.llm.tasks.python import load_task, source_hash
 from fstsim.llm.types import Answered, Task
 
 MODULE = """
@@ -52,6 +53,28 @@ class Bare(Echo):
 class Failing(Echo):
     def score(self, problem, completion):
         raise ValueError
+
+class Dumb(Echo):
+    def answer(self, problem):
+        return 1 / (len(problem.text) - 2)
+
+class Numbers(Echo):
+    def old_answer(self, problem):
+        return 7
+
+class Nameless(Echo):
+    def __init__(self):
+        pass
+
+    @property
+    def name(self):
+        raise OSError("no name")
+
+class Unsure(Echo):
+    def __init__(self):
+        pass
+
+    exact = "yes"
 
 task = Echo()
 number = 3
@@ -97,6 +120,10 @@ def test_a_verifier_that_raises_is_still_a_task(place: Path) -> None:  # noqa: A
         ("mine.py:Same", "problem 'echo:A' is in two splits, train and validation"),
         ("mine.py:Words", "problems('train') holds str, not Problem alone"),
         ("mine.py:Bare", "score returns float, not Score"),
+        ("mine.py:Dumb", "task mine.py:Dumb: answer of problem 'A' is float, not text"),
+        ("mine.py:Numbers", "task mine.py:Numbers: old_answer of problem 'A' is int, not text"),
+        ("mine.py:Nameless", "task mine.py:Nameless: name raises OSError at "),
+        ("mine.py:Unsure", "task mine.py:Unsure: exact must be True or False, got 'yes'"),
         ("pack.nothing:task", "task module pack.nothing does not exist: there is no pack.nothing"),
         ("nothing.at.all:task", "task module nothing.at.all does not exist: there is no nothing"),
     ],
@@ -106,3 +133,34 @@ def test_mistakes(name: str, says: str, place: Path) -> None:  # noqa: ARG001 --
         load_task(name)
     assert says in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_an_answer_that_raises_is_named_with_its_problem(place: Path) -> None:
+    text = (place / "mine.py").read_text().replace("1 / (len(problem.text) - 2)", "str(1 / (len(problem.text) - 2))")
+    (place / "mine.py").write_text(text)
+    with pytest.raises(
+        InputError, match=r"mine.py:Dumb: answer of problem 'AA' raises ZeroDivisionError at .*mine.py:\d+"
+    ):
+        load_task("mine.py:Dumb")
+
+
+def test_a_file_alone_lists_what_it_has(place: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"names no object of the file: give one of mine\.py:Echo, mine\.py:made"
+    ) as error:
+        parse_task("mine.py")
+    assert "mine.py:task" in str(error.value)
+    assert "number" not in str(error.value)
+    assert "Problem" not in str(error.value), "imported, not written there"
+    (place / "nothing.py").write_text("x = 1\n")
+    with pytest.raises(InputError, match="it has none that is a task"):
+        parse_task("nothing.py")
+
+
+def test_a_changed_verifier_changes_the_hash(place: Path) -> None:
+    before = problems_hash(load_task("mine.py:task"))
+    assert problems_hash(load_task("mine.py:task")) == before
+    text = (place / "mine.py").read_text()
+    (place / "mine.py").write_text(text.replace("completion == problem.text", "completion != problem.text"))
+    assert problems_hash(load_task("mine.py:task")) != before
+    assert source_hash(parse_task("strings:reverse")) == ""

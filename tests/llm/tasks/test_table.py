@@ -11,7 +11,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from fstsim.front.tables import tasks_table
+from fstsim.front.tables import tasks_caption, tasks_table
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.tasks.families import STRINGS
 from fstsim.llm.tasks.rules import parse_rules
@@ -55,7 +55,7 @@ def test_the_table_says_what_its_numbers_are() -> None:
 
     def shown(*rows: dict[str, object]) -> str:
         out = io.StringIO()
-        Console(file=out, width=200).print(tasks_table(rows, "model"))
+        Console(file=out, width=200).print(tasks_table(rows, "model"), tasks_caption(rows))
         return out.getvalue()
 
     assert "success probability" in shown(row)
