@@ -44,6 +44,12 @@ class Train:
     """directory; seed k goes to seed-k in it"""
     model: str = "base"
     """the shipped base model, or any causal LM of transformers by path or hub name"""
+    adapter: Annotated[str, tyro.conf.arg(metavar="lora:r=INT", help_behavior_hint="(default: none, all weights)")] = ""
+    """train an adapter in place of all weights, by the package peft: lora:r=16, lora:r=8,alpha=32,targets=q_proj+v_proj. alpha
+    is 2 r and targets are all linear modules unless given. The base is the same model with the adapter off, checkpoints hold the
+    adapter alone, and model/ is a folder of peft"""
+    gradient_checkpointing: bool = False
+    """compute activations a second time in the backward pass in place of holding them: less memory, about a third more time"""
     device: str = "cpu"
     """torch device, for example cuda"""
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -110,6 +116,8 @@ class Train:
             tasks=self.task,
             old=self.old,
             model=self.model,
+            adapter=self.adapter,
+            gradient_checkpointing=self.gradient_checkpointing,
             device=self.device,
             precision=self.precision,
             context=self.context,

@@ -19,7 +19,7 @@ from fstsim.errors import InputError
 from fstsim.fast_slow import StepInfo
 from fstsim.llm.learners.learner import NO_FLAG, Learner
 from fstsim.llm.learners.method_losses import Direction, check_direction, distillation_loss
-from fstsim.llm.learners.weights import Diverged, Weights, generator_from, sample_problems
+from fstsim.llm.learners.weights import Diverged, Weights, chunks, generator_from, sample_problems
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import Rollouts, check_batch
 from fstsim.llm.types import Population, Problem, Task
@@ -66,17 +66,24 @@ def learn_from_teacher(
         generator_from(rng, student),
         max_new_tokens=ask.max_new_tokens,
     )
-    own = student.logits(rollouts)
-    with torch.no_grad():
-        taught = teacher(rollouts, sampled, contexts)
-    loss = distillation_loss(own, taught, rollouts.mask, ask.direction)
     what = f"{task.name}, problems {sampled[0].text}..."
-    if not torch.isfinite(loss):
-        raise Diverged(f"loss is {float(loss.detach())} on {what}")
-    loss.backward()
+    value, every = 0.0, torch.arange(len(rollouts), device=student.device)
+    # student and teacher: twice the logits
+    for rows in chunks(rollouts, every, 2 * student.model.config.vocab_size):
+        part = rollouts if len(rows) == len(rollouts) else rollouts.take(rows)
+        of = rows.tolist()
+        own = student.logits(part)
+        with torch.no_grad():
+            taught = teacher(part, [sampled[i] for i in of], [contexts[i] for i in of])
+        loss = distillation_loss(own, taught, part.mask, ask.direction) * (len(part) / len(rollouts))
+        if not torch.isfinite(loss):
+            weights.optimizer.zero_grad(set_to_none=True)
+            raise Diverged(f"loss is {float(loss.detach())} on {what}")
+        loss.backward()
+        value += float(loss.detach())
     norm = weights.apply(what)
     length = float(rollouts.mask.sum()) / len(rollouts)
-    return StepInfo(len(rollouts), {"loss": float(loss.detach()), "grad_norm": norm, "length": length})
+    return StepInfo(len(rollouts), {"loss": value, "grad_norm": norm, "length": length})
 
 
 @dataclass(frozen=True)

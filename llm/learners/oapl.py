@@ -88,7 +88,8 @@ class OAPL(Learner):
         advantages = (shaped - value[:, None]).flatten()
         dead = rewards.amax(-1) == rewards.amin(-1)
         total, lagged_kl = 0.0, 0.0
-        for rows in chunks(rollouts, torch.arange(len(rollouts), device=rewards.device)):
+        every = torch.arange(len(rollouts), device=rewards.device)
+        for rows in chunks(rollouts, every, weights.policy.model.config.vocab_size):
             part = rollouts.take(rows)
             logp = token_logprobs(weights.policy.logits(part), part).sum(-1)
             loss = oapl_loss(logp, lag[rows], advantages[rows], self.tau, len(rollouts))

@@ -12,7 +12,7 @@ from fstsim.errors import InputError
 from fstsim.fast_slow import StepInfo
 from fstsim.llm.learners.learner import Learner
 from fstsim.llm.learners.losses import sft_loss
-from fstsim.llm.learners.weights import Diverged, Weights, sample_problems
+from fstsim.llm.learners.weights import Diverged, Weights, chunks, sample_problems
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import check_batch, token_logprobs
 from fstsim.llm.types import Answered, Demonstrated, Population, Task
@@ -61,12 +61,16 @@ class SupervisedFineTuning(Learner):
             for p, is_old in zip(problems, old, strict=True)
         ]
         shown = policy.forced(prompts, answers)
-        logits = policy.logits(shown)
-        loss = sft_loss(token_logprobs(logits, shown), shown.mask)
         what = f"{task.name}, problems {problems[0].text}..."
-        if not torch.isfinite(loss):
-            raise Diverged(f"loss is {float(loss.detach())} on {what}")
-        loss.backward()
+        value = 0.0
+        for rows in chunks(shown, torch.arange(len(shown), device=policy.device), policy.model.config.vocab_size):
+            part = shown if len(rows) == len(shown) else shown.take(rows)
+            loss = sft_loss(token_logprobs(policy.logits(part), part), part.mask) * (len(part) / len(shown))
+            if not torch.isfinite(loss):
+                weights.optimizer.zero_grad(set_to_none=True)
+                raise Diverged(f"loss is {float(loss.detach())} on {what}")
+            loss.backward()
+            value += float(loss.detach())
         norm = weights.apply(what)
-        metrics = {"loss": float(loss.detach()), "grad_norm": norm, "old_share": float(old.mean())}
+        metrics = {"loss": value, "grad_norm": norm, "old_share": float(old.mean())}
         return weights, StepInfo(0, metrics)

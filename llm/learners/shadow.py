@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 import torch
 
 from fstsim.llm.learners.weights import Weights
+from fstsim.llm.policy.adapters import own_weights, shadow_of
 from fstsim.llm.policy.policy import Policy
 
 
@@ -25,8 +26,10 @@ class ShadowedWeights(Weights):
     @classmethod
     def start(cls, weights: Weights) -> ShadowedWeights:
         """With a shadow that is the policy as it is now."""
-        shadow = copy.deepcopy(weights.policy.model).requires_grad_(False).eval()
         held = {entry.name: getattr(weights, entry.name) for entry in fields(weights)}
+        if weights.policy.adapter is not None:
+            return cls(**held, shadow=shadow_of(weights.policy))
+        shadow = copy.deepcopy(weights.policy.model).requires_grad_(False).eval()
         return cls(**held, shadow=replace(weights.policy, model=shadow))
 
     @torch.no_grad()
@@ -37,5 +40,6 @@ class ShadowedWeights(Weights):
         """
         if rate == 0.0:
             return
-        for own, target in zip(self.shadow.model.parameters(), self.policy.model.parameters(), strict=True):
-            own.lerp_(target, rate)
+        targets = own_weights(self.policy)
+        for name, own in own_weights(self.shadow).items():
+            own.lerp_(targets[name], rate)

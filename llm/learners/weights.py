@@ -15,6 +15,7 @@ from fstsim.llm.policy.rollouts import Rollouts
 from fstsim.llm.types import Problem
 
 _TOKENS_AT_ONCE = 65_536  # prompt and completion tokens of one forward and backward pass
+_LOGITS_AT_ONCE = 1 << 25  # logits of completions in one pass, 128 MiB in float32: a loss holds a few such tensors
 
 
 class Diverged(RuntimeError):
@@ -65,9 +66,10 @@ def generator_from(rng: np.random.Generator, policy: Policy) -> torch.Generator:
     return torch.Generator(policy.device).manual_seed(int(rng.integers(2**62)))
 
 
-def chunks(rollouts: Rollouts, rows: torch.Tensor) -> list[torch.Tensor]:
-    """``rows`` in parts that fit in memory, none when there are none."""
+def chunks(rollouts: Rollouts, rows: torch.Tensor, vocabulary: int) -> list[torch.Tensor]:
+    """``rows`` in parts whose tokens, and logits of a ``vocabulary``, fit in memory, none when there are none."""
     if not len(rows):
         return []
-    width = rollouts.prompts.shape[1] + rollouts.completions.shape[1]
-    return list(rows.split(max(1, _TOKENS_AT_ONCE // width)))
+    length = rollouts.completions.shape[1]
+    at_once = min(_TOKENS_AT_ONCE // (rollouts.prompts.shape[1] + length), _LOGITS_AT_ONCE // (length * vocabulary))
+    return list(rows.split(max(1, at_once)))

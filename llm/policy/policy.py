@@ -13,7 +13,7 @@ agree to three digits only.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -23,6 +23,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from fstsim.errors import InputError
+from fstsim.llm.policy.adapters import Switch, recomputed
 from fstsim.llm.policy.chat import ChatForm, chat_form, end_of_turn
 from fstsim.llm.policy.declared import local_attention, position_limit, vocabulary_size
 from fstsim.llm.policy.lengths import check_rows, sample_lengths, score_lengths
@@ -57,6 +58,10 @@ class Policy:
     """run activations in bfloat16; weights stay as they are, and log-probabilities of rollouts are those of the scoring pass"""
     padded: bool = True
     """prompts of different lengths may stand in one batch; without it, each length is a batch of its own"""
+    adapter: Switch | None = None
+    """which adapter of the model it runs with, where the model has some"""
+    checkpointing: bool = False
+    """keep the inputs of layers alone in passes with gradients, and compute the rest a second time"""
     _decoders: Decoders = field(init=False, repr=False, compare=False, default_factory=Decoders)
 
     @classmethod
@@ -261,13 +266,21 @@ class Policy:
             path = sample_tree
         else:
             path = sample_rows
-        with self._precision():
+        with self._running():
             wrote, kept, logps = path(self.model, ask)
         sampled = Rollouts(tokens, mask, prompt_of, wrote, kept, logps, temperature or 1.0)
         if self.bfloat16:  # so that the learner's ratio is 1 before its first update, as it is in float32
             sampled = replace(sampled, logprobs=self.logprobs(sampled))
         self.model.train(was_training)
         return sampled
+
+    def _running(self) -> AbstractContextManager[Any]:
+        """In which its model runs: its adapter is on, activations are in its precision."""
+        stack = ExitStack()
+        stack.enter_context(self._precision())
+        if self.adapter is not None:
+            stack.enter_context(self.adapter.on())
+        return stack
 
     def _precision(self) -> AbstractContextManager[Any]:
         if not self.bfloat16:
@@ -283,10 +296,11 @@ class Policy:
 
     def logits(self, rollouts: Rollouts) -> torch.Tensor:
         """Logits ``(B, T, V)``, float32, from which each token of the completions was (or would be) drawn, over temperature."""
-        with self._precision():
+        again = self.checkpointing and torch.is_grad_enabled()
+        with self._running(), recomputed(self.model) if again else nullcontext():
             if not self.padded:
                 logits = score_lengths(self.model, rollouts)
-            elif not self.share_prompts:
+            elif not self.share_prompts or (again and not self.tree):  # a layer that is computed again has no cache
                 logits = score_rows(self.model, rollouts)
             elif self.tree and not self.static:
                 logits = score_tree(self.model, rollouts)

@@ -146,11 +146,18 @@ def weights_of(model: torch.nn.Module) -> Tensors:
 
 def put_weights(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], path: Path) -> None:
     """Copy checkpoint weights into ``model``; InputError names the first that does not fit."""
-    for name, parameter in model.named_parameters():  # all of them before the first is touched
-        found = tensors.get(f"model.{name}")
+    put_parameters(dict(model.named_parameters()), tensors, path)
+
+
+def put_parameters(
+    parameters: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor], path: Path, prefix: str = "model"
+) -> None:
+    """Copy checkpoint weights called ``prefix.<name>`` into ``parameters``; InputError names the first that does not fit."""
+    for name, parameter in parameters.items():  # all of them before the first is touched
+        found = tensors.get(f"{prefix}.{name}")
         if found is None or found.shape != parameter.shape:
             has = "nothing" if found is None else f"shape {tuple(found.shape)}"
             raise InputError(f"{path} has {has} for {name}, the model {tuple(parameter.shape)}: another model?")
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(tensors[f"model.{name}"])
+        for name, parameter in parameters.items():
+            parameter.copy_(tensors[f"{prefix}.{name}"])

@@ -12,6 +12,7 @@ from fstsim.llm.contexts.prompt_evolution import PromptEvolution
 from fstsim.llm.contexts.reflection import ReflectorConfig
 from fstsim.llm.learners import LEARNERS
 from fstsim.llm.learners.learner import Learner
+from fstsim.llm.policy.adapters import LoraSettings
 from fstsim.llm.policy.loading import SHIPPED
 from fstsim.llm.runs.optimizer import OptimizerConfig
 from fstsim.llm.runs.probes import ProbeConfig
@@ -65,6 +66,10 @@ class TrainConfig:
     """largest norm of a gradient that the optimizer sees; longer ones are cut to it"""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """how gradients become steps"""
+    adapter: str = ""
+    """adapter that is trained in place of all weights, as lora:r=16; none: all weights are trained"""
+    gradient_checkpointing: bool = False
+    """compute activations a second time in the backward pass in place of holding them"""
     device: str = "cpu"
     """torch device"""
     precision: Precision = "float32"
@@ -88,6 +93,12 @@ class TrainConfig:
         self._fill_channels(METHODS[self.method])
         if self.precision not in get_args(Precision):
             raise InputError(f"precision must be one of {', '.join(get_args(Precision))}; got {self.precision!r}")
+        if self.adapter:
+            LoraSettings.parse(self.adapter)
+            if METHODS[self.method].learner is None:
+                raise InputError(
+                    f"--adapter is used by methods that train weights; {self.method} leaves them as they are"
+                )
         if self.steps < 1:
             raise InputError(f"steps must be at least 1, got {self.steps}")
         if not 0.0 < self.lr < 10.0:

@@ -20,6 +20,7 @@ from fstsim.errors import InputError
 Kind = Literal["adamw", "adamw-bf16-moments", "sgd"]
 Rates = Literal["constant", "linear", "cosine"]
 
+_LARGE = 1 << 24  # weights
 _AT_ONCE = 1 << 20  # parameters that `AdamWHalfMoments` holds in float32 at a time
 
 
@@ -94,8 +95,8 @@ class OptimizerConfig:
         betas = (self.beta1, self.beta2)
         if self.kind == "adamw-bf16-moments":
             return AdamWHalfMoments(held, lr, betas, self.epsilon, self.weight_decay, seed=seed)
-        # one kernel for all weights; not on the CPU, where recorded runs go on bit for bit without it
-        fused = any(p.device.type != "cpu" for p in held)
+        # one pass over the weights in place of seven; not for small models on the CPU, whose recorded runs go on bit for bit
+        fused = any(p.device.type != "cpu" for p in held) or sum(p.numel() for p in held) > _LARGE
         return AdamW(held, lr=lr, betas=betas, eps=self.epsilon, weight_decay=self.weight_decay, fused=fused)
 
 

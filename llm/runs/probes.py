@@ -25,6 +25,12 @@ from fstsim.llm.policy.rollouts import Rollouts
 from fstsim.llm.types import Answered, Demonstrated, Population, Problem, Skills, Task
 
 _BLOCK = 256  # rollouts of one pass
+_LOGITS = 1 << 25  # and logits: with large vocabularies fewer rollouts at a time
+
+
+def block_size(policy: Policy, length: int) -> int:
+    """Rollouts of one pass, for completions of ``length`` tokens."""
+    return max(1, min(_BLOCK, _LOGITS // (length * policy.model.config.vocab_size)))
 
 
 @dataclass(frozen=True)
@@ -75,13 +81,12 @@ def answer_logprobs(
     """Log-probability of given answers and an end, any that sampling stops at, exactly, nats: ``(contexts, problems)``."""
     pairs = [(c, p, a) for c in contexts for p, a in zip(problems, answers, strict=True)]
     values = []
-    for first in range(0, len(pairs), _BLOCK):
-        block = pairs[first : first + _BLOCK]
-        shown, answers_in_tokens = (
-            [policy.encode(c, p) for c, p, _ in block],
-            [policy.encode_answer(a) for *_, a in block],
-        )
-        values.append(policy.answer_logprobs(shown, answers_in_tokens).double().cpu().numpy())
+    encoded = {answer: policy.encode_answer(answer) for answer in set(answers)}
+    size = block_size(policy, max(map(len, encoded.values())))
+    for first in range(0, len(pairs), size):
+        block = pairs[first : first + size]
+        shown = [policy.encode(c, p) for c, p, _ in block]
+        values.append(policy.answer_logprobs(shown, [encoded[a] for *_, a in block]).double().cpu().numpy())
     return np.concatenate(values).reshape(len(contexts), len(problems))
 
 
@@ -94,7 +99,7 @@ def sequence_kl(p: Policy, q: Policy, rollouts: Rollouts) -> np.ndarray:
 def sequence_kl_and_entropy(p: Policy, q: Policy, rollouts: Rollouts) -> tuple[np.ndarray, np.ndarray]:
     """`sequence_kl`, and the entropy of ``p`` summed over the same tokens, from one pass of ``p``; nats, ``(B,)`` each."""
     kl, entropy = [], []
-    for rows in torch.arange(len(rollouts), device=p.device).split(_BLOCK):
+    for rows in torch.arange(len(rollouts), device=p.device).split(block_size(p, rollouts.completions.shape[1])):
         part = rollouts.take(rows)
         own = p.logits(part)
         kl.append(inside(token_kl(own, q.logits(part)), part.mask).sum(-1).double().cpu().numpy())

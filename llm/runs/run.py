@@ -25,6 +25,7 @@ from fstsim.fast_slow import FastLearner, FastSlowState, Schedule, SlowLearner, 
 from fstsim.llm.contexts.prompt_evolution import UNUSABLE
 from fstsim.llm.learners.shadow import ShadowedWeights
 from fstsim.llm.learners.weights import Weights
+from fstsim.llm.policy.adapters import check_adapter, own_weights, save_policy, with_adapter, with_checkpointing
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.config import TrainConfig
 from fstsim.llm.runs.optimizer import set_rate
@@ -125,6 +126,8 @@ def run_training(
     """
     config, tasks, old = with_tasks(config, tasks, old)
     check_problems(out, config)
+    if config.adapter:
+        check_adapter(config.adapter)
     policy = Policy.load(config.model, config.device)
     check_tasks(config, policy, tasks, old)
     slow, start = config.begin()
@@ -150,7 +153,10 @@ def _train(
     (tasks, old), (slow, fast, every, start), (progress, measured, write_model) = measured_on, channels, wishes
     rng = np.random.default_rng(config.seed)
     # policy and base measure, in float32; the weights hold the same models as the learners run them
-    base = Policy.of(copy.deepcopy(policy.model).requires_grad_(False), policy.tokenizer)
+    if config.adapter:
+        policy, base = with_adapter(policy, config.adapter, config.seed)
+    else:
+        base = Policy.of(copy.deepcopy(policy.model).requires_grad_(False), policy.tokenizer)
     weights = _weights(config, policy, base, shadowed=config.learner is not None and config.learner.shadowed)
     state: State = FastSlowState(weights, Population((start,)))
     record = RunRecord()
@@ -160,7 +166,7 @@ def _train(
         _write_record(out, record)  # killed between the checkpoint and its rows
         if (out / "summary.json").exists():
             if write_model and not (out / "model").exists():
-                _write_model(policy, out / "model")
+                save_policy(policy, out / "model")
             return record.rows
     rows, rounds = record.rows, record.rounds
     clock = _Clock(record.spent, _checkpoint_bytes(weights) / _DISK)
@@ -213,20 +219,15 @@ def _train(
                 progress(state.step, _note(rows, (state.samples - drawn) / clock.elapsed()))
             set_rate(weights.optimizer, config.optimizer.rate(config.lr, state.step, total))  # of the next step
     if write_model:
-        _write_model(policy, out / "model")
+        save_policy(policy, out / "model")
     write_json(out / "summary.json", _summary(config, record, state))
     return rows
-
-
-def _write_model(policy: Policy, place: Path) -> None:
-    policy.model.save_pretrained(place)
-    policy.tokenizer.save_pretrained(place)
 
 
 def _checkpoint_bytes(weights: Weights) -> float:
     """About how large a checkpoint is: every weight that is in it, and the optimizer's moments."""
     held = [weights.policy, *([weights.shadow] if isinstance(weights, ShadowedWeights) else [])]
-    count = sum(p.numel() for each in held for p in each.model.parameters())
+    count = sum(p.numel() for each in held for p in own_weights(each).values())
     return 4.0 * count + 8.0 * sum(p.numel() for group in weights.optimizer.param_groups for p in group["params"])
 
 
@@ -248,7 +249,9 @@ def _relearning(config: TrainConfig, policy: Policy, tasks: Sequence[Task]) -> C
 
 def _weights(config: TrainConfig, policy: Policy, base: Policy, *, shadowed: bool) -> Weights:
     """What the learners change: the models of ``policy`` and ``base`` themselves, run in the precision of ``config``."""
-    optimizer = config.optimizer.build(policy.model.parameters(), config.lr, config.seed)
+    optimizer = config.optimizer.build(own_weights(policy).values(), config.lr, config.seed)
+    if config.gradient_checkpointing:
+        policy = with_checkpointing(policy)
     weights = Weights(policy, base, optimizer, config.clip)
     if shadowed:
         weights = ShadowedWeights.start(weights)

@@ -13,18 +13,20 @@ from fstsim.errors import InputError
 from fstsim.fast_slow import FastSlowState
 from fstsim.llm.learners.shadow import ShadowedWeights
 from fstsim.llm.learners.weights import Weights
+from fstsim.llm.policy.adapters import own_weights
 from fstsim.llm.runs.checkpoint import (
     pack_optimizer,
-    put_weights,
+    put_parameters,
     read_checkpoint,
     unpack_optimizer,
-    weights_of,
     write_checkpoint,
 )
 from fstsim.llm.types import Population
 
 State = FastSlowState[Weights, Population]
 
+_SHADOW = "shadow.model"
+"""What the names of the shadow's weights begin with in a checkpoint."""
 _SPENT = ("seconds", "probe_seconds", "relearn_seconds")
 _COUNTERS = ("step", "task", "step_in_task", "slow_samples", "fast_samples")
 
@@ -55,9 +57,9 @@ def save_run(path: Path, state: State, record: RunRecord, rng: np.random.Generat
         "spent": record.spent,
         **({"errors": record.errors} if record.errors else {}),
     }
-    tensors |= weights_of(state.weights.policy.model)
+    tensors |= {f"model.{name}": weight for name, weight in own_weights(state.weights.policy).items()}
     if isinstance(state.weights, ShadowedWeights):
-        tensors |= {_shadow(name): tensor for name, tensor in weights_of(state.weights.shadow.model).items()}
+        tensors |= {f"{_SHADOW}.{name}": weight for name, weight in own_weights(state.weights.shadow).items()}
         meta["age"] = state.weights.age
     write_checkpoint(path, tensors, meta)
 
@@ -69,10 +71,9 @@ def load_run(path: Path, fresh: State, rng: np.random.Generator) -> tuple[State,
     """
     tensors, meta = read_checkpoint(path)
     weights = fresh.weights
-    put_weights(weights.policy.model, tensors, path)
+    put_parameters(own_weights(weights.policy), tensors, path)
     if isinstance(weights, ShadowedWeights):
-        own = {name: tensors[_shadow(name)] for name in weights_of(weights.shadow.model) if _shadow(name) in tensors}
-        put_weights(weights.shadow.model, own, path)
+        put_parameters(own_weights(weights.shadow), tensors, path, _SHADOW)
         weights = replace(weights, age=meta["age"])
     try:
         unpack_optimizer(weights.optimizer, "optimizer", tensors, meta["optimizer"])
@@ -82,8 +83,3 @@ def load_run(path: Path, fresh: State, rng: np.random.Generator) -> tuple[State,
     state = replace(fresh, weights=weights, context=Population.from_dict(meta["population"]), **meta["counters"])
     spent = dict.fromkeys(_SPENT, 0.0) | meta["spent"]
     return state, RunRecord(meta["rows"], meta["rounds"], spent, meta.get("errors", []))
-
-
-def _shadow(name: str) -> str:
-    """Name in a checkpoint of the shadow's copy of a weight."""
-    return f"shadow.{name}"

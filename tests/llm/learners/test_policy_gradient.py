@@ -149,10 +149,13 @@ def test_chunks_cover_the_rows(make_policy: MakePolicy, monkeypatch: pytest.Monk
     width = r.prompts.shape[1] + r.completions.shape[1]
     monkeypatch.setattr(weights_module, "_TOKENS_AT_ONCE", 3 * width)
     rows = torch.tensor([9, 1, 2, 3, 4, 5, 0])
-    parts = chunks(r, rows)
+    parts = chunks(r, rows, 64)
     assert [len(p) for p in parts] == [3, 3, 1]
     assert torch.equal(torch.cat(parts), rows)
-    assert chunks(r, rows[:0]) == []
+    assert chunks(r, rows[:0], 64) == []
+    monkeypatch.setattr(weights_module, "_LOGITS_AT_ONCE", 2 * r.completions.shape[1] * 64)
+    assert [len(p) for p in chunks(r, rows, 64)] == [2, 2, 2, 1]
+    assert [len(p) for p in chunks(r, rows, 200)] == [1] * 7
 
 
 # --- groups and contexts ---------------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 import fstsim.llm.learners.sdft as sdft_module
+import fstsim.llm.learners.weights as weights_module
 import fstsim.llm.runs.probes as probes_module
 import fstsim.llm.runs.run as module
 import fstsim.llm.runs.run_checkpoint as run_checkpoint
@@ -46,12 +47,13 @@ from fstsim.llm.learners.sdft import SDFT
 from fstsim.llm.learners.sft import SupervisedFineTuning
 from fstsim.llm.learners.ttt import TTTDiscover
 from fstsim.llm.learners.weights import Diverged, Weights
+from fstsim.llm.measure.loading import load_base, load_checkpoint
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.pretraining.corpus import collate, problem_line, reflection_line
 from fstsim.llm.runs.checkpoint import read_checkpoint
 from fstsim.llm.runs.config import METHODS, PRESETS, TrainConfig
 from fstsim.llm.runs.optimizer import OptimizerConfig
-from fstsim.llm.runs.probes import ProbeConfig, relearn_steps
+from fstsim.llm.runs.probes import Probe, ProbeConfig, relearn_steps
 from fstsim.llm.runs.run import run_training
 from fstsim.llm.tasks.families import STRINGS
 from fstsim.llm.tasks.rules import parse_rules
@@ -203,6 +205,21 @@ def test_stopped_after_steps(method: str, stops: Sequence[int], model: str, whol
     assert_same_run(out, whole(method))
 
 
+@pytest.mark.parametrize("method", ["sft", "sdft", "mixture", "rl"])
+def test_batches_of_large_vocabularies_are_learned_in_parts(
+    method: str, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same run, but for rounding, when no more than a few logits are held at once; probes too."""
+    config = tiny(method, model, steps=1, lr=1e-4)
+    whole = run_training(config, tmp_path / "whole")
+    monkeypatch.setattr(weights_module, "_LOGITS_AT_ONCE", 1200)
+    monkeypatch.setattr(probes_module, "_LOGITS", 1200)
+    for row, wanted in zip(run_training(config, tmp_path / "parts"), whole, strict=True):
+        assert row.keys() == wanted.keys()
+        for name, value in wanted.items():
+            assert row[name] == pytest.approx(value, rel=2e-3, abs=2e-5), name
+
+
 @pytest.mark.parametrize("kind", ["adamw-bf16-moments", "sgd"])
 def test_stopped_with_another_optimizer_and_a_schedule(kind: str, model: str, tmp_path: Path) -> None:
     """Rates of every step, moments and random rounding go on as they would have."""
@@ -233,6 +250,45 @@ def test_every_step_has_its_rate(model: str, tmp_path: Path, monkeypatch: pytest
     tasks = ("strings:next/share", "strings:reverse")
     run_training(tiny("sft", model, tasks=tasks, steps=2, lr=0.01, optimizer=optimizer), tmp_path / "run")
     assert seen == pytest.approx([0.005, 0.01, 0.01 * 2 / 3, 0.01 / 3])
+
+
+@pytest.mark.parametrize("method", ["rl", "sft", "sdft", "oapl"])
+def test_an_adapter_is_stopped_continued_and_measured(method: str, model: str, tmp_path: Path) -> None:
+    """Byte for byte; the checkpoint holds adapters alone, and what is written at the end is what was trained."""
+    config = tiny(method, model, adapter="lora:r=4", gradient_checkpointing=method == "sft")
+    for step in (1, 3):
+        with pytest.raises(KeyboardInterrupt):
+            run_training(config, tmp_path / "stopped", stop_at(step))
+    rows = run_training(config, tmp_path / "stopped")
+    run_training(config, tmp_path / "whole")
+    for name in ("metrics.jsonl", "model/adapter_model.safetensors"):
+        assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    tensors, _ = read_checkpoint(tmp_path / "whole" / "checkpoint.safetensors")
+    assert all("lora_" in name for name in tensors if not name.startswith("optimizer."))
+    assert (rows[0]["kl_to_base"], rows[0]["kl_from_base"]) == (0.0, 0.0), (
+        "off is the base, new is the base, to the bit"
+    )
+    assert rows[-1]["kl_to_base"] > 1e-5
+    base = load_base(model, "cpu")
+    trained = load_checkpoint(str(tmp_path / "whole" / "model"), base)
+    probe = Probe(base, parse_rules("strings:next/share"), config.probe, config.seed)
+    again = probe.measure(trained, Population())
+    for name in ("reward", "old_mass", "kl_to_base", "kl_from_base", "entropy"):
+        assert again[name] == pytest.approx(rows[-1][name], rel=1e-4, abs=1e-6), name
+
+
+@pytest.mark.parametrize(
+    ("adapter", "says"),
+    [("lora:q=3", "--adapter must be lora:r=16"), ("dora", "--adapter must be"), ("lora:r=0", "r of --adapter")],
+)
+def test_adapters_that_are_none(adapter: str, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        TrainConfig(adapter=adapter)
+
+
+def test_an_adapter_needs_weights_that_are_trained() -> None:
+    with pytest.raises(InputError, match="gepa leaves them as they are"):
+        TrainConfig(method="gepa", adapter="lora:r=4")
 
 
 @pytest.mark.slow
