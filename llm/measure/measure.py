@@ -20,7 +20,7 @@ from fstsim.llm.measure.quantities import Measured, ProblemSet, measure_against,
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.run_input import check_splits
 from fstsim.llm.tasks.guarded import VerifierErrors, guarded
-from fstsim.llm.tasks.parse import parse_task, problems_hash
+from fstsim.llm.tasks.parse import parse_task
 from fstsim.llm.types import Task, rule_words
 from fstsim.records import check_directory, claim_directory, environment, plain, read_json, write_json
 
@@ -60,7 +60,7 @@ def run_measure(
     record = {
         **asdict(config),
         "base_sha256": start,
-        "problems_sha256": {n: problems_hash(t) for n, t in tasks.items()},
+        "problems_sha256": {given.name: given.digest for given in sets},
     }
     check_directory(out, record, KIND)
     # all are loaded once before anything is written, so that the last one's mistake is said first

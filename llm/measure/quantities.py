@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from fstsim.llm.measure.paired import flips, mean_se, pass_fan, ratio_se
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import Rollouts
 from fstsim.llm.runs.probes import answer_logprobs
+from fstsim.llm.tasks.parse import problems_hash
 from fstsim.llm.types import Answered, Demonstrated, Problem, Task
 
 Array = NDArray[np.float64]
@@ -38,6 +40,11 @@ class ProblemSet:
     task: Task
     problems: tuple[Problem, ...]
     context: str = ""
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of all that the task shows."""
+        return problems_hash(self.task)
 
     def prompts(self, policy: Policy) -> list[list[int]]:
         """Tokens of every prompt."""
