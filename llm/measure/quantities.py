@@ -27,8 +27,9 @@ from fstsim.llm.tasks.parse import problems_hash
 from fstsim.llm.types import Answered, Demonstrated, Problem, Task
 
 Array = NDArray[np.float64]
-_PROBLEMS_AT_ONCE = 16
-_LOGITS_AT_ONCE = 2**26
+PROBLEMS_AT_ONCE = 16
+"""problems that are sampled together"""
+LOGITS_AT_ONCE = 2**26
 """numbers in the logits of one pass: a quarter of a gigabyte in float32"""
 
 
@@ -83,8 +84,8 @@ def sample_set(policy: Policy, given: ProblemSet, settings: MeasureSettings) -> 
     """Completions of all problems: sampled at temperature 1, and greedy."""
     prompts, new = given.prompts(policy), settings.max_new_tokens
     parts, rewards, greedy = [], [], []
-    for first in range(0, len(prompts), _PROBLEMS_AT_ONCE):
-        some = slice(first, first + _PROBLEMS_AT_ONCE)
+    for first in range(0, len(prompts), PROBLEMS_AT_ONCE):
+        some = slice(first, first + PROBLEMS_AT_ONCE)
         generator = torch.Generator(policy.device).manual_seed(settings.seed * 1_000_003 + first)
         part = policy.sample(prompts[some], settings.samples, generator, max_new_tokens=new)
         parts.append(part)
@@ -102,7 +103,7 @@ def _rewards(policy: Policy, given: ProblemSet, problems: Sequence[Problem], par
 
 
 def _blocks(rollouts: Rollouts, vocabulary: int) -> Iterator[Rollouts]:
-    rows = max(1, _LOGITS_AT_ONCE // (vocabulary * rollouts.completions.shape[1]))
+    rows = max(1, LOGITS_AT_ONCE // (vocabulary * rollouts.completions.shape[1]))
     for some in torch.arange(len(rollouts), device=rollouts.completions.device).split(rows):
         yield rollouts.take(some)
 

@@ -183,7 +183,6 @@ def test_evaluations_decide_when(start: Path, tmp_path: Path) -> None:
     model, tokenizer = load(start)
     drift = callback(every=None, old="", out=tmp_path / "own")
     trainer = sft(model, tokenizer, tmp_path / "run", [drift], eval_strategy="steps", eval_steps=3)
-    trainer.eval_dataset = trainer.train_dataset
     trainer.train()
     held = read_json(tmp_path / "own/measure.json")
     assert [row["step"] for row in held["checkpoints"]] == [0, 3, STEPS]
