@@ -49,6 +49,7 @@ def sft(model: Any, tokenizer: Any, out: Path, callbacks: Callbacks, adapter: An
         model,
         args=SFTConfig(**common(out, gradient_checkpointing=False, **more)),
         train_dataset=Dataset.from_list(rows),
+        eval_dataset=Dataset.from_list(rows[:4]) if "eval_strategy" in more else None,
         processing_class=tokenizer,
         callbacks=callbacks,
         peft_config=adapter,

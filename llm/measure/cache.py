@@ -15,14 +15,13 @@ from fstsim.llm.measure.config import MeasureSettings
 from fstsim.llm.measure.quantities import Answers, Measured, ProblemSet, Sampled
 from fstsim.llm.policy.rollouts import Rollouts
 from fstsim.llm.runs.checkpoint import Tensors, read_checkpoint, write_checkpoint
-from fstsim.llm.tasks.parse import problems_hash
 
 _TENSORS = [field.name for field in fields(Rollouts) if field.name != "temperature"]
 
 
 def cache_key(models: tuple[str, ...], given: ProblemSet, settings: MeasureSettings) -> str:
     """Name of what was measured of these models (hashes of weights) on a set with these settings."""
-    told = [models, problems_hash(given.task), given.context, asdict(settings)]
+    told = [models, given.digest, given.context, asdict(settings)]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:24]
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from fstsim.errors import InputError
+
+RELEARN_LEVEL, RELEARN_MOST = 0.5, 60
+"""Plasticity is the number of supervised steps to this probability of right answers, and at most that many."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,10 @@ class MeasureConfig:
     old: str = ""
     settings: MeasureSettings = MeasureSettings()
     device: str = "cpu"
+    relearn: str = ""
+    """task that base and checkpoints learn anew, each in a copy"""
+    relearn_lr: float = 1e-3
+    """learning rate of that"""
 
     @property
     def sets(self) -> dict[str, str]:
@@ -46,5 +54,7 @@ class MeasureConfig:
         return {name: task for name, task in (("new", self.new), ("old", self.old)) if task}
 
     def __post_init__(self) -> None:
+        if not (math.isfinite(self.relearn_lr) and self.relearn_lr > 0.0):
+            raise InputError(f"--relearn-lr must be finite and above 0, got {self.relearn_lr}")
         if not self.sets:
             raise InputError("there is nothing to measure on: give --new, --old or both")

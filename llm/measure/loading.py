@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from fstsim.errors import InputError
 from fstsim.llm.policy.loading import SHIPPED, load_model
@@ -93,14 +93,13 @@ def check_same_tokenizer(name: str, tokenizer: PreTrainedTokenizerBase, base: Pr
 
 
 def _check_unquantised(name: str) -> None:
-    config = Path(name) / "config.json"
-    if name == SHIPPED or not config.is_file():
+    if name == SHIPPED:
         return
     try:
-        held = json.loads(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{config} cannot be read: {error}") from error
-    if isinstance(held, dict) and held.get("quantization_config"):
+        held, _ = PretrainedConfig.get_config_dict(name)
+    except (OSError, ValueError):
+        return  # loading says what is wrong
+    if held.get("quantization_config"):
         raise InputError(f"{name} is quantised: give the model with its full weights")
 
 
@@ -125,6 +124,18 @@ def _merged(name: str, base: Policy) -> PreTrainedModel:
     except InputError:
         raise
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
-        raise InputError(f"adapter {name} does not fit the base: {str(error).splitlines()[0]}") from error
+        trained_on = _trained_on(name)
+        raise InputError(
+            f"adapter {name} does not fit the base: {str(error).splitlines()[0]}"
+            + (f" (it was trained on {trained_on}: give that as --base)" if trained_on else "")
+        ) from error
     check_same_architecture(name, model, base.model)
     return model.requires_grad_(False)
+
+
+def _trained_on(adapter: str) -> str:
+    """The model that an adapter says it was trained on, empty where it does not."""
+    try:
+        return str(json.loads((Path(adapter) / _ADAPTER).read_text(encoding="utf-8"))["base_model_name_or_path"] or "")
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""

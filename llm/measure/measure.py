@@ -6,6 +6,8 @@ set, named by the hashes of models, problems and settings) and ``measure.json`` 
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,10 +15,12 @@ from typing import Any
 
 from fstsim.errors import InputError
 from fstsim.llm.measure.cache import cache_key, read_measured, write_measured
-from fstsim.llm.measure.config import MeasureConfig, MeasureSettings
+from fstsim.llm.measure.config import RELEARN_LEVEL, RELEARN_MOST, MeasureConfig, MeasureSettings
 from fstsim.llm.measure.layers import weight_distances, weights_hash
 from fstsim.llm.measure.loading import load_base, load_checkpoint
+from fstsim.llm.measure.memory import check_memory
 from fstsim.llm.measure.quantities import Measured, ProblemSet, measure_against, measure_alone, measure_base
+from fstsim.llm.measure.relearn import Relearning, relearning
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.run_input import check_splits
 from fstsim.llm.tasks.guarded import VerifierErrors, guarded
@@ -53,20 +57,26 @@ def run_measure(
     if not checkpoints:
         raise InputError("there is nothing to measure: give at least one --checkpoint")
     tasks = {name: parse_task(task) for name, task in config.sets.items()}
+    check_memory(config.base, config.device, config.settings, bool(config.relearn))
     base = load_base(config.base, config.device)
     errors = VerifierErrors()
     sets = problem_sets(tasks, base, config.settings, errors)
+    again = relearning(config.relearn, config.relearn_lr, base, config.settings) if config.relearn else None
     start = weights_hash(base.model)
+    # relearning is kept by its own key: it may be asked for later
+    asked = {name: value for name, value in asdict(config).items() if not name.startswith("relearn")}
     record = {
-        **asdict(config),
+        **asked,
         "base_sha256": start,
-        "problems_sha256": {n: problems_hash(t) for n, t in tasks.items()},
+        "problems_sha256": {given.name: given.digest for given in sets},
     }
     check_directory(out, record, KIND)
     # all are loaded once before anything is written, so that the last one's mistake is said first
     hashes = [weights_hash(load_checkpoint(name, base).model) for name in checkpoints]
     with claimed_directory(out, record, environment(config.settings.seed, config.device), KIND):
-        return _measure(config, out, (base, start), list(zip(checkpoints, hashes, strict=True)), sets, errors, progress)
+        return _measure(
+            config, out, (base, start), list(zip(checkpoints, hashes, strict=True)), sets, (errors, again), progress
+        )
 
 
 def _measure(
@@ -75,12 +85,13 @@ def _measure(
     began: tuple[Policy, str],
     checkpoints: Sequence[tuple[str, str]],
     sets: Sequence[ProblemSet],
-    errors: VerifierErrors,
+    more: tuple[VerifierErrors, Relearning | None],
     progress: Notes | None,
 ) -> dict[str, Any]:
-    """The measurements in a directory that is theirs; ``began`` and ``checkpoints`` with the hashes of their weights."""
-    base, start = began
-    done, total = 0, (1 + len(checkpoints)) * len(sets)
+    """The measurements in a directory that is theirs; ``began`` and ``checkpoints`` with the hashes of their weights,
+    ``more`` where failing verifiers are counted and what is relearned."""
+    (base, start), (errors, again) = began, more
+    done, total = 0, measurements(config, len(checkpoints))
 
     def note(what: str) -> None:
         nonlocal done
@@ -100,14 +111,47 @@ def _measure(
             "base": row,
         }
         note(f"base on {given.name}")
+    if again is not None:
+        result["relearn"] = {
+            "task": again.task.name,
+            "lr": again.lr,
+            "level": RELEARN_LEVEL,
+            "most": RELEARN_MOST,
+            "base": _relearned(out, start, base, again),
+        }
+        note(f"base on {again.task.name}")
     for name, digest in checkpoints:
-        result["checkpoints"].append(_checkpoint(out, name, (start, digest), base, sets, then, config.settings, note))
+        row = _checkpoint(out, name, (start, digest), base, sets, then, config.settings, note)
+        if again is not None:
+            policy = None if _relearn_file(out, digest, again).exists() else load_checkpoint(name, base)
+            row["relearn_steps"] = _relearned(out, digest, policy, again)
+            note(f"{name} on {again.task.name}")
+        result["checkpoints"].append(row)
     assert done == total
     if errors.count:
         result["verifier_errors"] = {"count": errors.count, "first": errors.first[0]}
     result = plain(result)
     write_json(out / "measure.json", result)
     return result
+
+
+def measurements(config: MeasureConfig, checkpoints: int) -> int:
+    """How often `run_measure` calls ``progress``."""
+    return (1 + checkpoints) * (len(config.sets) + bool(config.relearn))
+
+
+def _relearn_file(out: Path, digest: str, again: Relearning) -> Path:
+    key = json.dumps([digest, problems_hash(again.task), again.lr, RELEARN_LEVEL, RELEARN_MOST])
+    return out / "cache" / f"relearn-{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
+
+
+def _relearned(out: Path, digest: str, policy: Policy | None, again: Relearning) -> int:
+    """Steps of the model with hash ``digest``, from the cache; ``policy`` is needed where they are not there."""
+    file = _relearn_file(out, digest, again)
+    if not file.exists():
+        assert policy is not None
+        write_json(file, {"steps": again.steps(policy)})
+    return int(read_json(file)["steps"])
 
 
 def _base_measured(out: Path, base: Policy, digest: str, given: ProblemSet, settings: MeasureSettings) -> Measured:

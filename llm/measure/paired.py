@@ -54,7 +54,7 @@ def pass_at(successes: Array, samples: int, k: int) -> Array:
     enough = wrong >= k
     left = np.where(enough, wrong, k)
     log = gammaln(left + 1) - gammaln(left - k + 1) - gammaln(samples + 1) + gammaln(samples - k + 1)
-    return np.where(enough, 1.0 - np.exp(log), 1.0)
+    return np.where(enough, -np.expm1(log), 1.0)
 
 
 def pass_fan(solved: NDArray[np.bool_]) -> dict[str, dict[str, float]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,11 +23,13 @@ from fstsim.llm.measure.paired import flips, mean_se, pass_fan, ratio_se
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import Rollouts
 from fstsim.llm.runs.probes import answer_logprobs
+from fstsim.llm.tasks.parse import problems_hash
 from fstsim.llm.types import Answered, Demonstrated, Problem, Task
 
 Array = NDArray[np.float64]
-_PROBLEMS_AT_ONCE = 16
-_LOGITS_AT_ONCE = 2**26
+PROBLEMS_AT_ONCE = 16
+"""problems that are sampled together"""
+LOGITS_AT_ONCE = 2**26
 """numbers in the logits of one pass: a quarter of a gigabyte in float32"""
 
 
@@ -38,6 +41,11 @@ class ProblemSet:
     task: Task
     problems: tuple[Problem, ...]
     context: str = ""
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of all that the task shows."""
+        return problems_hash(self.task)
 
     def prompts(self, policy: Policy) -> list[list[int]]:
         """Tokens of every prompt."""
@@ -76,8 +84,8 @@ def sample_set(policy: Policy, given: ProblemSet, settings: MeasureSettings) -> 
     """Completions of all problems: sampled at temperature 1, and greedy."""
     prompts, new = given.prompts(policy), settings.max_new_tokens
     parts, rewards, greedy = [], [], []
-    for first in range(0, len(prompts), _PROBLEMS_AT_ONCE):
-        some = slice(first, first + _PROBLEMS_AT_ONCE)
+    for first in range(0, len(prompts), PROBLEMS_AT_ONCE):
+        some = slice(first, first + PROBLEMS_AT_ONCE)
         generator = torch.Generator(policy.device).manual_seed(settings.seed * 1_000_003 + first)
         part = policy.sample(prompts[some], settings.samples, generator, max_new_tokens=new)
         parts.append(part)
@@ -95,7 +103,7 @@ def _rewards(policy: Policy, given: ProblemSet, problems: Sequence[Problem], par
 
 
 def _blocks(rollouts: Rollouts, vocabulary: int) -> Iterator[Rollouts]:
-    rows = max(1, _LOGITS_AT_ONCE // (vocabulary * rollouts.completions.shape[1]))
+    rows = max(1, LOGITS_AT_ONCE // (vocabulary * rollouts.completions.shape[1]))
     for some in torch.arange(len(rollouts), device=rollouts.completions.device).split(rows):
         yield rollouts.take(some)
 

@@ -76,21 +76,23 @@ class DriftCallback(TrainerCallback):
         self._last = on_main(self._trainer.accelerator, start)
         self._measure(state, control)
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_step_end(self, _args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Measure if it is due, or the last step."""
         due = self._every is not None and state.global_step % self._every == 0
         if due or state.global_step >= state.max_steps:
             self._measure(state, control)
 
-    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_evaluate(self, _args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Measure if that is when it is due."""
         if self._every is None and self._trainer is not None:
             self._measure(state, control)
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Measure the last step of a training that was stopped early, and let go of the models."""
+        """Measure the last step of a training that was stopped early, draw, and let go of the models."""
         if not args.load_best_model_at_end:  # by now the model would be that of an earlier step
             self._measure(state, control)
+        if self._run is not None:
+            self._run.draw()
         self._trainer, self._run = None, None
 
     def _model(self) -> nn.Module:

@@ -5,6 +5,7 @@ It holds ``config.json``, ``environment.json``, ``cache/`` (what the base wrote)
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,7 +17,6 @@ from fstsim.llm.measure.config import MeasureSettings
 from fstsim.llm.measure.measure import problem_sets
 from fstsim.llm.measure.quantities import Measured, ProblemSet, measure_against, measure_alone, measure_base
 from fstsim.llm.tasks.guarded import VerifierErrors
-from fstsim.llm.tasks.parse import problems_hash
 from fstsim.llm.trl.models import Models
 from fstsim.llm.types import Task
 from fstsim.paper.records.measure_card import write_measure_card
@@ -25,6 +25,7 @@ from fstsim.records import claim_directory, environment, plain, read_json, write
 
 KIND = "drift of a training"
 _FILE = "measure.json"
+_SECONDS = 60.0  # between pictures before the last one
 _LOGGED = (
     "kl_to_base",
     "kl_to_base_token",
@@ -51,6 +52,7 @@ class DriftRun:
     errors: VerifierErrors
     then: dict[str, Measured] = field(default_factory=dict)
     result: dict[str, Any] = field(default_factory=dict)
+    _drawn: float = field(init=False, default_factory=time.monotonic)
 
     @classmethod
     def open(
@@ -63,7 +65,7 @@ class DriftRun:
         errors = VerifierErrors()
         sets = problem_sets(tasks, models.base, settings, errors)
         digest = models.base_hash()
-        hashes = {name: problems_hash(task) for name, task in tasks.items()}
+        hashes = {given.name: given.digest for given in sets}
         record = {"base_sha256": digest, "settings": asdict(settings), "problems_sha256": hashes}
         claim_directory(out, record, environment(settings.seed, str(models.now.device)), KIND)
         run = cls(out, models, settings, sets, errors)
@@ -102,12 +104,14 @@ class DriftRun:
         self.result["checkpoints"].append(row)
         if self.errors.count:
             self.result["verifier_errors"] = {"count": self.errors.count, "first": self.errors.first[0]}
-        self._write()
+        write_json(self.out / _FILE, plain(self.result))
+        if time.monotonic() - self._drawn > _SECONDS:
+            self.draw()
         return log_columns(row)
 
-    def _write(self) -> None:
-        result = plain(self.result)
-        write_json(self.out / _FILE, result)
+    def draw(self) -> None:
+        """Picture and report card of what is measured so far."""
+        self._drawn, result = time.monotonic(), plain(self.result)
         picture = save_measure_curve(result, self.out / "picture.png")
         write_measure_card(
             {**result, "checkpoints": few_of(result["checkpoints"])}, None, picture, self.out / "card.html"

@@ -69,6 +69,7 @@ def measure_card(measured: Mapping[str, Any], passed: Sequence[str] | None, pict
 {verdict}
 {drawn}
 {"".join(parts)}
+{_relearning(measured, names)}
 {_weights(measured, names)}
 <h2>How to read this</h2>
 <p>Numbers are means over problems ± one standard error. KL takes the full vocabulary at every token of sampled sequences:
@@ -119,6 +120,18 @@ def _fan(values: Mapping[str, Any], k: str) -> str:
 
 def _flips(values: Mapping[str, Any]) -> str:
     return f"{values['lost']}, {values['gained']}, {html_number(values['flip_p'])}"
+
+
+def _relearning(measured: Mapping[str, Any], names: Sequence[str]) -> str:
+    again = measured.get("relearn")
+    if not again:
+        return ""
+    counts = [again["base"], *(held["relearn_steps"] for held in measured["checkpoints"])]
+    shown = [f"{count}" if count <= again["most"] else f"more than {again['most']}" for count in counts]
+    labels = ["base", *names]
+    steps = row(f"steps to probability {again['level']:g}", list(zip(labels, shown, strict=True)))
+    about = f"A copy learns <code>{escape(again['task'])}</code> from right answers, learning rate {again['lr']:g}."
+    return f'<h2>Relearning</h2><p class="note">{about}</p>{table(["", *labels], [steps])}'
 
 
 def _weights(measured: Mapping[str, Any], names: Sequence[str]) -> str:

@@ -60,7 +60,31 @@ def test_table_picture_card_and_gate(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert line.startswith("fstsim: <b>end&: KL to the base on the new set is")
 
 
+def test_two_outputs_of_lm_eval(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, values in (("a", (1.0, 1.0, 0.0)), ("b", (0.0, 1.0, 0.0))):
+        (tmp_path / name).mkdir()
+        lines = [f'{{"doc_id": {k}, "metrics": ["acc"], "acc": {value}}}\n' for k, value in enumerate(values)]
+        (tmp_path / name / "samples_[bold]arc_2026-11-26T10-00-00.1.jsonl").write_text("".join(lines))
+    assert main(["measure", "--lm-eval", "a", "b", "--out", "out"]) == 0
+    said = capsys.readouterr().out
+    assert "[bold]arc, acc" in said
+    (row,) = read_json(tmp_path / "out/lm_eval.json")["rows"]
+    assert (row["lost"], row["gained"], row["documents"]) == (1, 0, 3)
+
+
+def test_relearning_is_in_table_and_card(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fstsim.llm.measure.relearn.RELEARN_MOST", 2)
+    again = ("--relearn", "digits:negate", "--relearn-lr", "0.5")
+    assert measure("--checkpoint", "start", *SETS[:2], *again) == 0
+    assert "steps to probability 0.5" in capsys.readouterr().out
+    assert "<h2>Relearning</h2>" in (tmp_path / "out/card.html").read_text()
+
+
 MISTAKES = {
+    "--lm-eval start nowhere": "start holds no samples_TASK_DATE.jsonl",
+    "--lm-eval start start --new strings:reverse": "leave --new out",
     "--checkpoint start": "give --new, --old or both",
     "--new strings:reverse": "--checkpoint",
     "--checkpoint nowhere --new strings:reverse": "there is no model at 'nowhere'",

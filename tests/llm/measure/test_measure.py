@@ -20,7 +20,7 @@ from fstsim.llm.measure.loading import load_checkpoint
 from fstsim.llm.measure.measure import run_measure
 from fstsim.llm.measure.quantities import ProblemSet, kl_entropy_length, sample_set
 from fstsim.llm.policy.policy import Policy
-from fstsim.llm.runs.probes import answer_logprobs, sequence_kl_and_entropy
+from fstsim.llm.runs.probes import answer_logprobs, relearn_steps, sequence_kl_and_entropy
 from fstsim.llm.tasks.parse import parse_task
 
 MakeModel = Callable[..., PreTrainedModel]
@@ -127,6 +127,52 @@ def test_an_adapter_is_the_model_with_it(models: Path, tmp_path: Path) -> None:
     (tmp_path / "adapter" / "adapter_model.safetensors").unlink()
     with pytest.raises(InputError, match=r"adapter_model\.safetensors is missing"):
         load_checkpoint(str(tmp_path / "adapter"), base)
+
+
+def test_relearning_is_that_of_the_probe(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy learns, the model stays; asked for later, it is added; and it is not done again."""
+    out, again = tmp_path / "out", {"relearn": "digits:negate", "relearn_lr": 3e-2}
+    first = run_measure(config(models), [str(models / "near")], out)
+    monkeypatch.setattr("fstsim.llm.measure.relearn.RELEARN_LEVEL", 1e-6)
+    monkeypatch.setattr("fstsim.llm.measure.relearn.RELEARN_MOST", 6)
+    measured = run_measure(config(models, **again), [str(models / "near")], out)
+    assert measured["checkpoints"][0]["sets"] == first["checkpoints"][0]["sets"]
+    task = parse_task("digits:negate")
+    expected = []
+    for name in ("base", "near"):
+        policy = Policy.load(str(models / name))
+        expected.append(relearn_steps(policy, task, level=1e-6, most=6, lr=3e-2))  # type: ignore[arg-type]
+    assert [measured["relearn"]["base"], measured["checkpoints"][0]["relearn_steps"]] == expected
+    assert expected[0] > 0
+    monkeypatch.setattr("fstsim.llm.measure.relearn.relearn_steps", lambda *_, **__: pytest.fail("done again"))
+    assert run_measure(config(models, **again), [str(models / "near")], out) == measured
+
+
+def test_relearning_needs_answers(models: Path, tmp_path: Path) -> None:
+    (tmp_path / "task.py").write_text(
+        "from fstsim.llm.types import Problem, Score\n"
+        "class T:\n"
+        "    name, exact = 'T', False\n"
+        "    def problems(self, split): return [Problem('t', f'{split} {k}', 'q') for k in range(3)]\n"
+        "    def score(self, problem, completion): return Score(0.0, '')\n"
+        "task = T()\n"
+    )
+    with pytest.raises(InputError, match="--relearn learns from right answers, but T has none"):
+        run_measure(config(models, relearn=f"{tmp_path / 'task.py'}:task"), [str(models / "near")], tmp_path / "out")
+    with pytest.raises(InputError, match="--relearn-lr must be finite and above 0, got 0"):
+        config(models, relearn_lr=0.0)
+
+
+def test_an_adapter_of_another_base_says_whose_it_is(models: Path, tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    wide = Policy.load(str(models / "wide"))
+    with pytest.warns(FutureWarning):
+        held = peft.get_peft_model(wide.model, peft.LoraConfig(r=2, target_modules=["q_proj"]))
+    held.save_pretrained(tmp_path / "adapter")
+    with pytest.raises(
+        InputError, match=r"does not fit the base: .* \(it was trained on .*wide: give that as --base\)"
+    ):
+        run_measure(config(models), [str(tmp_path / "adapter")], tmp_path / "out")
 
 
 MISTAKES = {
