@@ -14,7 +14,7 @@ from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, PreTrained
 
 WINDOW = 8
 POSITIONS = 128
-LARGEST = 2_000_000
+LARGEST = 4_000_000
 """weights of a model that a test can afford"""
 
 _SIZES: dict[str, Any] = {
@@ -77,6 +77,10 @@ _SIZES: dict[str, Any] = {
     "attention_window_size": WINDOW,
     "keep_window_size": WINDOW,
 }
+# attention through a latent has as many heads of keys as of queries
+_LATENT = ["axk1", "axk2", "deepseek_v2", "deepseek_v3", "deepseek_v32", "glm4_moe_lite", "glm_moe_dsa", "longcat_flash", "minicpm3", "minimax", "youtu"]
+# one layer in some keeps keys and values
+_HYBRID = ["bailing_hybrid", "jamba", "lfm3", "qwen3_5_moe_text", "qwen3_5_text", "qwen3_next", "qwen4_exp_text", "recurrent_gemma"]
 _OWN: dict[str, dict[str, Any]] = {
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
     "falcon": {"num_kv_heads": 2},
@@ -85,7 +89,8 @@ _OWN: dict[str, dict[str, Any]] = {
     "xglm": {"attention_heads": 4},
     "dots1": {"n_shared_experts": 1},
     "phi3": {"sliding_window": None},
-    **dict.fromkeys(("axk1", "axk2", "deepseek_v2", "deepseek_v3", "deepseek_v32"), {"num_key_value_heads": 4}),
+    **{name: {"num_key_value_heads": 4} for name in _LATENT},
+    **{name: {"num_hidden_layers": 8} for name in _HYBRID},
     "gptj": {"rotary_dim": 4},
     "codegen": {"rotary_dim": 4},
 }

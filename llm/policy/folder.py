@@ -32,7 +32,9 @@ def check_folder(folder: Path) -> None:
     """InputError, one line, unless ``folder`` holds a full model in safetensors, a tokenizer, and nothing that cannot be read."""
     names = _files(folder)
     if ADAPTER in names:
-        raise InputError(f"{folder} is an adapter ({ADAPTER}): give the full model that it was trained on, or the two merged")
+        raise InputError(
+            f"{folder} is an adapter ({ADAPTER}): give the full model that it was trained on, or the two merged"
+        )
     if not any(name.endswith(".safetensors") for name in names):
         raise InputError(f"model {folder} has no weights: a *.safetensors file is missing")
     if not any(name in names for name in TOKENIZERS):
@@ -41,7 +43,12 @@ def check_folder(folder: Path) -> None:
         raise InputError(f"model {folder} has no config.json")
     held = {name: _json(folder / name) for name in sorted(names) if name.endswith(".json")}
     for name, value in held.items():
-        if not isinstance(value, dict) and name in ("config.json", "generation_config.json", "tokenizer_config.json", _INDEX):
+        if not isinstance(value, dict) and name in (
+            "config.json",
+            "generation_config.json",
+            "tokenizer_config.json",
+            _INDEX,
+        ):
             raise InputError(f"{folder / name} must be an object in JSON, not {type(value).__name__}")
     if not held.get("tokenizer.json", True):
         raise InputError(f"{folder / 'tokenizer.json'} is empty")
@@ -93,7 +100,9 @@ def _check_config(path: Path, config: Mapping[str, Any]) -> None:
     quantised = config.get("quantization_config")
     if quantised:
         kind = quantised.get("quant_method", "") if isinstance(quantised, dict) else ""
-        raise InputError(f"model {path.parent} is quantised{f' ({kind})' if kind else ''}: give the model with its full weights")
+        raise InputError(
+            f"model {path.parent} is quantised{f' ({kind})' if kind else ''}: give the model with its full weights"
+        )
     for key in ("_attn_implementation", "attn_implementation", "experts_implementation"):
         if "/" in str(config.get(key, "")):
             raise InputError(f"{path}: {key} {config[key]!r} names code of somebody's repository, which is not run")
@@ -119,7 +128,9 @@ def _check_weights(folder: Path, config: Mapping[str, Any], index: Any, names: s
         raise InputError(f"the weights of {folder} hold no tensor")
     for key, dtype in found.items():
         if key.endswith("weight") and dtype not in _FLOATS:
-            raise InputError(f"model {folder} is quantised: {key} is stored as {dtype}; give the model with its full weights")
+            raise InputError(
+                f"model {folder} is quantised: {key} is stored as {dtype}; give the model with its full weights"
+            )
     for key, value in _numbers(config):
         if key in LENGTHS and value < 1:
             raise InputError(f"{folder / 'config.json'}: {key} must be at least 1, got {value}")
@@ -132,7 +143,12 @@ def _indexed(path: Path, index: Mapping[str, Any]) -> Iterator[str]:
     if not isinstance(where, dict) or not where:
         raise InputError(f"{path} has no weight_map")
     for key, name in where.items():
-        if not isinstance(name, str) or name != os.path.basename(name) or "\\" in name or not name.endswith(".safetensors"):
+        if (
+            not isinstance(name, str)
+            or name != os.path.basename(name)
+            or "\\" in name
+            or not name.endswith(".safetensors")
+        ):
             raise InputError(f"{path} has {key!r} in {name!r}, which is no name of a *.safetensors file of the folder")
         yield name
 

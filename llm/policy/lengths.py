@@ -106,7 +106,10 @@ def _agrees(model: PreTrainedModel, padded: bool) -> bool:
 
 
 def _scored(model: PreTrainedModel, r: Rollouts) -> torch.Tensor:
-    whole, mask = torch.cat((r.prompts[r.prompt_of], r.completions), 1), torch.cat((r.prompt_mask[r.prompt_of], r.mask), 1)
+    whole, mask = (
+        torch.cat((r.prompts[r.prompt_of], r.completions), 1),
+        torch.cat((r.prompt_mask[r.prompt_of], r.mask), 1),
+    )
     return model(whole, attention_mask=mask, position_ids=positions_of(mask), use_cache=False).logits[
         :, r.prompts.shape[1] - 1 : -1
     ]

@@ -83,7 +83,7 @@ def _from_hub(name: str) -> Path:
     except InputError:
         if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
             raise
-    except Exception:  # noqa: S110 -- it is not there: it is asked for below
+    except Exception:
         pass
     try:
         HfApi().model_info(name, timeout=_HUB_SECONDS)
@@ -149,7 +149,9 @@ def _check_keys(name: str, model: PreTrainedModel, found: dict[str, Any]) -> Non
     declared = [each for each in getattr(model.config, "architectures", None) or () if isinstance(each, str)]
     others = [each for each in declared if each in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()]
     if others and type(model).__name__ not in declared:
-        raise InputError(f"config.json of {name!r} names {others[0]}, but its model_type makes it a {type(model).__name__}")
+        raise InputError(
+            f"config.json of {name!r} names {others[0]}, but its model_type makes it a {type(model).__name__}"
+        )
 
 
 def check_finite(name: str, model: PreTrainedModel) -> None:

@@ -25,9 +25,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from fstsim.errors import InputError
 from fstsim.llm.policy.chat import ChatForm, chat_form, end_of_turn
 from fstsim.llm.policy.declared import position_limit, vocabulary_size
+from fstsim.llm.policy.lengths import check_rows, sample_lengths, score_lengths
 from fstsim.llm.policy.loading import SHIPPED, load_model
 from fstsim.llm.policy.rollouts import Request, Rollouts, owners, token_logprobs
-from fstsim.llm.policy.lengths import check_rows, sample_lengths, score_lengths
 from fstsim.llm.policy.sampling import sample_rows, sample_tree
 from fstsim.llm.policy.scoring import score_groups, score_rows, score_tree
 from fstsim.llm.policy.shared_prompts import can_share, keeps_cache
@@ -188,7 +188,9 @@ class Policy:
 
     def decode(self, rollouts: Rollouts) -> list[str]:
         """Texts of the completions, without their end and special tokens."""
-        return self.read([row[m].tolist() for row, m in zip(rollouts.completions.cpu(), rollouts.mask.cpu(), strict=True)])
+        return self.read(
+            [row[m].tolist() for row, m in zip(rollouts.completions.cpu(), rollouts.mask.cpu(), strict=True)]
+        )
 
     def read(self, tokens: Sequence[Sequence[int]]) -> list[str]:
         """Texts of completions in tokens, as they follow a prompt: a leading space is kept, an end token is not, special or not."""
@@ -350,7 +352,9 @@ def _check_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, en
     if highest < 0:
         raise InputError("the tokenizer has no tokens")
     if highest >= size:
-        raise InputError(f"the tokenizer has token {highest}, the model {size} tokens from 0: they do not belong together")
+        raise InputError(
+            f"the tokenizer has token {highest}, the model {size} tokens from 0: they do not belong together"
+        )
     for end in ends:
         if not 0 <= end < size:
             raise InputError(f"the end token {end} is none of the model's {size} tokens")

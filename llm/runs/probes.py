@@ -72,7 +72,10 @@ def answer_logprobs(
     values = []
     for first in range(0, len(pairs), _BLOCK):
         block = pairs[first : first + _BLOCK]
-        shown, answers_in_tokens = [policy.encode(c, p) for c, p, _ in block], [policy.encode_answer(a) for *_, a in block]
+        shown, answers_in_tokens = (
+            [policy.encode(c, p) for c, p, _ in block],
+            [policy.encode_answer(a) for *_, a in block],
+        )
         values.append(policy.answer_logprobs(shown, answers_in_tokens).double().cpu().numpy())
     return np.concatenate(values).reshape(len(contexts), len(problems))
 

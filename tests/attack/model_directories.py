@@ -37,9 +37,7 @@ def english_tokenizer() -> PreTrainedTokenizerFast:
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=300, special_tokens=MARKS, show_progress=False, initial_alphabet=alphabet
-    )
+    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=MARKS, show_progress=False, initial_alphabet=alphabet)
     raw.train_from_iterator(["Rewrite the string. Answer with the new string only."] * 3, trainer)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<|end|>", pad_token="<|begin|>")
     tokenizer.chat_template = TEMPLATE
@@ -181,7 +179,9 @@ def _flipped(folder: Path) -> None:
 
 def _adapter(folder: Path, keep: bool) -> None:
     (folder / "adapter_config.json").write_text(
-        json.dumps({"peft_type": "LORA", "base_model_name_or_path": "owner/model", "r": 2, "target_modules": ["q_proj"]})
+        json.dumps(
+            {"peft_type": "LORA", "base_model_name_or_path": "owner/model", "r": 2, "target_modules": ["q_proj"]}
+        )
     )
     save_file({"base_model.model.x.lora_A.weight": torch.zeros(2, 2)}, folder / "adapter_model.safetensors")
     if not keep:
@@ -273,7 +273,10 @@ def _weight_cases() -> Iterator[tuple[str, Builder]]:
         yield f"weights with {value}", _tensors(lambda held, value=value: held[first][0].fill_(value))
     yield "weights lack one", _tensors(lambda held: held.__delitem__(first))
     yield "weights lack all", _tensors(lambda held: [held.pop(key) for key in list(held)] and None)
-    yield "weights have one more", _tensors(lambda held: held.update({"model.layers.0.self_attn.q_proj.bias": torch.zeros(16)}))
+    yield (
+        "weights have one more",
+        _tensors(lambda held: held.update({"model.layers.0.self_attn.q_proj.bias": torch.zeros(16)})),
+    )
     yield "weights renamed", _tensors(lambda held: held.update({f"x.{key}": held.pop(key) for key in list(held)}))
     yield "weights of another shape", _tensors(lambda held: held.update({first: torch.zeros(8, 16)}))
     yield "weights in int8", _tensors(lambda held: held.update({first: held[first].to(torch.int8)}))
@@ -282,10 +285,20 @@ def _weight_cases() -> Iterator[tuple[str, Builder]]:
     yield "index without a map", _index(lambda _, __: {"metadata": {}})
     yield "index with an empty map", _index(lambda _, __: {"weight_map": {}})
     yield "index in no JSON", _index(lambda _, __: "{")
-    for name in ("/etc/passwd", "../other/model.safetensors", "missing.safetensors", 3, None, "", "a/b.safetensors", "model.bin"):
+    for name in (
+        "/etc/passwd",
+        "../other/model.safetensors",
+        "missing.safetensors",
+        3,
+        None,
+        "",
+        "a/b.safetensors",
+        "model.bin",
+    ):
         yield f"index names {name!r}", _index(lambda _, index, name=name: _set_all(index, name))
-    yield "index names a file in the wrong place", _index(
-        lambda _, index: index["weight_map"].update(extra="model-00001-of-00002.safetensors")
+    yield (
+        "index names a file in the wrong place",
+        _index(lambda _, index: index["weight_map"].update(extra="model-00001-of-00002.safetensors")),
     )
     yield "index with a file gone", _index(lambda folder, _: (folder / "model-00002-of-00002.safetensors").unlink())
 
@@ -330,8 +343,13 @@ def _tokenizer_cases() -> Iterator[tuple[str, Builder]]:
             if key == "chat_template":
                 change = _chain(change, lambda folder: (folder / "chat_template.jinja").unlink())
             yield f"tokenizer_config {key} = {value}", change
-    yield "no end token at all", _chain(
-        _both("eos_token_id", None), _edit("tokenizer_config.json", "eos_token"), _template_file("{{ messages[0].content }}")
+    yield (
+        "no end token at all",
+        _chain(
+            _both("eos_token_id", None),
+            _edit("tokenizer_config.json", "eos_token"),
+            _template_file("{{ messages[0].content }}"),
+        ),
     )
     yield "generation_config null", _with("generation_config.json", "null")
     yield "generation_config truncated", _with("generation_config.json", "{")
@@ -388,7 +406,14 @@ def _template_cases() -> Iterator[tuple[str, Builder]]:
 
 
 def _file_cases() -> Iterator[tuple[str, Builder]]:
-    for name in ("config.json", _WEIGHTS, "tokenizer.json", "tokenizer_config.json", "generation_config.json", "extra.json"):
+    for name in (
+        "config.json",
+        _WEIGHTS,
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "generation_config.json",
+        "extra.json",
+    ):
         yield f"{name} is a FIFO", _special(name, os.mkfifo)
         yield f"{name} is a broken link", _special(name, lambda path: path.symlink_to("nowhere"))
     for name in ("config.json", _WEIGHTS, "tokenizer.json"):
@@ -426,7 +451,23 @@ def good() -> Iterator[tuple[str, Builder]]:
     yield "no chat template", _without("chat_template.jinja")
 
 
-NAMES = ["out/base", "out", "./a", "../a", "~/a", "a/b/c", "x" * 300, f"a/{'x' * 300}", "a\0b", "", " ", "[red]x[/red]", "\x1b[31m", "/", "/dev/null"]
+NAMES = [
+    "out/base",
+    "out",
+    "./a",
+    "../a",
+    "~/a",
+    "a/b/c",
+    "x" * 300,
+    f"a/{'x' * 300}",
+    "a\0b",
+    "",
+    " ",
+    "[red]x[/red]",
+    "\x1b[31m",
+    "/",
+    "/dev/null",
+]
 """What is given as ``--model`` and is no model"""
 
 

@@ -71,9 +71,7 @@ NO_ANSWERS = (
     "{% for m in messages %}{% if m.role == 'assistant' %}{{ raise_exception('no') }}{% endif %}<|user|>{{ m.content }}<|end|>"
     "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
-MARKS = (
-    "<pad> <bos> <eos> <start_of_turn> <end_of_turn> <|user|> <|assistant|> <|system|> <|end|> <|endoftext|> <|im_start|> <|im_end|>"
-).split()
+MARKS = ["<pad>", "<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>", "<|user|>", "<|assistant|>", "<|system|>", "<|end|>", "<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 TEMPLATES = {
     "gemma": (GEMMA, "<eos>", ["<eos>", "<end_of_turn>"], "<end_of_turn>"),
     "phi": (PHI, "<|endoftext|>", ["<|endoftext|>", "<|assistant|>", "<|end|>"], "<|end|>"),
@@ -102,10 +100,17 @@ def tokenizer_of(kind: str, eos: str, template: str | None, special: bool = True
         raw.decoder = decoders.Sequence([spaces, decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
     size = 320 if kind == "byte level" else 120
     trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=MARKS, show_progress=False, initial_alphabet=alphabet)
-    texts = ["Rewrite the string ABCDE. HG AB. You are kind.\n", "[INST] <think>\n\n</think> user model assistant system/|"]
-    raw.train_from_iterator(["\n", *(word for text in texts * 3 for word in text.split())], trainer)  # no token spans two words
+    texts = [
+        "Rewrite the string ABCDE. HG AB. You are kind.\n",
+        "[INST] <think>\n\n</think> user model assistant system/|",
+    ]
+    raw.train_from_iterator(
+        ["\n", *(word for text in texts * 3 for word in text.split())], trainer
+    )  # no token spans two words
     held = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token=eos, pad_token="<pad>", bos_token="<bos>")
-    raw.add_tokens([AddedToken(mark, special=special or mark in (eos, "<pad>", "<bos>"), normalized=False) for mark in MARKS])
+    raw.add_tokens(
+        [AddedToken(mark, special=special or mark in (eos, "<pad>", "<bos>"), normalized=False) for mark in MARKS]
+    )
     held = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token=eos, pad_token="<pad>", bos_token="<bos>")
     held.chat_template = template
     return held
@@ -127,7 +132,9 @@ def whole(policy: Policy, answer: str) -> list[int]:
 
 @EACH_KIND
 @EACH_TEMPLATE
-def test_prompt_and_answer_are_the_tokens_of_the_whole_conversation(make_model: MakeModel, habit: str, kind: str) -> None:
+def test_prompt_and_answer_are_the_tokens_of_the_whole_conversation(
+    make_model: MakeModel, habit: str, kind: str
+) -> None:
     """Up to the token that ends the turn, which is the one that the template writes, whatever the tokenizer's own is."""
     template, eos, ends, end = TEMPLATES[habit]
     policy = policy_of(make_model, tokenizer_of(kind, eos, template), ends)
@@ -186,7 +193,11 @@ def test_success_counts_every_end_that_sampling_accepts(make_model: MakeModel, h
         exact = float(several.answer_logprobs([prompt], [[*one, 5]]).exp())
     sampled = several.sample([prompt], 4000, torch.Generator().manual_seed(0), max_new_tokens=2)
     first = sampled.completions[:, 0] == one[0]
-    rate = float((first & (sampled.mask.sum(1) == 2) & torch.isin(sampled.completions[:, -1], torch.arange(3, 60))).float().mean())
+    rate = float(
+        (first & (sampled.mask.sum(1) == 2) & torch.isin(sampled.completions[:, -1], torch.arange(3, 60)))
+        .float()
+        .mean()
+    )
     assert abs(rate - exact) <= 5 * (exact * (1 - exact) / 4000) ** 0.5 + 1e-4
 
 
