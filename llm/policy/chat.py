@@ -170,7 +170,8 @@ class ChatForm:
         lead = self.start[len(self.asked) :] if self.start.startswith(self.asked) else ""
         fits = text.startswith(self.start) and text.endswith(self.stop)
         body = text[len(self.start) : len(text) - len(self.stop)] if fits else answer
-        return lead + body + self.stop[: len(self.stop) - len(self.stop.lstrip())]
+        space = self.stop[: len(self.stop) - len(self.stop.lstrip())] if self.stop.strip() else ""
+        return lead + body + space
 
 
 def chat_form(tokenizer: PreTrainedTokenizerBase) -> ChatForm:

@@ -9,7 +9,7 @@ from typing import Any
 from transformers import PreTrainedConfig, PreTrainedModel
 
 _WINDOW = re.compile(r"window|chunk_size|block_size|local_attention", re.IGNORECASE)
-_NO_WINDOW = re.compile(r"layers|pattern|mamba|_len_|conv", re.IGNORECASE)
+_NO_WINDOW = re.compile(r"sliding|layers|pattern|mamba|_len_|conv", re.IGNORECASE)  # those that slide, the cache tells
 LENGTHS = ("max_position_embeddings", "max_seq_len", "n_positions", "n_ctx")
 """names under which configs say how many tokens a row may have"""
 _STRETCHED = ("dynamic", "longrope")  # frequencies that depend on the longest row of the batch
@@ -49,7 +49,7 @@ def _ropes(held: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def local_attention(model: PreTrainedModel) -> bool:
-    """Whether the config names a window, a chunk or a block that attention keeps to, other than by a cache that forgets.
+    """Whether the config names a window, a chunk or a block that attention keeps to, other than by a cache that forgets (`shared_prompts.can_share`).
 
     Such a band is one of places in a row (GPT-Neo), which positions and masks that are given to the model do not move: tokens
     must stand in rows as they were written.

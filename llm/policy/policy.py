@@ -25,7 +25,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from fstsim.errors import InputError
 from fstsim.llm.policy.adapters import Switch, recomputed
 from fstsim.llm.policy.chat import ChatForm, chat_form, end_of_turn
-from fstsim.llm.policy.declared import local_attention, position_limit, vocabulary_size
+from fstsim.llm.policy.declared import position_limit, vocabulary_size
 from fstsim.llm.policy.lengths import check_rows, sample_lengths, score_lengths
 from fstsim.llm.policy.loading import SHIPPED, load_model
 from fstsim.llm.policy.rollouts import Request, Rollouts, owners, token_logprobs
@@ -96,9 +96,8 @@ class Policy:
             tokenizer.pad_token = tokenizer.eos_token
         model.eval()
         sharing = padded and can_share(model)
-        packed = sharing and not local_attention(model)
-        tree = packed and model.device.type == "cpu" and takes_trees(model)
-        static = packed and model.device.type == "cuda" and takes_slots(model)
+        tree = sharing and model.device.type == "cpu" and takes_trees(model)
+        static = sharing and model.device.type == "cuda" and takes_slots(model)
         return cls(model, tokenizer, template, ends, sharing, tree, static, padded=padded)
 
     @property
@@ -323,8 +322,7 @@ class Policy:
         at_end = logits.gather(1, last[..., None].expand(-1, -1, logits.shape[-1]))[:, 0]
         ends = torch.tensor(self.end_tokens, device=logits.device)
         ended = torch.logsumexp(at_end[:, ends], -1) - torch.logsumexp(at_end, -1)
-        written = token_logprobs(logits, shown).scatter(1, last, 0.0)
-        return written.sum(-1) + ended
+        return token_logprobs(logits, shown).scatter(1, last, ended[:, None]).sum(-1)
 
     def forced(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> Rollouts:
         """Given answers (with their end tokens) as rollouts, one a prompt: for teacher forcing."""

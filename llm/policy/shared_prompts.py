@@ -8,6 +8,7 @@ import torch
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
+from fstsim.errors import InputError
 from fstsim.llm.policy.rollouts import positions_of
 
 
@@ -22,11 +23,15 @@ def can_share(model: PreTrainedModel) -> bool:
 
 @torch.no_grad()
 def keeps_cache(model: PreTrainedModel) -> bool:
-    """Whether the model hands back a cache of what it has read (Mamba does not, an encoder neither): tried on one token."""
+    """Whether the model hands back a cache of what it has read (Mamba does not, an encoder neither): tried on one token. Raises InputError if that fails."""
     was_training = model.training
     model.eval()
-    out = model(torch.zeros((1, 1), dtype=torch.long, device=model.device), use_cache=True)
-    model.train(was_training)
+    try:
+        out = model(torch.zeros((1, 1), dtype=torch.long, device=model.device), use_cache=True)
+    except (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError) as error:
+        raise InputError(f"{type(model).__name__} cannot be used: {' '.join(str(error).split())[:200]}") from error
+    finally:
+        model.train(was_training)
     return getattr(out, "past_key_values", None) is not None
 
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from transformers import PreTrainedModel
 
-from fstsim.llm.policy.declared import vocabulary_size
+from fstsim.llm.policy.declared import local_attention, vocabulary_size
 from fstsim.llm.policy.rollouts import Request
 from fstsim.llm.policy.tree import attention_mask, pick
 
@@ -266,7 +266,12 @@ class Decoders:
 
 @torch.no_grad()
 def takes_slots(model: PreTrainedModel) -> bool:
-    """Whether the model gives the log-probabilities of a plain pass when it samples in fixed shapes: tried on two short rows."""
+    """Whether the model gives the log-probabilities of a plain pass when it samples in fixed shapes: tried on two short rows.
+
+    Not where attention is a band of places in a row: it would be seen only beyond its width.
+    """
+    if local_attention(model):
+        return False
     device, vocabulary = model.device, vocabulary_size(model)
     tokens = (torch.arange(10, device=device).reshape(2, 5) * 7 + 3) % vocabulary
     mask = torch.tensor([[False, False, True, True, True], [True] * 5], device=device)

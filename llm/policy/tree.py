@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from fstsim.llm.policy.declared import vocabulary_size
+from fstsim.llm.policy.declared import local_attention, vocabulary_size
 
 Ints = NDArray[np.int64]
 
@@ -224,7 +224,12 @@ def draw(logp: torch.Tensor, node: torch.Tensor, generator: torch.Generator) -> 
 
 
 def takes_trees(model: PreTrainedModel) -> bool:
-    """Whether the model gives a tree's nodes the logits of plain sequences: tried on three short ones."""
+    """Whether the model gives a tree's nodes the logits of plain sequences: tried on three short ones.
+
+    Not where attention is a band of places in a row: it would be seen only beyond its width.
+    """
+    if local_attention(model):
+        return False
     tokens = (torch.arange(24, device=model.device).reshape(3, 8) * 7 + 3) % vocabulary_size(model)
     tokens[1, :5] = tokens[0, :5]
     tokens[2, :2] = tokens[0, :2]
