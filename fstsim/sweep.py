@@ -29,6 +29,7 @@ from fstsim.objectives import forward_kl_estimate, reverse_kl_estimate
 from fstsim.optimizers import Geometry, Trained, weight_step
 from fstsim.reading import is_there, read_text
 from fstsim.records import check_directory, claimed_directory, environment, plain, row_line, write_text
+from fstsim.settings import check_types
 from fstsim.simulation_run import FARTHEST
 from fstsim.whitened import Whitened
 from fstsim.workers import ending_with_parent, killed_are_told
@@ -82,6 +83,7 @@ class SweepConfig:
     """seed of the whole sweep"""
 
     def __post_init__(self) -> None:
+        check_types(self)
         for name in AXES:
             values = getattr(self, name)
             if len(values) == 0:

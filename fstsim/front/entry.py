@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import itertools
 import os
@@ -21,6 +22,9 @@ from fstsim.front.console import complain
 from fstsim.workers import WorkerKilled
 
 _T = TypeVar("_T")
+# what is wrong with a place that was named, other than what can become of a disk
+_PLACE = (PermissionError, IsADirectoryError, NotADirectoryError, FileNotFoundError, FileExistsError)
+_PLACE_NUMBERS = {errno.ENAMETOOLONG, errno.ELOOP, errno.EROFS}
 _PLACES = ("--out", "--model", "--base", "--data")  # an empty path would mean the working directory
 
 
@@ -138,6 +142,9 @@ def exit_code(work: Callable[[], int], stopped: Callable[[], str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
+        if isinstance(error, _PLACE) or error.errno in _PLACE_NUMBERS:
+            complain(f"error: {error.filename!r} cannot be used: {error.strerror}")
+            return 2
         complain(f"error: {error}")
         return 1
 

@@ -14,6 +14,7 @@ from fstsim.errors import InputError
 from fstsim.front.command import CONTINUE, Directory, quiet
 from fstsim.front.console import Progress, complain, show
 from fstsim.llm.experiments import EXPERIMENTS
+from fstsim.reading import understood
 from fstsim.records import prepare_directory
 
 if TYPE_CHECKING:
@@ -80,8 +81,11 @@ def show_experiments(out: Path, names: Sequence[str]) -> None:
     for shown in SHOWN:
         if shown.experiment.name not in names:
             continue
-        show(*shown.tables(out))
+        with understood(out):
+            tables = shown.tables(out)
+        show(*tables)
         for picture in shown.pictures:
-            path = picture.draw(out, out / f"{picture.name}.png")
+            with understood(out):
+                path = picture.draw(out, out / f"{picture.name}.png")
             if path is not None:
                 show(f"picture: {path}")

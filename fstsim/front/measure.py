@@ -12,6 +12,7 @@ import tyro
 from fstsim.front.command import Directory, quiet
 from fstsim.front.console import Progress, complain, show
 from fstsim.front.measure_table import measure_table
+from fstsim.reading import understood
 
 _Checkpoints = Annotated[tuple[str, ...], tyro.conf.arg(metavar="MODEL [MODEL ...]")]
 _Set = Annotated[str, tyro.conf.arg(metavar="TASK", help_behavior_hint="(default: none)")]
@@ -65,12 +66,14 @@ class Measure:
         from fstsim.paper.records.measure_card import write_measure_card
         from fstsim.paper.records.measure_picture import save_measure_picture
 
-        passed = limits.passed(measured["checkpoints"])
-        picture = save_measure_picture(measured, self.out / "picture.png")
-        card = write_measure_card(measured, passed, picture, self.out / "card.html")
+        with understood(self.out / "cache"):
+            passed = limits.passed(measured["checkpoints"])
+            picture = save_measure_picture(measured, self.out / "picture.png")
+            card = write_measure_card(measured, passed, picture, self.out / "card.html")
+            table = measure_table(measured)
         if errors := measured.get("verifier_errors"):
             complain(f"the verifier failed {errors['count']} times, each scored 0; first: {errors['first']}")
-        show(measure_table(measured), f"picture: {picture}; report card: {card}")
+        show(table, f"picture: {picture}; report card: {card}")
         if passed:
             complain("; ".join(passed))
         return int(bool(passed))

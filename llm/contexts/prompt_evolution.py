@@ -30,6 +30,7 @@ from fstsim.llm.learners.weights import Weights
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import Rollouts
 from fstsim.llm.types import Population, Problem, Task
+from fstsim.settings import check_types
 
 _COMPONENT = "context"
 
@@ -171,6 +172,9 @@ class PromptEvolution:
     """who writes new contexts"""
 
     def __post_init__(self) -> None:
+        check_types(self)
+        if not callable(getattr(self.reflector, "propose", None)):
+            raise InputError(f"reflector must have a method propose, got {type(self.reflector).__name__}")
         if self.contexts < 1:
             raise InputError(f"contexts must be at least 1, got {self.contexts}")
         if self.validation < 2 or self.shown < 1:

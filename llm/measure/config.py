@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fstsim.errors import InputError
+from fstsim.settings import check_types
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class MeasureSettings:
     """random numbers of sampling, the same for every model"""
 
     def __post_init__(self) -> None:
+        check_types(self)
         for name, least in (("problems", 2), ("samples", 1), ("max_new_tokens", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise InputError(f"{name} must be at least {least}, got {getattr(self, name)}")
@@ -46,5 +48,6 @@ class MeasureConfig:
         return {name: task for name, task in (("new", self.new), ("old", self.old)) if task}
 
     def __post_init__(self) -> None:
+        check_types(self)
         if not self.sets:
             raise InputError("there is nothing to measure on: give --new, --old or both")

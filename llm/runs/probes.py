@@ -23,6 +23,7 @@ from fstsim.llm.learners.losses import inside, token_entropy, token_kl
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import Rollouts
 from fstsim.llm.types import Answered, Demonstrated, Population, Problem, Skills, Task
+from fstsim.settings import check_types
 
 _BLOCK = 256  # rollouts of one pass
 
@@ -43,6 +44,7 @@ class ProbeConfig:
     """2: steps 1, 2, 4, ...; 4: steps 1, 4, 16, ..."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.early < 2:
             raise InputError(f"probe early must be at least 2, got {self.early}")
         if min(self.every, self.problems, self.exam, self.max_new_tokens) < 1:

@@ -19,6 +19,7 @@ import tyro
 from fstsim.errors import InputError
 from fstsim.front.console import show
 from fstsim.front.entry import run_module
+from fstsim.reading import understood
 from fstsim.records import plain, prepare_directory, read_json, read_rows, write_json, write_rows
 
 _OF_A_RUN = ("config.json", "environment.json", "summary.json", "decomposition.json")
@@ -144,7 +145,8 @@ def _add(source: Path, target: Path, finished: list[Path], unfinished: tuple[str
 
 def record_and_show(config: Config) -> int:
     """Record, and say what was written and what was left out."""
-    done = record(config)
+    with understood(config.source):
+        done = record(config)
     show(f"{config.target}: {done.files} files of {done.runs} runs, {done.size / 1e6:.2f} MB")
     if done.unfinished:
         show(f"left out, not finished: {', '.join(done.unfinished)}")
