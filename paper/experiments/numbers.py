@@ -14,6 +14,8 @@ from scipy.optimize import least_squares
 
 from fstsim.crossings import first_crossing
 from fstsim.intervals import student_interval
+from fstsim.llm.runs.recorded import read_metrics
+from fstsim.reading import check_object
 from fstsim.records import read_json
 
 Array = NDArray[np.float64]

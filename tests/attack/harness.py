@@ -82,41 +82,6 @@ def warm() -> None:
     import torch
 
     torch.set_num_threads(1)
-
-
-def run(
-    work: Callable[[], int], where: Path, limit: float = 60.0, variables: Mapping[str, str] | None = None
-) -> Outcome:
-    """``work()`` in a process of its own in folder ``where``; what it returns is the exit code."""
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        start = time.monotonic()
-        child = begin(work, where, (out.fileno(), err.fileno()), variables)
-        code, hung = wait(child, limit)
-        seconds = time.monotonic() - start
-        texts = []
-        for file in (out, err):
-            file.seek(0)
-            texts.append(file.read().decode("utf-8", "replace"))
-    return Outcome(code, *texts, seconds, hung)
-
-
-def command(
-    arguments: Sequence[str], where: Path, limit: float = 60.0, variables: Mapping[str, str] | None = None
-) -> Outcome:
-    """``fstsim ARGUMENTS`` in folder ``where``."""
-    return run(lambda: main(arguments), where, limit, variables)
-
-
-MODULES = {
-    "report": "fstsim.paper.report.report",
-    "record_runs": "fstsim.paper.records.record_runs",
-    "convert": "fstsim.paper.records.convert",
-}
-"""Commands that are modules, by the word that stands for them here."""
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Exit code of ``fstsim ARGUMENTS``, or of a module of `MODULES`, in this process."""
     for name in _NEEDED:
         importlib.import_module(name)
 
