@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from fstsim.errors import InputError
-from fstsim.locks import alone_in, fcntl, temporary_file
+from fstsim.locks import LOCKS, alone_in, temporary_file
 from fstsim.reading import is_there, parse_json, read_bytes, read_text
 
 _PACKAGES = ("fstsim", "numpy", "scipy", "sympy", "matplotlib", "torch", "transformers", "gepa")
@@ -144,7 +144,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         write(file)
         file.flush()
         os.fsync(file.fileno())
-        if fcntl is None:  # Windows renames no file that is open
+        if not LOCKS:  # Windows renames no file that is open
             file.close()
         os.replace(temporary, path)
 

@@ -7,7 +7,7 @@ import functools
 import math
 import numbers
 import types
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from fstsim.errors import InputError
@@ -18,7 +18,7 @@ _LONGEST = 100_000  # characters of a name or a context
 
 
 @functools.cache
-def _hints(kind: type) -> Mapping[str, Any]:
+def _hints(kind: Hashable) -> Mapping[str, Any]:
     return get_type_hints(kind)
 
 
@@ -74,10 +74,10 @@ def _tuple(name: str, value: Any, inner: tuple[Any, ...]) -> tuple[Any, ...]:
 def _whole(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise InputError(f"{name} must be a whole number, got {_shown(value)}")
-    largest = _LARGEST_SEED if name == "seed" else _LARGEST
-    if abs(value) > largest:
-        raise InputError(f"{name} must be at most {largest}, got {_shown(value)}")
-    return int(value)
+    held, largest = int(value), _LARGEST_SEED if name == "seed" else _LARGEST
+    if abs(held) > largest:
+        raise InputError(f"{name} must be at most {largest}, got {_shown(held)}")
+    return held
 
 
 def _number(name: str, value: Any) -> float:
@@ -86,10 +86,10 @@ def _number(name: str, value: Any) -> float:
     try:
         held = float(value)
     except OverflowError:
-        held = math.inf
-    if math.isnan(held) or (math.isinf(held) and not isinstance(value, float)):
+        held = math.nan
+    if math.isnan(held):
         raise InputError(f"{name} must be a number, got {_shown(value)}")
-    return value if type(value) is float else held
+    return held
 
 
 def _text(name: str, value: Any) -> str:
