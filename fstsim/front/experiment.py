@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import tyro
 
-from fstsim.errors import InputError
-from fstsim.front.command import CONTINUE, Directory, quiet
+from fstsim.front.command import CONTINUE, Directory, check_jobs, check_seeds, quiet
 from fstsim.front.console import Progress, complain, show
 from fstsim.llm.experiments import EXPERIMENTS
 from fstsim.reading import understood
@@ -47,8 +46,8 @@ class Experiment:
 
     def run(self) -> int:
         """Run what is not finished; then figures and tables."""
-        if self.seeds < 1:
-            raise InputError(f"seeds must be at least 1, got {self.seeds}")
+        check_seeds(self.seeds)
+        check_jobs(self.jobs)
         from fstsim.llm.experiments import run as lab
         from fstsim.llm.experiments.calibrate import best_settings
         from fstsim.llm.policy.loading import check_device

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import tyro
 
 from fstsim.errors import InputError
-from fstsim.front.command import CONTINUE, Directory, OfPresetFloat, OfPresetInt, given, quiet
+from fstsim.front.command import CONTINUE, Directory, OfPresetFloat, OfPresetInt, check_seeds, given, quiet
 from fstsim.front.console import Progress, complain, show
 from fstsim.front.tables import training_table
 from fstsim.records import working_in
@@ -106,8 +106,7 @@ class Train:
 
     def run(self) -> int:
         """Train them; 1 if a loss was not finite."""
-        if self.seeds < 1:
-            raise InputError(f"seeds must be at least 1, got {self.seeds}")
+        check_seeds(self.seeds)
         from fstsim.llm.runs.run import check_runs
 
         quiet()

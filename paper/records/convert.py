@@ -18,6 +18,7 @@ from fstsim.front.console import show
 from fstsim.front.entry import run_module
 from fstsim.llm.runs.convert import convert
 from fstsim.paper import DATA
+from fstsim.paper.records.places import published
 from fstsim.reading import understood
 from fstsim.records import plain, read_json, write_json
 
@@ -75,6 +76,11 @@ def bring_up_to_date(config: Config) -> int:
     if not config.directory.is_dir():
         raise InputError(f"{config.directory} is not a directory")
     rewritten = len(convert([config.directory]))
+    for path in sorted(config.directory.rglob("*/seed-*/config.json")):
+        held = read_json(path)
+        if held != published(held):
+            write_json(path, published(held))
+            rewritten += 1
     labelled = 0
     for path in sorted(config.directory.rglob("predictions.json")):
         with understood(path.parent):

@@ -19,6 +19,7 @@ import tyro
 from fstsim.errors import InputError
 from fstsim.front.console import show
 from fstsim.front.entry import run_module
+from fstsim.paper.records.places import published
 from fstsim.reading import understood
 from fstsim.records import plain, prepare_directory, read_json, read_rows, write_json, write_rows
 
@@ -73,7 +74,7 @@ def _record_run(run: Path, place: Path) -> list[Path]:
     written = []
     for name in _OF_A_RUN:
         if (run / name).exists():
-            write_json(place / name, rounded(read_json(run / name)))
+            write_json(place / name, rounded(published(read_json(run / name))))
             written.append(place / name)
     measured = [row for row in read_rows(run / "metrics.jsonl") if row.get("reward") is not None]
     tables = {"metrics.jsonl": measured}
@@ -103,7 +104,7 @@ def record(config: Config) -> Recorded:
     prepare_directory(target)
     written = []
     for path in sorted(source.glob("*.json")):  # predictions, verdicts and what else the whole directory is about
-        write_json(target / path.name, rounded(read_json(path)))
+        write_json(target / path.name, rounded(published(read_json(path))))
         written.append(target / path.name)
     for run in finished:
         written += _record_run(run, target / run.relative_to(source))
@@ -124,7 +125,7 @@ def _add(source: Path, target: Path, finished: list[Path], unfinished: tuple[str
             raise InputError(f"{place} holds no validation.json: --add joins two directories of fstsim validate")
     ours, theirs = (read_json(place / "predictions.json") for place in (target, source))
     for name in ("model", "scale"):
-        if ours[name] != theirs[name]:
+        if published(ours[name]) != published(theirs[name]):
             raise InputError(f"{target} is a validation of {name} {ours[name]}, {source} of {theirs[name]}")
     verdicts = read_json(target / "validation.json")
     known = {row["name"] for row in (*ours["predictions"], *verdicts)}

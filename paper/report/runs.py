@@ -11,6 +11,7 @@ from typing import Any
 
 from fstsim.llm.runs.recorded import read_summary
 from fstsim.paper import DATA
+from fstsim.paper.records.places import published
 from fstsim.reading import check_object, understood
 from fstsim.records import read_json
 
@@ -63,7 +64,7 @@ def _block(path: Path, seeds: list[Path], number: Mapping[str, int]) -> str:
 
 
 def _run(path: Path, seeds: list[Path], number: Mapping[str, int]) -> str:
-    config = check_object(seeds[0] / "config.json", read_json(seeds[0] / "config.json"), {})
+    config = published(check_object(seeds[0] / "config.json", read_json(seeds[0] / "config.json"), {}))
     used = sorted({number[_environment(s)] for s in seeds if (s / "environment.json").exists()})
     seconds = sum(read_summary(s)["seconds"] for s in seeds if (s / "summary.json").exists())
     names = ", ".join(str(read_json(s / "config.json").get("seed", "?")) for s in seeds)
