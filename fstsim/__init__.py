@@ -4,6 +4,7 @@
 language-model laboratory in `fstsim.llm`, the figures in `fstsim.paper`.
 """
 
+import fstsim.interrupts  # noqa: F401 -- first, so that it is there while the rest is imported
 from fstsim.errors import InputError
 from fstsim.method_loops import Regression, Teacher, simulate_oapl, simulate_sdft
 from fstsim.method_objectives import OAPL, SDFT, TTTDiscover

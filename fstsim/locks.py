@@ -21,10 +21,10 @@ from typing import IO
 
 from fstsim.errors import InputError
 
-try:
+LOCKS = os.name == "posix"
+"""Whether this system has them; Windows has others."""
+if LOCKS:
     import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 _PATIENCE = 2.0  # seconds: workers of a killed parent need a moment to end
 _TEMPORARY = re.compile(r"\..*\.\d+-[0-9a-f]{8}\.tmp")
@@ -61,7 +61,7 @@ def alone_in(path: Path, patience: float = _PATIENCE) -> Iterator[None]:
 
 def _locked(handle: int, patience: float = 0.0) -> bool:
     """Whether the open file ``handle`` is ours alone; True where there are no locks."""
-    if fcntl is None:
+    if not LOCKS:
         return True
     end = time.monotonic() + patience
     while True:
@@ -100,7 +100,7 @@ def temporary_file(path: Path) -> Iterator[tuple[IO[bytes], Path]]:
 
 def remove_leftovers(path: Path) -> None:
     """Remove temporary files in ``path`` and in its folders whose process has ended; those that are being written stay."""
-    if fcntl is None:
+    if not LOCKS:
         return
     for leftover in (*path.glob(".*.tmp"), *path.glob("*/.*.tmp")):
         if not _TEMPORARY.fullmatch(leftover.name):

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from fstsim.errors import InputError
-from fstsim.locks import alone_in, fcntl, temporary_file
-from fstsim.reading import is_there, parse_json, read_text
+from fstsim.locks import LOCKS, alone_in, temporary_file
+from fstsim.reading import is_there, parse_json, read_bytes, read_text
 
 _PACKAGES = ("fstsim", "numpy", "scipy", "sympy", "matplotlib", "numba", "torch", "transformers", "gepa")
 
@@ -144,7 +144,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         write(file)
         file.flush()
         os.fsync(file.fileno())
-        if fcntl is None:  # Windows renames no file that is open
+        if not LOCKS:  # Windows renames no file that is open
             file.close()
         os.replace(temporary, path)
 
@@ -152,6 +152,13 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text atomically."""
     write_atomically(path, lambda f: f.write(text.encode()))
+
+
+def keep_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically, unless the file holds it already. Raises InputError if something else is in its place."""
+    if is_there(path) and read_bytes(path) == text.encode():
+        return
+    write_text(path, text)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -21,7 +21,8 @@ import numpy as np
 from fstsim.errors import InputError
 from fstsim.objectives import ForwardKL, Objective, ReverseKL
 from fstsim.optimizers import SGD, AdamMoments, AdamW, Geometry, GradientDescent, GradientFlow, Optimizer, Trained
-from fstsim.records import claimed_directory, environment, row_line, write_text
+from fstsim.reading import is_there, understood
+from fstsim.records import claimed_directory, environment, keep_text, row_line, write_text
 from fstsim.simulate import Part, adam_moments, simulate
 from fstsim.trajectory import Trajectory
 from fstsim.two_mode import TwoModeProblem, TwoModeState
@@ -206,10 +207,8 @@ def _run_on(config: SimulationConfig, out: Path, every: int, progress: Progress 
     objective, optimizer, rng = config.objective_of(problem), config.optimizer_of(), np.random.default_rng(config.seed)
     checkpoint = out / "checkpoint.npz"
     moments: AdamMoments | None = None
-    if checkpoint.exists():
-        trajectory = Trajectory.load(checkpoint)
-        with np.load(checkpoint, allow_pickle=False) as data:
-            moments = _unpack(str(data["generator"]), rng)
+    if is_there(checkpoint):
+        trajectory, moments = _load(checkpoint, config, rng)
     else:
         start = config.initial_of(problem)
         if config.replicates > 1:
@@ -241,10 +240,38 @@ def _run_on(config: SimulationConfig, out: Path, every: int, progress: Progress 
         trajectory.save(checkpoint, generator=_pack(rng, moments))
         lines += _lines(trajectory, done + 1, trajectory.steps)
         write_text(out / "metrics.jsonl", "".join(lines))
-    metrics = out / "metrics.jsonl"
-    if not metrics.exists() or metrics.read_text(encoding="utf-8") != "".join(lines):
-        write_text(metrics, "".join(lines))  # killed between the last checkpoint and its rows
+    keep_text(out / "metrics.jsonl", "".join(lines))  # killed between the last checkpoint and its rows
     return trajectory
+
+
+def _load(
+    checkpoint: Path, config: SimulationConfig, rng: np.random.Generator
+) -> tuple[Trajectory, AdamMoments | None]:
+    """The trajectory so far and AdamW's memory; InputError if they cannot be of the run that ``config`` describes."""
+    with understood(checkpoint):
+        trajectory = Trajectory.load(checkpoint)
+        with np.load(checkpoint, allow_pickle=False) as data:
+            moments = _unpack(str(data["generator"]), rng)
+        batch = () if config.replicates == 1 else (config.replicates,)
+        rows, wanted = trajectory.step.size, config.problem()
+        shapes = [(rows,), (rows,), (rows,), (rows, *batch), *2 * [(rows, *batch, config.dimension)]]
+        names = ("step", "time", "samples", "log_odds", "mean_old", "mean_new")
+        arrays = [np.asarray(getattr(trajectory, name)) for name in names]
+        if [array.shape for array in arrays] != shapes or any(array.dtype.kind not in "if" for array in arrays):
+            raise ValueError("its arrays are not those of this run")
+        if not np.array_equal(trajectory.step, np.arange(rows)) or rows > config.steps + 1:
+            raise ValueError("its steps are not those of this run")
+        if trajectory.status not in ("completed", "diverged"):
+            raise ValueError(f"its status is {trajectory.status!r}")
+        same = all(
+            np.array_equal(getattr(trajectory.problem, name), getattr(wanted, name))
+            for name in ("alpha", "mean_old", "mean_new", "covariance")
+        )
+        if not same:
+            raise ValueError("its problem is not that of this run")
+        if trajectory.status == "completed" and not all(np.isfinite(array).all() for array in arrays):
+            raise ValueError("some of its numbers are not finite")
+    return trajectory, moments
 
 
 def _pack(rng: np.random.Generator, moments: AdamMoments) -> str:

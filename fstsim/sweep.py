@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -29,6 +30,7 @@ from fstsim.objectives import forward_kl_estimate, reverse_kl_estimate
 from fstsim.optimizers import Geometry, Trained, weight_step
 from fstsim.reading import is_there, read_text
 from fstsim.records import check_directory, claimed_directory, environment, plain, row_line, write_text
+from fstsim.settings import check_types
 from fstsim.simulation_run import FARTHEST
 from fstsim.whitened import Whitened
 from fstsim.workers import ending_with_parent, killed_are_told
@@ -48,6 +50,9 @@ _AXIS: dict[str, tuple[Callable[[float], bool], str]] = {
     "lr": (lambda v: v > 0.0, "be positive and finite"),
 }
 AXES = tuple(_AXIS)
+_MOST_STEPS = 1_000_000
+_MOST_TRAJECTORIES = 10_000_000
+_LARGEST_BATCH = 20_000_000  # numbers drawn in one step of a chunk: 160 MB
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,7 @@ class SweepConfig:
     """seed of the whole sweep"""
 
     def __post_init__(self) -> None:
+        check_types(self)
         for name in AXES:
             values = getattr(self, name)
             if len(values) == 0:
@@ -98,6 +104,14 @@ class SweepConfig:
         for name, smallest in (("seeds", 1), ("steps", 0), ("seed", 0)):
             if getattr(self, name) < smallest:
                 raise InputError(f"{name} must be at least {smallest}, got {getattr(self, name)}")
+        if self.steps > _MOST_STEPS:
+            raise InputError(f"steps must be at most {_MOST_STEPS}, got {self.steps}")
+        if self.size > _MOST_TRAJECTORIES:
+            raise InputError(f"a sweep has at most {_MOST_TRAJECTORIES} trajectories, this one would have {self.size}")
+        if self.batch * min(self.size, CHUNK) > _LARGEST_BATCH:
+            raise InputError(
+                f"batch x trajectories of a chunk must be at most {_LARGEST_BATCH}, got {self.batch} x {min(self.size, CHUNK)}"
+            )
         least = 2 if self.objective == "reverse" else 1
         if self.batch != 0 and self.batch < least:
             raise InputError(f"batch must be 0 (exact) or at least {least} for {self.objective} KL, got {self.batch}")
@@ -112,7 +126,7 @@ class SweepConfig:
     @property
     def size(self) -> int:
         """Number of trajectories."""
-        return int(np.prod([len(getattr(self, name)) for name in AXES])) * self.seeds
+        return math.prod(len(getattr(self, name)) for name in AXES) * self.seeds
 
     def settings(self, first: int, last: int) -> dict[str, Array]:
         """Settings ``first .. last - 1`` of the grid (the seed varies fastest), each ``(n,)``."""
@@ -223,8 +237,8 @@ def _backend(backend: str, jobs: int, address: str | None) -> Iterator[None]:
             try:
                 client: AbstractContextManager[object] = Client(address, timeout="5s")  # type: ignore[no-untyped-call]
                 stack.enter_context(client)
-            except OSError as error:
-                raise InputError(f"no dask scheduler answers at {address}") from error
+            except Exception as error:  # whatever its transports raise at an address that is none
+                raise InputError(f"no dask scheduler answers at {address!r}") from error
         stack.enter_context(joblib.parallel_config(backend=backend, n_jobs=jobs))
         yield
 

@@ -16,6 +16,7 @@ from scipy.special import entr, expit, ndtr
 from fstsim import columns
 from fstsim.divergences import two_mode_kl
 from fstsim.errors import InputError
+from fstsim.reading import check_file
 from fstsim.records import write_atomically
 from fstsim.two_mode import TwoModeProblem, TwoModeState
 from fstsim.whitened import Whitened
@@ -158,6 +159,7 @@ class Trajectory:
     @staticmethod
     def load(path: str | Path) -> Trajectory:
         """Read what :meth:`save` wrote; InputError if the file is missing or is something else."""
+        check_file(Path(path))
         try:
             with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as data:
                 header = json.loads(str(data["header"]))

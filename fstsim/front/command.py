@@ -12,6 +12,9 @@ from fstsim.errors import InputError
 AGAIN = "stopped; start again with"
 CONTINUE = "stopped; everything up to the last checkpoint is kept, continue with"
 _MOST_EXAMPLES = 100_000_000
+_MOST_SEEDS = 10_000
+_MOST_JOBS = 4096
+_LARGEST_SEED = 2**63 - 1
 
 _T = TypeVar("_T")
 Directory = Annotated[Path, tyro.conf.arg(metavar="DIR")]
@@ -38,6 +41,24 @@ def check_numbers(examples: int, seed: int) -> None:
         raise InputError(f"examples must lie in 1..{_MOST_EXAMPLES}, got {examples}")
     if seed < 0:
         raise InputError(f"seed must be at least 0, got {seed}")
+    if seed > _LARGEST_SEED:
+        raise InputError(f"seed must be at most {_LARGEST_SEED}, got {seed}")
+
+
+def check_seeds(seeds: int) -> None:
+    """Raises InputError unless ``seeds`` runs can be made of each configuration."""
+    if seeds < 1:
+        raise InputError(f"seeds must be at least 1, got {seeds}")
+    if seeds > _MOST_SEEDS:
+        raise InputError(f"seeds must be at most {_MOST_SEEDS}, got {seeds}")
+
+
+def check_jobs(jobs: int) -> None:
+    """Raises InputError unless ``jobs`` is a number of workers, or -1 for every core."""
+    if jobs == 0:
+        raise InputError("jobs must not be 0: give a number of workers, or -1 for every core")
+    if not -_MOST_JOBS <= jobs <= _MOST_JOBS:
+        raise InputError(f"jobs must be at most {_MOST_JOBS}, or -1 for every core; got {jobs}")
 
 
 def given(command: Any, names: tuple[str, ...]) -> dict[str, Any]:

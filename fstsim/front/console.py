@@ -18,6 +18,14 @@ _CONTROLS = {"Cc", "Cf", "Cs"}  # control, invisible (writing direction), half o
 _QUIET_SECONDS = 10.0  # between lines of progress where there is no terminal
 
 
+class _Console(Console):
+    """One that leaves it to the command line to say that the reader of stdout has gone."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise BrokenPipeError, where rich ends the program."""
+        raise BrokenPipeError
+
+
 def printable(text: str) -> str:
     """``text`` with each control character but the end of a line replaced: names and answers cannot steer a terminal."""
     return "".join(c if c == "\n" or unicodedata.category(c) not in _CONTROLS else "\ufffd" for c in text)
@@ -25,7 +33,7 @@ def printable(text: str) -> str:
 
 def show(*tables: Table | str) -> None:
     """Print tables and lines on stdout, at most 100 columns wide, word for word: neither markup nor control characters act."""
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = _Console(highlight=False, markup=False, emoji=False)
     console.width = min(_WIDTH, console.width) if sys.stdout.isatty() else _WIDTH
     for table in tables:
         drawn = console.render(table if isinstance(table, Table) else Text(table, overflow="fold"))

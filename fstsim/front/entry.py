@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import itertools
 import os
@@ -15,12 +16,16 @@ from typing import Any, TypeVar
 
 import tyro
 
+from fstsim import interrupts
 from fstsim.errors import InputError
 from fstsim.front.command import AGAIN
 from fstsim.front.console import complain
 from fstsim.workers import WorkerKilled
 
 _T = TypeVar("_T")
+# what is wrong with a place that was named, other than what can become of a disk
+_PLACE = (PermissionError, IsADirectoryError, NotADirectoryError, FileNotFoundError, FileExistsError)
+_PLACE_NUMBERS = {errno.ENAMETOOLONG, errno.ELOOP, errno.EROFS}
 _PLACES = ("--out", "--model", "--base", "--data")  # an empty path would mean the working directory
 
 
@@ -115,6 +120,43 @@ def exit_code(work: Callable[[], int], stopped: Callable[[], str]) -> int:
 
     ``stopped`` is asked for that line after Ctrl-C.
     """
+    _prepare_streams()
+    interrupts.begin()
+    try:
+        code = _told(work, stopped)
+    except Exception:
+        if not interrupts.pressed():
+            raise
+        complain(stopped())
+        return 130
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _forget_stdout()
+        return code or 1
+    except OSError as error:
+        _forget_stdout()
+        complain(f"error: the output cannot be written: {error.strerror}")
+        return code or 1
+    return code
+
+
+def _prepare_streams() -> None:
+    """Output that is closed goes nowhere; a character that the terminal does not have is replaced, not an error."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 -- until the end
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+
+
+def _forget_stdout() -> None:
+    """Write the rest nowhere, so that the interpreter does not complain at its end."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _told(work: Callable[[], int], stopped: Callable[[], str]) -> int:
     try:
         return work()
     except SystemExit as stop:
@@ -126,6 +168,8 @@ def exit_code(work: Callable[[], int], stopped: Callable[[], str]) -> int:
         complain(f"error: {error}")
         return 2
     except ModuleNotFoundError as error:
+        if interrupts.pressed():
+            raise
         complain(f"error: {missing_package(error)}")
         return 2
     except KeyboardInterrupt:
@@ -135,9 +179,16 @@ def exit_code(work: Callable[[], int], stopped: Callable[[], str]) -> int:
         complain(f"error: {error}; {stopped()}")
         return 1
     except BrokenPipeError:  # the reader of stdout has gone, as in `fstsim check | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_stdout()
         return 1
     except OSError as error:
+        if error.errno == errno.ENOSPC and error.filename is None:
+            _forget_stdout()
+            complain(f"error: the output cannot be written: {error.strerror}")
+            return 1
+        if isinstance(error, _PLACE) or error.errno in _PLACE_NUMBERS:
+            complain(f"error: {error.filename!r} cannot be used: {error.strerror}")
+            return 2
         complain(f"error: {error}")
         return 1
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import tyro
 
-from fstsim.errors import InputError
-from fstsim.front.command import CONTINUE, Directory, quiet
+from fstsim.front.command import CONTINUE, Directory, check_jobs, check_seeds, quiet
 from fstsim.front.console import Progress, complain, show
 from fstsim.llm.experiments import EXPERIMENTS
+from fstsim.reading import understood
 from fstsim.records import prepare_directory
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ class Experiment:
 
     def run(self) -> int:
         """Run what is not finished; then figures and tables."""
-        if self.seeds < 1:
-            raise InputError(f"seeds must be at least 1, got {self.seeds}")
+        check_seeds(self.seeds)
+        check_jobs(self.jobs)
         from fstsim.llm.experiments import run as lab
         from fstsim.llm.experiments.calibrate import best_settings
         from fstsim.llm.policy.loading import check_device
@@ -80,8 +80,11 @@ def show_experiments(out: Path, names: Sequence[str]) -> None:
     for shown in SHOWN:
         if shown.experiment.name not in names:
             continue
-        show(*shown.tables(out))
+        with understood(out):
+            tables = shown.tables(out)
+        show(*tables)
         for picture in shown.pictures:
-            path = picture.draw(out, out / f"{picture.name}.png")
+            with understood(out):
+                path = picture.draw(out, out / f"{picture.name}.png")
             if path is not None:
                 show(f"picture: {path}")

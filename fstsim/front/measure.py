@@ -13,6 +13,7 @@ from fstsim.errors import InputError
 from fstsim.front.command import Directory, quiet
 from fstsim.front.console import Progress, complain, show
 from fstsim.front.measure_table import lm_eval_table, measure_table
+from fstsim.reading import understood
 from fstsim.records import claim_directory, environment, plain, write_json
 
 _Checkpoints = Annotated[tuple[str, ...], tyro.conf.arg(metavar="MODEL [MODEL ...]")]
@@ -78,12 +79,14 @@ class Measure:
         from fstsim.paper.records.measure_card import write_measure_card
         from fstsim.paper.records.measure_picture import save_measure_picture
 
-        passed = limits.passed(measured["checkpoints"])
-        picture = save_measure_picture(measured, self.out / "picture.png")
-        card = write_measure_card(measured, passed if limits.set else None, picture, self.out / "card.html")
+        with understood(self.out / "cache"):
+            passed = limits.passed(measured["checkpoints"])
+            picture = save_measure_picture(measured, self.out / "picture.png")
+            card = write_measure_card(measured, passed if limits.set else None, picture, self.out / "card.html")
+            table = measure_table(measured)
         if errors := measured.get("verifier_errors"):
             complain(f"the verifier failed {errors['count']} times, each scored 0; first: {errors['first']}")
-        show(measure_table(measured), f"picture: {picture}; report card: {card}")
+        show(table, f"picture: {picture}; report card: {card}")
         if passed:
             complain("; ".join(passed))
         return int(bool(passed))

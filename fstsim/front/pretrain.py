@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 
 from fstsim.front.command import CONTINUE, Directory, OfPreset, OfPresetInt, given, quiet
 from fstsim.front.console import Progress, show
+from fstsim.reading import read_text
 
 
 @dataclass(frozen=True)
@@ -39,5 +40,5 @@ class Pretrain:
         config = replace(PRESETS[self.preset], seed=self.seed, **given(self, ("steps", "precision")))
         with contextlib.closing(Progress("pretrain", config.steps, "steps")) as progress:
             pretrain(config, self.out, device=self.device, progress=progress.at)
-        show((self.out / "README.md").read_text(encoding="utf-8").split("---\n", 2)[2], f"model: {self.out}")
+        show(read_text(self.out / "README.md").rpartition("---\n")[2], f"model: {self.out}")
         return 0

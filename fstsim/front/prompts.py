@@ -12,6 +12,7 @@ from fstsim.errors import InputError
 from fstsim.front.command import AGAIN
 from fstsim.front.console import show
 from fstsim.front.tables import prompts_table
+from fstsim.reading import understood
 from fstsim.records import read_rows
 
 
@@ -29,5 +30,8 @@ class Prompts:
             seeds = sorted(path.parent.name for path in self.run_directory.glob("seed-*/prompts.jsonl"))
             where = f": name one of {', '.join(seeds)} in it" if seeds else ": only runs of method fst or gepa have one"
             raise InputError(f"{self.run_directory} holds no prompts.jsonl{where}")
-        show(prompts_table(read_rows(self.run_directory / "prompts.jsonl"), str(self.run_directory)))
+        path = self.run_directory / "prompts.jsonl"
+        with understood(path):
+            table = prompts_table(read_rows(path), str(self.run_directory))
+        show(table)
         return 0

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar
 
 import tyro
 
-from fstsim.front.command import CONTINUE, Directory
+from fstsim.front.command import CONTINUE, Directory, check_jobs
 from fstsim.front.console import Progress, show
 from fstsim.front.tables import sweep_table
 from fstsim.records import read_rows
@@ -35,6 +35,7 @@ class Sweep:
 
     def run(self) -> int:
         """Run them."""
+        check_jobs(self.jobs)
         with contextlib.closing(Progress("sweep", self.config.size, "trajectories")) as progress:
             table = run_sweep(self.config, self.out, self.backend, self.jobs, self.address, progress.add)
         from fstsim.paper.records.sweep_picture import save_sweep_picture

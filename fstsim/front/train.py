@@ -10,10 +10,10 @@ from typing import Annotated, Any, ClassVar, Literal
 import tyro
 
 from fstsim.errors import InputError
-from fstsim.front.command import CONTINUE, Directory, OfPresetFloat, OfPresetInt, given, quiet
+from fstsim.front.command import CONTINUE, Directory, OfPresetFloat, OfPresetInt, check_seeds, given, quiet
 from fstsim.front.console import Progress, complain, show
 from fstsim.front.tables import measurement_heading, measurement_line, training_table
-from fstsim.records import read_json, working_in
+from fstsim.records import working_in
 
 _Tasks = Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK [TASK ...]")]
 _Old = Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK [TASK ...]", help_behavior_hint="(default: none)")]
@@ -128,8 +128,7 @@ class Train:
 
     def run(self) -> int:
         """Train them; 1 if a loss was not finite."""
-        if self.seeds < 1:
-            raise InputError(f"seeds must be at least 1, got {self.seeds}")
+        check_seeds(self.seeds)
         from fstsim.llm.runs.run import check_runs
 
         quiet()
@@ -175,9 +174,10 @@ class Train:
                     return 1
                 progress.at((seed + 1) * total)
                 runs.append(rows)
+        from fstsim.llm.runs.recorded import read_summary
         from fstsim.paper.records.train_picture import save_train_picture
 
-        summaries = [read_json(self.out / f"seed-{k}" / "summary.json") for k in range(self.seeds)]
+        summaries = [read_summary(self.out / f"seed-{k}") for k in range(self.seeds)]
         for seed, failed in enumerate(summary.get("verifier_errors") for summary in summaries):
             if failed is not None:
                 complain(

@@ -9,8 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 import tyro
 
-from fstsim.errors import InputError
-from fstsim.front.command import CONTINUE, Directory, quiet
+from fstsim.front.command import CONTINUE, Directory, check_jobs, check_seeds, quiet
 from fstsim.front.console import Progress, complain, show
 from fstsim.front.tables import verdict_table
 
@@ -41,8 +40,8 @@ class Validate:
 
     def run(self) -> int:
         """Run what is not finished, then judge."""
-        if self.seeds < 1:
-            raise InputError(f"seeds must be at least 1, got {self.seeds}")
+        check_seeds(self.seeds)
+        check_jobs(self.jobs)
         from fstsim.llm.validation.validate import validate
 
         quiet()

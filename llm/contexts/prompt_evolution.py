@@ -31,6 +31,7 @@ from fstsim.llm.learners.weights import Weights
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import Rollouts
 from fstsim.llm.types import Population, Problem, Task
+from fstsim.settings import check_types
 
 _COMPONENT = "context"
 UNUSABLE = "unusable"
@@ -165,7 +166,7 @@ class PromptEvolution:
     contexts: int = 4
     """contexts in the population (K)"""
     rollout_budget: int = 192
-    """rollouts a round, re-scoring included"""
+    """most rollouts of a round, re-scoring included"""
     validation: int = 16
     """problems on which a context is scored"""
     shown: int = 6
@@ -178,6 +179,9 @@ class PromptEvolution:
     """who writes new contexts"""
 
     def __post_init__(self) -> None:
+        check_types(self)
+        if not callable(getattr(self.reflector, "propose", None)):
+            raise InputError(f"reflector must have a method propose, got {type(self.reflector).__name__}")
         if self.contexts < 1:
             raise InputError(f"contexts must be at least 1, got {self.contexts}")
         if self.validation < 2 or self.shown < 1:
@@ -186,10 +190,11 @@ class PromptEvolution:
             )
         if self.max_new_tokens < 1:
             raise InputError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
-        if self.rollout_budget <= self.validation * self.contexts:
+        least = self.validation * self.contexts + self.validation + _try_rollouts(1)
+        if self.rollout_budget < least:
             raise InputError(
-                f"rollout_budget must be above contexts x validation = {self.validation * self.contexts} rollouts, which "
-                f"scoring the population takes, got {self.rollout_budget}"
+                f"rollout_budget must be at least {least} rollouts: contexts x validation = {self.validation * self.contexts} "
+                f"to score the population, {self.validation + _try_rollouts(1)} to try one new context; got {self.rollout_budget}"
             )
 
     def step(
@@ -203,6 +208,8 @@ class PromptEvolution:
         adapter = PolicyAdapter(weights.policy, task, self.reflector, rng, self.max_new_tokens)
         archive = dict(context.archive)
         running = dict.fromkeys((*context.prompts, archive.get(task.name, context.prompts[0])))  # a task may come back
+        while len(running) > 1 and (len(running) + 1) * scored + _try_rollouts(1) > self.rollout_budget:
+            running.popitem()  # contexts of another run, or of an archive, beyond what the budget can score
         table = {prompt: [s[1] for s in adapter.scores(prompt, validation)] for prompt in running}
         parents: dict[str, str] = {}
         dice = random.Random(int(rng.integers(2**62)))
@@ -214,16 +221,19 @@ class PromptEvolution:
                     _front(list(table.values())), [float(np.mean(s)) for s in table.values()], dice
                 )
             ]
+            # a new context is tried only where the rollouts are left that showing, writing and scoring it can take
+            left = self.rollout_budget - adapter.samples - scored
+            shown = max(k for k in range(1, min(self.shown, len(train)) + 1) if k == 1 or _try_rollouts(k) <= left)
             result: GEPAResult[Any, Any] = optimize(
                 seed_candidate={_COMPONENT: seed},
                 trainset=train,
                 valset=validation,
                 adapter=adapter,
                 custom_candidate_proposer=adapter.propose,
-                reflection_minibatch_size=min(self.shown, len(train)),
+                reflection_minibatch_size=shown,
                 stop_callbacks=lambda state: (
                     adapter.failure is not None
-                    or adapter.samples >= self.rollout_budget
+                    or adapter.samples + _try_rollouts(shown) + scored > self.rollout_budget
                     or state.i >= self.rollout_budget
                 ),
                 skip_perfect_score=True,
@@ -263,6 +273,11 @@ class PromptEvolution:
             **({"fast_unusable": len(adapter.unusable), UNUSABLE: adapter.unusable} if adapter.unusable else {}),
         }
         return population, StepInfo(adapter.samples, info)
+
+
+def _try_rollouts(shown: int) -> int:
+    """Most rollouts that a new context takes before it is scored: the failures shown, one to write it, the same problems again."""
+    return 2 * shown + 1
 
 
 def _front(scores: Sequence[Sequence[float]]) -> dict[int, set[int]]:

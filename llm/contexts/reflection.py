@@ -22,6 +22,7 @@ from fstsim.llm.contexts.chat_request import BadReply, post_json
 from fstsim.llm.contexts.proposals import UnusableProposal, context_from
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.pretraining.corpus import EXAMPLES
+from fstsim.settings import check_types
 
 Record = Mapping[str, str]
 
@@ -263,6 +264,7 @@ class ReflectorConfig:
     """calls of the endpoint in a run"""
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.kind not in ("self", "openai", "local"):
             raise InputError(f"reflector must be self, openai or local, got {self.kind!r}")
         if self.kind == "openai":

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from fstsim.llm.experiments.plan import EASY, LEARNING_RATES, Planned, Scale, Settings, training
-from fstsim.records import read_rows
+from fstsim.llm.runs.recorded import read_metrics
 
 LEASHES = (0.0, 0.02)
 
@@ -40,7 +40,7 @@ def best_settings(out: Path) -> dict[str, tuple[float, float]]:
     for planned in sweep:
         rewards = []
         for seed in range(seeds):
-            rows = read_rows(out / "runs" / planned.name / f"seed-{seed}" / "metrics.jsonl")
+            rows = read_metrics(out / "runs" / planned.name / f"seed-{seed}")
             rewards += [row["reward"] for row in rows if row.get("reward") is not None]
         method, mean = planned.method, float(np.mean(rewards))
         if method not in best or mean > best[method][0]:

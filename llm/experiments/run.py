@@ -16,8 +16,9 @@ from fstsim.llm.experiments.experiment import Experiment
 from fstsim.llm.experiments.plan import Planned
 from fstsim.llm.learners.weights import Diverged
 from fstsim.llm.runs.config import TrainConfig
+from fstsim.llm.runs.recorded import read_summary
 from fstsim.llm.runs.run import run_training
-from fstsim.records import check_contents, check_directory, read_json, working_in
+from fstsim.records import check_contents, check_directory, working_in
 from fstsim.workers import in_processes
 
 
@@ -34,7 +35,7 @@ def seed_config(planned: Planned, seed: int, out: Path) -> TrainConfig:
         )
     config = replace(config, model=str(before / "model"))
     if config.method == "distill":  # the teacher's context is the one that evolved
-        config = replace(config, context=read_json(before / "summary.json")["prompts"][0])
+        config = replace(config, context=read_summary(before)["prompts"][0])
     return config
 
 

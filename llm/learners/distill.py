@@ -23,6 +23,7 @@ from fstsim.llm.learners.weights import Diverged, Weights, chunks, generator_fro
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import Rollouts, check_batch
 from fstsim.llm.types import Population, Problem, Task
+from fstsim.settings import check_types
 
 Teacher = Callable[[Rollouts, Sequence[Problem], Sequence[str]], torch.Tensor]
 """Rollouts of the student, one a problem, their problems and contexts to next-token logits ``(B, T, V)``."""
@@ -102,6 +103,7 @@ class Distillation(Learner):
     """longest completion"""
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.problems < 1 or self.max_new_tokens < 1:
             raise InputError(
                 f"problems and max_new_tokens must be at least 1, got {self.problems} and {self.max_new_tokens}"

@@ -25,6 +25,7 @@ from fstsim.llm.learners.weights import Weights
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import Rollouts, check_batch
 from fstsim.llm.types import Demonstrated, Population, Problem, Task
+from fstsim.settings import check_types
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class MixtureDistillation(Learner):
     """longest completion"""
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.problems < 1 or self.max_new_tokens < 1:
             raise InputError(
                 f"problems and max_new_tokens must be at least 1, got {self.problems} and {self.max_new_tokens}"

@@ -24,6 +24,7 @@ from fstsim.llm.learners.shadow import ShadowedWeights
 from fstsim.llm.learners.weights import Diverged, chunks
 from fstsim.llm.policy.rollouts import check_batch, token_logprobs
 from fstsim.llm.types import Population, Task
+from fstsim.settings import check_types
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class OAPL(Learner):
     """longest completion"""
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.problems < 1 or self.max_new_tokens < 1 or self.period < 1:
             raise InputError("problems, max_new_tokens and period must be at least 1")
         if self.rollouts < 2:

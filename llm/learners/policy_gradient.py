@@ -36,6 +36,7 @@ from fstsim.llm.learners.weights import Diverged, Weights, chunks, generator_fro
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import Rollouts, check_batch, token_logprobs
 from fstsim.llm.types import Population, Problem, Task
+from fstsim.settings import check_types
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ class PolicyGradient(Learner):
     """longest completion"""
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.loss not in ("cispo", "reinforce"):
             raise InputError(f"loss must be cispo or reinforce, got {self.loss!r}")
         if self.problems < 1 or self.updates < 1 or self.max_new_tokens < 1:

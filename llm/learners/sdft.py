@@ -32,6 +32,7 @@ from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import Rollouts, check_batch
 from fstsim.llm.pretraining.corpus import EXAMPLES
 from fstsim.llm.types import Demonstrated, Population, Problem, Task, rule_words
+from fstsim.settings import check_types
 
 Demonstration = Literal["rule", "examples"]
 _LONGEST_RULES = 4  # tokens that reading the examples may write
@@ -88,6 +89,7 @@ class SDFT(Learner):
     """longest completion"""
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.problems < 1 or self.max_new_tokens < 1:
             raise InputError(
                 f"problems and max_new_tokens must be at least 1, got {self.problems} and {self.max_new_tokens}"

@@ -16,6 +16,7 @@ from fstsim.llm.learners.weights import Diverged, Weights, chunks, sample_proble
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import check_batch, token_logprobs
 from fstsim.llm.types import Answered, Demonstrated, Population, Task
+from fstsim.settings import check_types
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class SupervisedFineTuning(Learner):
     """share of demonstrations of the old behaviour, 0 to 1"""
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.problems < 1:
             raise InputError(f"problems must be at least 1, got {self.problems}")
         check_batch(self.problems)

@@ -28,6 +28,7 @@ from fstsim.llm.learners.method_losses import (
 from fstsim.llm.learners.weights import Diverged, Weights, chunks
 from fstsim.llm.policy.rollouts import check_batch, token_logprobs
 from fstsim.llm.types import Population, Task
+from fstsim.settings import check_types
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class TTTDiscover(Learner):
     """longest completion"""
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.problems < 1 or self.max_new_tokens < 1:
             raise InputError(
                 f"problems and max_new_tokens must be at least 1, got {self.problems} and {self.max_new_tokens}"

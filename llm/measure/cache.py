@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from fstsim.llm.measure.config import MeasureSettings
 from fstsim.llm.measure.quantities import Answers, Measured, ProblemSet, Sampled
 from fstsim.llm.policy.rollouts import Rollouts
 from fstsim.llm.runs.checkpoint import Tensors, read_checkpoint, write_checkpoint
+from fstsim.reading import understood
 
 _TENSORS = [field.name for field in fields(Rollouts) if field.name != "temperature"]
 
@@ -38,6 +40,11 @@ def write_measured(path: Path, held: Measured) -> None:
 def read_measured(path: Path, device: torch.device) -> Measured:
     """What `write_measured` wrote. Raises InputError if the file is something else."""
     tensors, meta = read_checkpoint(path)
+    with understood(path):
+        return _measured(tensors, meta, device)
+
+
+def _measured(tensors: Tensors, meta: Mapping[str, Any], device: torch.device) -> Measured:
     parts = tuple(_part(tensors, k, device) for k in range(meta["parts"]))
     rewards, solved, greedy = (tensors[name].numpy() for name in ("rewards", "solved", "greedy"))
     answers = (tensors[name].numpy() if name in tensors else None for name in ("right", "length", "old"))

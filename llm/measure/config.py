@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from fstsim.errors import InputError
+from fstsim.settings import check_types
 
 RELEARN_LEVEL, RELEARN_MOST = 0.5, 60
 """Plasticity is the number of supervised steps to this probability of right answers, and at most that many."""
@@ -25,6 +26,7 @@ class MeasureSettings:
     """random numbers of sampling, the same for every model"""
 
     def __post_init__(self) -> None:
+        check_types(self)
         for name, least in (("problems", 2), ("samples", 1), ("max_new_tokens", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise InputError(f"{name} must be at least {least}, got {getattr(self, name)}")
@@ -54,6 +56,7 @@ class MeasureConfig:
         return {name: task for name, task in (("new", self.new), ("old", self.old)) if task}
 
     def __post_init__(self) -> None:
+        check_types(self)
         if not (math.isfinite(self.relearn_lr) and self.relearn_lr > 0.0):
             raise InputError(f"--relearn-lr must be finite and above 0, got {self.relearn_lr}")
         if not self.sets:

@@ -26,10 +26,20 @@ from fstsim.llm.runs.run_input import check_splits
 from fstsim.llm.tasks.guarded import VerifierErrors, guarded
 from fstsim.llm.tasks.parse import parse_task, problems_hash
 from fstsim.llm.types import Task, rule_words
+from fstsim.reading import check_object, understood
 from fstsim.records import check_directory, claimed_directory, environment, plain, read_json, write_json
 
 Notes = Callable[[int, str], None]
 KIND = "measurement"
+_NUMBER = (int, float, type(None))
+_ROW: Mapping[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("kl_to_base", "kl_to_base_se", "kl_from_base", "kl_from_base_se", "reward", "reward_se"), _NUMBER),
+    **dict.fromkeys(("reward_change", "reward_change_se", "entropy", "entropy_se", "flip_p"), _NUMBER),
+    "pass_at": dict,
+    "lost": int,
+    "gained": int,
+}
+"""What a row of the cache must have for table, picture and card."""
 
 
 def problem_sets(
@@ -186,5 +196,8 @@ def _checkpoint(
     else:
         for given in sets:
             note(f"{name} on {given.name}")
-    rows = {given.name: read_json(files[given.name]) for given in sets}
-    return {"checkpoint": name, "sha256": digests[1], "sets": rows, **read_json(moved)}
+    rows = {given.name: check_object(files[given.name], read_json(files[given.name]), _ROW) for given in sets}
+    held = check_object(moved, read_json(moved), {"weights": dict, "weights_order": list})
+    with understood(moved):
+        held["weights"] = {layer: float(held["weights"][layer]) for layer in ("all", *held["weights_order"])}
+    return {"checkpoint": name, "sha256": digests[1], "sets": rows, **held}

@@ -37,8 +37,8 @@ def shipped_path() -> Path:
 def check_device(device: str) -> None:
     """InputError unless torch can use ``device``."""
     try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=device).item()  # `meta` makes tensors without numbers
+    except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
         raise InputError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
 
 

@@ -22,6 +22,7 @@ from fstsim.errors import InputError
 from fstsim.llm.pretraining.tokenizer import BOS, EOS, PAD, vocabulary
 from fstsim.llm.tasks.families import FAMILIES, Family, rule_masses
 from fstsim.llm.tasks.rules import SIZES, check_size, draw_problem
+from fstsim.settings import check_types
 
 DEPTHS: Mapping[int, float] = {1: 0.40, 2: 0.45, 3: 0.15}
 """Share of lines with one, two and three rules among those with rules, where a configuration does not say otherwise."""
@@ -59,6 +60,7 @@ class CorpusConfig:
     """shares of lines with one, two, ... rules among those with rules; None: `DEPTHS`"""
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.problems < 1 or self.reflections < 1:
             raise InputError(f"problems and reflections must be at least 1, got {self.problems} and {self.reflections}")
         if self.sizes is not None and set(self.sizes) != set(FAMILIES):

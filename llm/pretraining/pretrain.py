@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import math
+import operator
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -39,12 +40,30 @@ from fstsim.llm.runs.checkpoint import (
 )
 from fstsim.llm.tasks.families import FAMILIES
 from fstsim.llm.tasks.rules import SIZES
-from fstsim.records import check_directory, claimed_directory, environment, read_json, read_rows, row_line, write_text
+from fstsim.reading import check_object, check_rows, is_there, understood
+from fstsim.records import (
+    check_directory,
+    claimed_directory,
+    environment,
+    keep_text,
+    read_json,
+    read_rows,
+    row_line,
+    write_text,
+)
+from fstsim.settings import check_types
 
 Precision = Literal["float32", "bfloat16"]
 _WARM_UP = 50
 _DECAY = 0.6  # share of the steps over which the learning rate falls
 _FLOOR = 0.02
+_MADE: Mapping[str, type | tuple[type, ...]] = {
+    "commit": (str, type(None)),
+    "cores": (int, type(None)),
+    "device": str,
+    "versions": dict,
+}
+"""What the model card says of environment.json."""
 POSITIONS = 512
 """Context length of the models made here, tokens."""
 
@@ -71,6 +90,7 @@ class PretrainConfig:
     """lines a step and sizes"""
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.steps < 1 or self.layers < 1:
             raise InputError(f"steps and layers must be at least 1, got {self.steps} and {self.layers}")
         if self.width < 32 or self.width % 32:
@@ -244,7 +264,7 @@ def pretrain(
     wanted = recorded(config)
     check_directory(out, wanted, "model", name="pretrain.json")
     if (out / "model.safetensors").exists() and not (out / "checkpoint.safetensors").exists():
-        return read_rows(out / "metrics.jsonl")[-1]
+        return check_rows(out / "metrics.jsonl", read_rows(out / "metrics.jsonl"), ("loss",))[-1]
     with claimed_directory(out, wanted, environment(config.seed, device), "model", name="pretrain.json"):
         return _train(config, out, place, every, progress)
 
@@ -252,6 +272,7 @@ def pretrain(
 def _train(
     config: PretrainConfig, out: Path, place: torch.device, every: int, progress: Callable[[int, str], None] | None
 ) -> dict[str, Any]:
+    made = check_object(out / "environment.json", read_json(out / "environment.json"), _MADE)
     tokenizer = build_tokenizer()
     model = new_model(config, tokenizer)
     model.to(place)  # type: ignore[arg-type]  # the stub of a decorated method
@@ -262,13 +283,17 @@ def _train(
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]
     step, rows, seconds = 0, [], 0.0
-    if (out / "checkpoint.safetensors").exists():
+    if is_there(out / "checkpoint.safetensors"):
         tensors, meta = read_checkpoint(out / "checkpoint.safetensors")
-        put_weights(model, tensors, out / "checkpoint.safetensors")
-        for k, optimizer in enumerate(optimizers):
-            unpack_optimizer(optimizer, f"optimizer{k}", tensors, meta["optimizers"][k])
-        step, rows, seconds = meta["step"], meta["rows"], meta["seconds"]
-        write_text(out / "metrics.jsonl", "".join(map(row_line, rows)))  # killed between the checkpoint and its rows
+        with understood(out / "checkpoint.safetensors"):
+            put_weights(model, tensors, out / "checkpoint.safetensors")
+            for k, optimizer in enumerate(optimizers):
+                unpack_optimizer(optimizer, f"optimizer{k}", tensors, meta["optimizers"][k])
+            rows = check_rows(out / "checkpoint.safetensors", meta["rows"], ("loss", "seconds"))
+            step, seconds = operator.index(meta["step"]), float(meta["seconds"])
+            if not step == rows[-1]["step"] <= config.steps:
+                raise ValueError(f"it is of step {step}, its last row of {rows[-1]['step']}")
+        keep_text(out / "metrics.jsonl", "".join(map(row_line, rows)))  # killed between the checkpoint and its rows
     exams = _exams(config, tokenizer)
     started, note = time.monotonic() - seconds, ""
     for batches in _batches(config, step, place.type != "cpu"):
@@ -301,7 +326,7 @@ def _train(
     model.to(torch.device("cpu"))  # type: ignore[arg-type]  # as above
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
-    write_text(out / "README.md", model_card(config, rows[-1], read_json(out / "environment.json"), model))
+    write_text(out / "README.md", model_card(config, rows[-1], made, model))
     (out / "checkpoint.safetensors").unlink()
     return rows[-1]
 

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch.optim import Optimizer
 
 from fstsim.errors import InputError
+from fstsim.reading import check_file, is_there, understood
 from fstsim.records import write_atomically
 
 Tensors = dict[str, torch.Tensor]
@@ -72,6 +73,9 @@ def write_checkpoint(path: Path, tensors: Mapping[str, torch.Tensor], meta: Mapp
 
 def read_checkpoint(path: Path) -> tuple[Tensors, dict[str, Any]]:
     """Read what `write_checkpoint` wrote; InputError when the file is missing, cut off or something else."""
+    if not is_there(path):
+        raise InputError(f"no checkpoint at {path}")
+    check_file(path)
     try:
         with safe_open(path, framework="pt") as file:
             held = file.metadata() or {}
@@ -80,10 +84,10 @@ def read_checkpoint(path: Path) -> tuple[Tensors, dict[str, Any]]:
             raise InputError(
                 f"{path} is damaged: its checksum is not that of its content; start the run anew in another --out"
             )
-        return tensors, json.loads(held["meta"])
-    except FileNotFoundError as error:
-        raise InputError(f"no checkpoint at {path}") from error
-    except (SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:
+        with understood(path):
+            meta = json.loads(held["meta"])
+            return tensors, dict(meta)
+    except (SafetensorError, KeyError, OSError) as error:
         raise InputError(f"{path} is not a checkpoint of fstsim: {error}") from error
 
 

@@ -17,6 +17,7 @@ from fstsim.llm.policy.loading import SHIPPED
 from fstsim.llm.runs.optimizer import OptimizerConfig
 from fstsim.llm.runs.probes import ProbeConfig
 from fstsim.llm.types import Population
+from fstsim.settings import check_types
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -88,6 +89,7 @@ class TrainConfig:
     """what is measured, and when"""
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.method not in METHODS:
             raise InputError(f"method {self.method!r} is unknown; allowed: {', '.join(METHODS)}")
         self._fill_channels(METHODS[self.method])

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fstsim.llm.runs.config import METHODS, TrainConfig
+from fstsim.reading import understood
 from fstsim.records import plain, read_json, write_json
 
 _OLD_FIELD = {
@@ -63,6 +64,8 @@ def convert(directories: Sequence[Path]) -> list[Path]:
         for path in sorted(directory.rglob("config.json")):
             config = read_json(path)
             if is_old(config):
-                write_json(path, converted(config))
+                with understood(path):
+                    held = converted(config)
+                write_json(path, held)
                 changed.append(path)
     return changed

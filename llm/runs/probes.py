@@ -23,6 +23,7 @@ from fstsim.llm.learners.losses import inside, token_entropy, token_kl
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import Rollouts
 from fstsim.llm.types import Answered, Demonstrated, Population, Problem, Skills, Task
+from fstsim.settings import check_types
 
 _BLOCK = 256  # rollouts of one pass
 _LOGITS = 1 << 25  # and logits: with large vocabularies fewer rollouts at a time
@@ -52,6 +53,7 @@ class ProbeConfig:
     models of the laboratory's world, not measured for others"""
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.early < 2:
             raise InputError(f"probe early must be at least 2, got {self.early}")
         if min(self.every, self.problems, self.exam, self.max_new_tokens) < 1:

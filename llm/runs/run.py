@@ -35,15 +35,16 @@ from fstsim.llm.runs.run_input import check_problems, check_tasks, with_tasks
 from fstsim.llm.runs.skills import old_skills
 from fstsim.llm.tasks.guarded import VerifierErrors, guarded
 from fstsim.llm.types import Followed, Population, Task
+from fstsim.reading import is_there
 from fstsim.records import (
     check_contents,
     check_directory,
     claimed_directory,
     environment,
+    keep_text,
     plain,
     row_line,
     write_json,
-    write_text,
 )
 
 
@@ -161,7 +162,7 @@ def _train(
     state: State = FastSlowState(weights, Population((start,)))
     record = RunRecord()
     checkpoint = out / "checkpoint.safetensors"
-    if checkpoint.exists():
+    if is_there(checkpoint):
         state, record = load_run(checkpoint, state, rng)
         _write_record(out, record)  # killed between the checkpoint and its rows
         if (out / "summary.json").exists():
@@ -268,9 +269,8 @@ def _weights(config: TrainConfig, policy: Policy, base: Policy, *, shadowed: boo
 def _write_record(out: Path, record: RunRecord) -> None:
     for name, lines in (("metrics.jsonl", record.rows), ("prompts.jsonl", record.rounds)):
         text = "".join(map(row_line, lines))
-        path = out / name
-        if lines and not (path.exists() and path.read_text(encoding="utf-8") == text):
-            write_text(path, text)
+        if lines:
+            keep_text(out / name, text)
 
 
 def _measure(probes: list[Probe], policy: Policy, state: State) -> dict[str, Any]:

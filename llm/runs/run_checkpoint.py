@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,16 @@ from fstsim.llm.learners.shadow import ShadowedWeights
 from fstsim.llm.learners.weights import Weights
 from fstsim.llm.policy.adapters import own_weights
 from fstsim.llm.runs.checkpoint import (
+    Tensors,
     pack_optimizer,
     put_parameters,
     read_checkpoint,
     unpack_optimizer,
     write_checkpoint,
 )
+from fstsim.llm.runs.recorded import checked_rows
 from fstsim.llm.types import Population
+from fstsim.reading import understood
 
 State = FastSlowState[Weights, Population]
 
@@ -70,6 +74,13 @@ def load_run(path: Path, fresh: State, rng: np.random.Generator) -> tuple[State,
     Raises InputError if it is no checkpoint, or one of another model.
     """
     tensors, meta = read_checkpoint(path)
+    with understood(path):
+        return _loaded(path, tensors, meta, fresh, rng)
+
+
+def _loaded(
+    path: Path, tensors: Tensors, meta: Mapping[str, Any], fresh: State, rng: np.random.Generator
+) -> tuple[State, RunRecord]:
     weights = fresh.weights
     put_parameters(own_weights(weights.policy), tensors, path)
     if isinstance(weights, ShadowedWeights):
@@ -81,5 +92,19 @@ def load_run(path: Path, fresh: State, rng: np.random.Generator) -> tuple[State,
         raise InputError(f"{path} has an optimizer of another model: {error}") from error
     rng.bit_generator.state = meta["generator"]
     state = replace(fresh, weights=weights, context=Population.from_dict(meta["population"]), **meta["counters"])
-    spent = dict.fromkeys(_SPENT, 0.0) | meta["spent"]
-    return state, RunRecord(meta["rows"], meta["rounds"], spent, meta.get("errors", []))
+    _check_counters(state)
+    rows = checked_rows(path, meta["rows"])
+    if rows[-1]["step"] != state.step or not all(isinstance(entry["prompts"], list) for entry in meta["rounds"]):
+        raise ValueError("rows and counters are of different moments")
+    spent = {name: float(value) for name, value in (dict.fromkeys(_SPENT, 0.0) | meta["spent"]).items()}
+    return state, RunRecord(rows, list(meta["rounds"]), spent, list(meta.get("errors", [])))
+
+
+def _check_counters(state: State) -> None:
+    for name in _COUNTERS:
+        value = getattr(state, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise ValueError(f"{name} is {value!r}")
+    for prompt in state.context.prompts:
+        if not isinstance(prompt, str):
+            raise ValueError(f"a context is {prompt!r}")

@@ -18,8 +18,8 @@ import numpy as np
 from fstsim.crossings import first_crossing
 from fstsim.llm.experiments.plan import Planned
 from fstsim.llm.policy.policy import Policy
+from fstsim.llm.runs.recorded import read_metrics
 from fstsim.llm.validation.prediction import Prediction
-from fstsim.records import read_rows
 
 Rows = list[dict[str, Any]]
 
@@ -38,7 +38,7 @@ class Records:
 
     def rows(self, name: str) -> list[Rows]:
         """Rows of a run, a list a seed."""
-        return [read_rows(self.place(name, seed) / "metrics.jsonl") for seed in range(self.seeds)]
+        return [read_metrics(self.place(name, seed)) for seed in range(self.seeds)]
 
     def trained(self, name: str, seed: int) -> Policy:
         """The model at the end of a run."""

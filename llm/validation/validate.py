@@ -24,6 +24,7 @@ from fstsim.llm.validation.methods import discover, mixtures, oapl, sdft, sdft_l
 from fstsim.llm.validation.prediction import Judged, Prediction, judge
 from fstsim.llm.validation.sequences import alternating, stalls
 from fstsim.llm.validation.times import escapes, forgetting, relearning
+from fstsim.reading import check_object, is_there, understood
 from fstsim.records import check_settings, plain, read_json, working_in, write_json
 
 CHAPTERS: Mapping[str, Callable[[Scale, Policy], Chapter]] = {
@@ -126,11 +127,12 @@ def _waves(planned: Sequence[Planned]) -> list[list[Planned]]:
 def _predicted(scale: Scale, model: str, out: Path) -> list[Prediction]:
     """The predictions as they stand in ``predictions.json``, none where it is not; InputError if they are of another model or scale."""
     place = out / "predictions.json"
-    if not place.exists():
+    if not is_there(place):
         return []
-    record = read_json(place)
+    record = check_object(place, read_json(place), {"model": str, "scale": str, "predictions": list})
     check_settings(out, record, {"model": model, "scale": scale}, "validation")
-    return [_read(row, place) for row in record["predictions"]]
+    with understood(place):
+        return [_read(row, place) for row in record["predictions"]]
 
 
 def _write_down(
@@ -152,5 +154,5 @@ def _read(row: Mapping[str, Any], place: Path) -> Prediction:
         raise InputError(
             f"{place}: prediction {row['name']} has no label: add it with python -m fstsim.paper.records.convert"
         )
-    numbers = {k: float("nan") if row[k] is None else row[k] for k in ("value", "low", "high", "resolution")}
+    numbers = {k: float("nan") if row[k] is None else float(row[k]) for k in ("value", "low", "high", "resolution")}
     return Prediction(**{**row, **numbers, "label": Label(**row["label"])})  # JSON has no nan

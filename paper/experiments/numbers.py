@@ -14,7 +14,9 @@ from scipy.optimize import least_squares
 
 from fstsim.crossings import first_crossing
 from fstsim.intervals import student_interval
-from fstsim.records import read_json, read_rows
+from fstsim.llm.runs.recorded import read_metrics
+from fstsim.reading import check_object
+from fstsim.records import read_json
 
 Array = NDArray[np.float64]
 _RESAMPLES = 400
@@ -65,7 +67,7 @@ class Curves:
 def read_curves(out: Path, name: str) -> Curves | None:
     """The finished seeds of a run below ``out/runs``; None when there are none."""
     tables = [
-        [row for row in read_rows(path / "metrics.jsonl") if row.get("reward") is not None]
+        [row for row in read_metrics(path) if row.get("reward") is not None]
         for path in sorted((out / "runs" / name).glob("seed-*"))
         if (path / "summary.json").exists()
     ]
@@ -86,7 +88,7 @@ def totals(out: Path, name: str, column: str) -> Array:
     """Sum of a column over all slow steps, measured or not, of each finished seed of a run; 0 where it has no such column."""
     return np.array(
         [
-            sum(row.get(column) or 0.0 for row in read_rows(path / "metrics.jsonl"))
+            sum(row.get(column) or 0.0 for row in read_metrics(path))
             for path in sorted((out / "runs" / name).glob("seed-*"))
             if (path / "summary.json").exists()
         ]
@@ -192,6 +194,15 @@ def kl_reduction(rl: Curves, fst: Curves, level: float) -> Estimate:
     return estimate(1.0 - kl_at_reward(fst, level)[:n] / kl_at_reward(rl, level)[:n])
 
 
+_DECOMPOSED: Mapping[str, type | tuple[type, ...]] = {"context": str} | {
+    f"{weights}_{context}{error}": (int, float)
+    for weights in ("base", "trained")
+    for context in ("empty", "evolved")
+    for error in ("", "_se")
+}
+
+
 def read_decompositions(out: Path, name: str) -> list[dict[str, Any]]:
     """The 2 x 2 of every seed of a run."""
-    return [read_json(path) for path in sorted((out / "runs" / name).glob("seed-*/decomposition.json"))]
+    paths = sorted((out / "runs" / name).glob("seed-*/decomposition.json"))
+    return [check_object(path, read_json(path), _DECOMPOSED) for path in paths]

@@ -18,6 +18,8 @@ from fstsim.front.console import show
 from fstsim.front.entry import run_module
 from fstsim.llm.runs.convert import convert
 from fstsim.paper import DATA
+from fstsim.paper.records.places import published
+from fstsim.reading import understood
 from fstsim.records import plain, read_json, write_json
 
 
@@ -74,7 +76,15 @@ def bring_up_to_date(config: Config) -> int:
     if not config.directory.is_dir():
         raise InputError(f"{config.directory} is not a directory")
     rewritten = len(convert([config.directory]))
-    labelled = sum(convert_predictions(path.parent) for path in sorted(config.directory.rglob("predictions.json")))
+    for path in sorted(config.directory.rglob("*/seed-*/config.json")):
+        held = read_json(path)
+        if held != published(held):
+            write_json(path, published(held))
+            rewritten += 1
+    labelled = 0
+    for path in sorted(config.directory.rglob("predictions.json")):
+        with understood(path.parent):
+            labelled += convert_predictions(path.parent)
     show(f"{config.directory}: {rewritten} configurations rewritten, labels added to {labelled} rows")
     return 0
 

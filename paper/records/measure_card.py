@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fstsim.number_text import html_number
+from fstsim.paper.records.places import published
 from fstsim.paper.report.page import image, row, table
 from fstsim.records import write_text
 
@@ -46,6 +47,10 @@ def write_measure_card(measured: Mapping[str, Any], passed: Sequence[str] | None
 
 def measure_card(measured: Mapping[str, Any], passed: Sequence[str] | None, picture: Path) -> str:
     """The page; whatever names and tasks hold is escaped."""
+    for held in measured["checkpoints"]:
+        name = str(held["checkpoint"])
+        passed = [line.replace(name, published(name)) for line in passed]
+    measured = published(measured)
     names = [str(held["checkpoint"]) for held in measured["checkpoints"]]
     verdict = "".join(f'<p class="verdict no">{escape(line)}</p>' for line in passed or ())
     if passed is not None and not passed:

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from fstsim.paper.figures.drawing import DASH_DOT, GREY, SERIES, Drawing, Series, drawing_style, panel, save_png
+from fstsim.paper.records.places import published
 
 _MOST = 24  # characters of a checkpoint's name
 _LINES = {"new": "-", "old": DASH_DOT}
@@ -32,6 +33,7 @@ def short_names(checkpoints: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def draw_measure(measured: Mapping[str, Any]) -> Drawing:
     """Four panels; checkpoints by colour, sets by line style and by filled (new) and open (old) markers."""
+    measured = published(measured)
     checkpoints, sets = measured["checkpoints"], list(measured["sets"])
     figure = Drawing(figsize=(12.5, 3.4 + 0.16 * len(checkpoints)))
     kl, reward, fan, layers = figure.subplots(1, 4)

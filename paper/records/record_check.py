@@ -18,6 +18,7 @@ from fstsim.front.entry import run_module
 from fstsim.front.tables import check_summary, check_table
 from fstsim.paper import DATA, checkout
 from fstsim.paper.report.workers import work_through
+from fstsim.reading import check_object
 from fstsim.records import environment, prepare_directory, read_json, write_json
 from fstsim.theory import ALL_STATEMENTS, examples_of
 
@@ -43,7 +44,7 @@ def record(config: Config) -> list[dict[str, Any]]:
     commands = [f"python -m fstsim.paper.records.record_check --examples {config.examples} --seed {config.seed}"]
     least = {s.slug: examples_of(s, config.examples) for s in ALL_STATEMENTS}
     if config.out.exists():
-        old = read_json(config.out)
+        old = check_object(config.out, read_json(config.out), {"seed": int, "checks": list, "commands": list})
         if old["seed"] == config.seed:
             before = {c["slug"]: c for c in old["checks"]}
             done = {slug: c for slug, c in before.items() if c["examples"] >= least.get(slug, np.inf)}

@@ -19,6 +19,8 @@ import tyro
 from fstsim.errors import InputError
 from fstsim.front.console import show
 from fstsim.front.entry import run_module
+from fstsim.paper.records.places import published
+from fstsim.reading import understood
 from fstsim.records import plain, prepare_directory, read_json, read_rows, write_json, write_rows
 
 _OF_A_RUN = ("config.json", "environment.json", "summary.json", "decomposition.json")
@@ -72,7 +74,7 @@ def _record_run(run: Path, place: Path) -> list[Path]:
     written = []
     for name in _OF_A_RUN:
         if (run / name).exists():
-            write_json(place / name, rounded(read_json(run / name)))
+            write_json(place / name, rounded(published(read_json(run / name))))
             written.append(place / name)
     measured = [row for row in read_rows(run / "metrics.jsonl") if row.get("reward") is not None]
     tables = {"metrics.jsonl": measured}
@@ -102,7 +104,7 @@ def record(config: Config) -> Recorded:
     prepare_directory(target)
     written = []
     for path in sorted(source.glob("*.json")):  # predictions, verdicts and what else the whole directory is about
-        write_json(target / path.name, rounded(read_json(path)))
+        write_json(target / path.name, rounded(published(read_json(path))))
         written.append(target / path.name)
     for run in finished:
         written += _record_run(run, target / run.relative_to(source))
@@ -123,7 +125,7 @@ def _add(source: Path, target: Path, finished: list[Path], unfinished: tuple[str
             raise InputError(f"{place} holds no validation.json: --add joins two directories of fstsim validate")
     ours, theirs = (read_json(place / "predictions.json") for place in (target, source))
     for name in ("model", "scale"):
-        if ours[name] != theirs[name]:
+        if published(ours[name]) != published(theirs[name]):
             raise InputError(f"{target} is a validation of {name} {ours[name]}, {source} of {theirs[name]}")
     verdicts = read_json(target / "validation.json")
     known = {row["name"] for row in (*ours["predictions"], *verdicts)}
@@ -144,7 +146,8 @@ def _add(source: Path, target: Path, finished: list[Path], unfinished: tuple[str
 
 def record_and_show(config: Config) -> int:
     """Record, and say what was written and what was left out."""
-    done = record(config)
+    with understood(config.source):
+        done = record(config)
     show(f"{config.target}: {done.files} files of {done.runs} runs, {done.size / 1e6:.2f} MB")
     if done.unfinished:
         show(f"left out, not finished: {', '.join(done.unfinished)}")

@@ -15,6 +15,7 @@ from fstsim.paper.bridge import figure as bridge_figure
 from fstsim.paper.experiments.shown import SHOWN
 from fstsim.paper.report.page import image, interval, row, table, table_of
 from fstsim.paper.report.runs import Source, sources
+from fstsim.reading import check_object, understood
 from fstsim.records import read_json
 
 _RULE = (
@@ -48,10 +49,15 @@ def verdict_rows(judged: Sequence[Mapping[str, Any]]) -> str:
 
 def _verdicts(source: Source) -> str:
     judged = read_json(source.validation / "validation.json")
+    with understood(source.validation / "validation.json"):
+        return _verdicts_of(source, judged)
+
+
+def _verdicts_of(source: Source, judged: Sequence[Mapping[str, Any]]) -> str:
     count = Counter(j["verdict"] for j in judged)
     facts = "".join(f"<li><b>{count[verdict]}</b>{sign} {verdict}</li>" for verdict, sign in _SIGNS.items())
     written = source.validation / "predictions.json"
-    about = read_json(written) if written.exists() else {}
+    about = check_object(written, read_json(written), {}) if written.exists() else {}
     how = f"preset {escape(str(about.get('scale', '?')))}, model {escape(Path(str(about.get('model', '?'))).name)}"
     return f'<h3>{escape(source.title)} ({how})</h3><ul class="facts">{facts}</ul>{verdict_rows(judged)}'
 
@@ -99,7 +105,10 @@ def model_section(experiments: Path, validation: Path) -> str:
                 '<h2 id="bridge">Toy, model and theory on the same axes</h2>',
                 *(_bridge(s, Path(name)) for s in judged),
             ]
-        drawn = [_experiments(s, Path(name)) for s in found]
+        drawn = []
+        for s in found:
+            with understood(s.experiments):
+                drawn.append(_experiments(s, Path(name)))
     if any(drawn):
         parts += ['<h2 id="experiments">Experiments: fast and slow training</h2>', *drawn]
     return "\n".join(parts)

@@ -20,6 +20,7 @@ from fstsim.paper.figures.catalogue import FIGURES
 from fstsim.paper.figures.figure import Figure
 from fstsim.paper.report.page import image, row, table
 from fstsim.paper.report.runs import runs_section, sources
+from fstsim.reading import check_object, understood
 from fstsim.records import read_json, write_text
 from fstsim.theory.statements.statement import STATUS_NAMES
 
@@ -241,7 +242,10 @@ def rewrite(config: Config) -> int:
         raise InputError(f"{out} holds no checks.json: run fstsim reproduce --out {out} first")
     checks, record = read_json(out / "checks.json"), read_json(out / "environment.json")
     models = model_section(out / "experiments", out / "validation")
-    show(f"open {write_report(out, list(FIGURES.values()), checks, record, models)}")
+    check_object(out / "environment.json", record, {})
+    with understood(out / "checks.json"):
+        report = write_report(out, list(FIGURES.values()), checks, record, models)
+    show(f"open {report}")
     return 0
 
 

@@ -9,7 +9,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from fstsim.llm.runs.recorded import read_summary
 from fstsim.paper import DATA
+from fstsim.paper.records.places import published
+from fstsim.reading import check_object, understood
 from fstsim.records import read_json
 
 
@@ -49,16 +52,21 @@ def _environment_line(environment: Mapping[str, Any]) -> str:
     return " · ".join(parts)
 
 
+def _environment(seed: Path) -> str:
+    path = seed / "environment.json"
+    with understood(path):
+        return _environment_line(check_object(path, read_json(path), {}))
+
+
+def _block(path: Path, seeds: list[Path], number: Mapping[str, int]) -> str:
+    with understood(path):
+        return _run(path, seeds, number)
+
+
 def _run(path: Path, seeds: list[Path], number: Mapping[str, int]) -> str:
-    config = read_json(seeds[0] / "config.json")
-    used = sorted(
-        {
-            number[_environment_line(read_json(s / "environment.json"))]
-            for s in seeds
-            if (s / "environment.json").exists()
-        }
-    )
-    seconds = sum(read_json(s / "summary.json").get("seconds", 0.0) for s in seeds if (s / "summary.json").exists())
+    config = published(check_object(seeds[0] / "config.json", read_json(seeds[0] / "config.json"), {}))
+    used = sorted({number[_environment(s)] for s in seeds if (s / "environment.json").exists()})
+    seconds = sum(read_summary(s)["seconds"] for s in seeds if (s / "summary.json").exists())
     names = ", ".join(str(read_json(s / "config.json").get("seed", "?")) for s in seeds)
     what = f"{config.get('method', '?')} on {', '.join(config.get('tasks', ()))}, {config.get('steps', '?')} steps"
     config.pop("seed", None)
@@ -88,15 +96,10 @@ def runs_section(found: list[Source]) -> str:
             if path.is_dir()
         }
         runs = {path: seeds for path, seeds in runs.items() if seeds and (seeds[0] / "config.json").exists()}
-        lines = [
-            _environment_line(read_json(s / "environment.json"))
-            for seeds in runs.values()
-            for s in seeds
-            if (s / "environment.json").exists()
-        ]
+        lines = [_environment(s) for seeds in runs.values() for s in seeds if (s / "environment.json").exists()]
         number = {line: k for k, line in enumerate(dict.fromkeys(lines), start=1)}
         listed = "".join(f"<li>{escape(line)}</li>" for line in number)
-        blocks = "\n".join(_run(path, seeds, number) for path, seeds in runs.items())
+        blocks = "\n".join(_block(path, seeds, number) for path, seeds in runs.items())
         where = " and ".join(f"<code>{escape(_place(folder.parent))}</code>" for folder in folders)
         parts.append(
             f'<h3>{escape(source.title)}</h3><p>{len(runs)} runs in {where}. Environments:</p><ol class="note">{listed}</ol>\n{blocks}'
