@@ -23,6 +23,7 @@ from fstsim.front.experiment import Experiment
 from fstsim.front.explore import Explore
 from fstsim.front.figures import Figures
 from fstsim.front.forecast import Forecast
+from fstsim.front.layers import Layers
 from fstsim.front.measure import Measure
 from fstsim.front.model import Model
 from fstsim.front.pretrain import Pretrain
@@ -53,6 +54,7 @@ COMMANDS: dict[str, type[Command]] = {
         Train,
         Forecast,
         Measure,
+        Layers,
         Prompts,
         Experiment,
         Tasks,

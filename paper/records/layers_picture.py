@@ -1,0 +1,87 @@
+"""The picture of `fstsim layers`: what comes back of old skills, and what is lost of the new task, against depth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from fstsim.llm.measure.restored_runs import forgotten_column, means
+from fstsim.paper.figures.drawing import (
+    BLUE,
+    DASH_DOT,
+    GREY,
+    VERMILLION,
+    Drawing,
+    Series,
+    drawing_style,
+    panel,
+    save_png,
+)
+
+Row = Mapping[str, Any]
+_REWARD, _LOST = BLUE, VERMILLION
+
+
+def save_layers_picture(found: Mapping[str, Any], path: Path) -> Path:
+    """Draw what is in ``layers.json`` and write it to ``path`` (PNG)."""
+    with drawing_style():
+        figure = draw_layers(found)
+    return save_png(figure, path)
+
+
+def draw_layers(found: Mapping[str, Any]) -> Drawing:
+    """Each layer alone, its two blocks, and layers from below and from above; bands are 95 % intervals over runs."""
+    rows = means(found)
+    lost = forgotten_column(rows)
+    columns = [(_REWARD, "reward", "reward on the new task")]
+    columns += [(_LOST, lost, "reward lost on old skills")] if lost is not None else []
+    figure = Drawing(figsize=(11.5, 3.6))
+    alone, blocks, stacked = figure.subplots(1, 3, sharey=True)
+    layers = [row for row in rows if row["kind"] == "layer"]
+    ends = [row for row in rows if row["kind"] == "ends"]
+    for look, column, label in columns:
+        for ax in (alone, blocks, stacked):
+            _levels(ax, rows, look, column)
+        _line(alone, sorted([*layers, *ends], key=lambda row: row["depth"]), look, column, "-", label)
+        for kind, style, fill in (("attention", "-", "full"), ("feed-forward", DASH_DOT, "none")):
+            _line(blocks, [row for row in rows if row["kind"] == kind], look, column, style, None, fill)
+        for kind, style, fill in (("from below", "-", "full"), ("from above", DASH_DOT, "none")):
+            _line(stacked, [row for row in rows if row["kind"] == kind], look, column, style, None, fill)
+    names = {row["depth"]: "embed." if row["depth"] < 0 else "output" for row in ends}
+    depths = sorted([*(row["depth"] for row in layers), *names])
+    shown = [d for k, d in enumerate(depths) if d in names or k % max(1, len(depths) // 10) == 0]
+    alone.set_xticks(shown, [names.get(d, str(d)) for d in shown])
+    for ax, entries in ((blocks, ("attention", "feed-forward")), (stacked, ("lowest k", "highest k"))):
+        ax.plot([], [], color=GREY, marker="o", ms=4, label=entries[0])
+        ax.plot([], [], color=GREY, marker="o", ms=4, linestyle=DASH_DOT, fillstyle="none", label=entries[1])
+        ax.legend()
+    panel(alone, "a", "one layer restored", "layer, from the bottom", "reward")
+    panel(blocks, "b", "one block restored", "layer, from the bottom", "")
+    panel(stacked, "c", "k layers restored", "k (with what lies beyond them)", "")
+    handles, labels = alone.get_legend_handles_labels()
+    levels = [stacked.plot([], [], color=GREY, linewidth=0.8, linestyle=style)[0] for style in ("--", ":")]
+    figure.legend([*handles, *levels], [*labels, "as trained", "base"], loc="outside lower center", ncols=4)
+    runs = len(found["runs"])
+    told = f"{found['method']} on {', '.join(found['tasks'])}, {runs} run{'s' if runs > 1 else ''}"
+    figure.suptitle(f"{told}; bands: 95 % intervals over runs".replace("$", r"\$"))
+    return figure
+
+
+def _levels(ax: Axes, rows: Sequence[Row], look: Series, column: str) -> None:
+    for kind, style in (("none", "--"), ("all", ":")):
+        level = next(row[column][0] for row in rows if row["kind"] == kind)
+        ax.axhline(level, color=look.color, linewidth=0.8, linestyle=style)
+
+
+def _line(
+    ax: Axes, rows: Sequence[Row], look: Series, column: str, style: object, label: str | None, fill: str = "full"
+) -> None:
+    x = np.array([row["depth"] for row in rows])
+    mean, low, high = (np.array([row[column][k] for row in rows]) for k in range(3))
+    marks: dict[str, Any] = {"marker": look.marker, "fillstyle": fill, "ms": 4}
+    ax.plot(x, mean, color=look.color, linestyle=style, label=label, **marks)
+    ax.fill_between(x, low, high, color=look.color, alpha=0.12, linewidth=0)
