@@ -14,7 +14,7 @@ from fstsim.front.command import Directory, quiet
 from fstsim.front.console import Progress, complain, show
 from fstsim.front.measure_table import lm_eval_table, measure_table
 from fstsim.reading import understood
-from fstsim.records import claim_directory, environment, plain, write_json
+from fstsim.records import claimed_directory, environment, plain, write_json
 
 _Checkpoints = Annotated[tuple[str, ...], tyro.conf.arg(metavar="MODEL [MODEL ...]")]
 _Set = Annotated[str, tyro.conf.arg(metavar="TASK", help_behavior_hint="(default: none)")]
@@ -102,7 +102,7 @@ class Measure:
             raise InputError(f"--lm-eval reads what lm-eval wrote and measures no models: leave {given[0]} out")
         compared = plain(compare_lm_eval(str(base), str(checkpoint)))
         config = {"lm_eval": [str(base), str(checkpoint)]}
-        claim_directory(self.out, config, environment(0, "cpu"), "comparison of lm-eval samples")
-        write_json(self.out / "lm_eval.json", compared)
+        with claimed_directory(self.out, config, environment(0, "cpu"), "comparison of lm-eval samples"):
+            write_json(self.out / "lm_eval.json", compared)
         show(lm_eval_table(compared), f"all numbers: {self.out / 'lm_eval.json'}")
         return 0

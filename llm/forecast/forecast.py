@@ -29,7 +29,7 @@ from fstsim.llm.runs.probes import answer_logprobs
 from fstsim.llm.runs.run_input import check_tasks, with_tasks
 from fstsim.llm.tasks.guarded import VerifierErrors, guarded
 from fstsim.llm.types import Answered, Demonstrated, Population, Task, rule_words
-from fstsim.records import check_directory, claim_directory, environment, plain, read_json, write_json
+from fstsim.records import claimed_directory, environment, plain, read_json, write_json
 
 Notes = Callable[[int, str], None]
 KIND = "forecast"
@@ -125,26 +125,27 @@ def forecast(config: ForecastConfig, out: File | None = None, progress: Notes | 
     piece, steps counted over all replicates. Raises InputError before any work.
     """
     given = Given.of(config, **tasks)
-    config = given.config
-    record = config.to_dict()
-    if out is not None:
-        check_directory(out, record, KIND)
-        claim_directory(out, record, environment(config.settings.seed, config.train.device), KIND)
+    if out is None:
+        return _forecast(given, None, progress)
+    environs = environment(given.config.settings.seed, given.config.train.device)
+    with claimed_directory(out, given.config.to_dict(), environs, KIND):
         if (out / "forecast.json").exists():
-            return Forecast.from_dict(config, read_json(out / "forecast.json"))
-    reader = given.reader()
-    base = reader.read(given.base)
-    made = []
-    for k in range(config.settings.replicates):
-        file = None if out is None else out / f"replicate-{k}.safetensors"
-        note = None if progress is None else _shifted(progress, k * config.train.steps)
-        made.append(_replicate(given, reader, k, file, note))
-    found = Forecast(config, base, made)
-    if out is not None:
+            return Forecast.from_dict(given.config, read_json(out / "forecast.json"))
+        found = _forecast(given, out, progress)
         write_json(out / "forecast.json", plain(found.to_dict()))
-        for k in range(config.settings.replicates):
+        for k in range(given.config.settings.replicates):
             (out / f"replicate-{k}.safetensors").unlink(missing_ok=True)
     return found
+
+
+def _forecast(given: Given, out: File | None, progress: Notes | None) -> Forecast:
+    reader, made = given.reader(), []
+    base = reader.read(given.base)
+    for k in range(given.config.settings.replicates):
+        file = None if out is None else out / f"replicate-{k}.safetensors"
+        note = None if progress is None else _shifted(progress, k * given.config.train.steps)
+        made.append(_replicate(given, reader, k, file, note))
+    return Forecast(given.config, base, made)
 
 
 def _shifted(progress: Notes, first: int) -> Notes:

@@ -68,6 +68,8 @@ class DriftCallback(TrainerCallback):
 
         def start() -> int | None:
             out = Path(self._out) if self._out is not None else Path(str(args.output_dir)) / "drift"
+            if self._run is not None:  # of a training that was interrupted
+                self._run.claim.close()
             with undisturbed(model):
                 models = lent_models(model, text_tokenizer(self._trainer), self._base, state.global_step)
                 self._run = DriftRun.open(out, models, self._tasks, self._settings, state.global_step)
@@ -93,6 +95,7 @@ class DriftCallback(TrainerCallback):
             self._measure(state, control)
         if self._run is not None:
             self._run.draw()
+            self._run.claim.close()
         self._trainer, self._run = None, None
 
     def _model(self) -> nn.Module:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from fstsim.llm.trl.models import Models
 from fstsim.llm.types import Task
 from fstsim.paper.records.measure_card import write_measure_card
 from fstsim.paper.records.measure_curve import few_of, save_measure_curve
-from fstsim.records import claim_directory, environment, plain, read_json, write_json
+from fstsim.records import claimed_directory, environment, plain, read_json, write_json
 
 KIND = "drift of a training"
 _FILE = "measure.json"
@@ -52,6 +53,8 @@ class DriftRun:
     errors: VerifierErrors
     then: dict[str, Measured] = field(default_factory=dict)
     result: dict[str, Any] = field(default_factory=dict)
+    claim: ExitStack = field(init=False, default_factory=ExitStack)
+    """closed when the training ends: until then the directory is this process's own"""
     _drawn: float = field(init=False, default_factory=time.monotonic)
 
     @classmethod
@@ -67,8 +70,9 @@ class DriftRun:
         digest = models.base_hash()
         hashes = {given.name: given.digest for given in sets}
         record = {"base_sha256": digest, "settings": asdict(settings), "problems_sha256": hashes}
-        claim_directory(out, record, environment(settings.seed, str(models.now.device)), KIND)
         run = cls(out, models, settings, sets, errors)
+        environs = environment(settings.seed, str(models.now.device))
+        run.claim.enter_context(claimed_directory(out, record, environs, KIND))
         run.result = {"base": models.name, "base_sha256": digest, "sets": {}, "checkpoints": []}
         for given in sets:
             path = out / "cache" / f"base-{cache_key((digest,), given, settings)}.safetensors"
