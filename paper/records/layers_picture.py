@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from fstsim.llm.measure.restored_runs import forgotten_column, means
 from fstsim.paper.figures.drawing import (
@@ -59,6 +60,8 @@ def draw_layers(found: Mapping[str, Any]) -> Drawing:
         ax.plot([], [], color=GREY, marker="o", ms=4, label=entries[0])
         ax.plot([], [], color=GREY, marker="o", ms=4, linestyle=DASH_DOT, fillstyle="none", label=entries[1])
         ax.legend()
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    alone.set_ylim(-0.03, 1.05)  # shared; with few runs an interval is wider than what is possible
     panel(alone, "a", "one layer restored", "layer, from the bottom", "reward")
     panel(blocks, "b", "one block restored", "layer, from the bottom", "")
     panel(stacked, "c", "k layers restored", "k (with what lies beyond them)", "")
