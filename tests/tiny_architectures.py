@@ -78,9 +78,30 @@ _SIZES: dict[str, Any] = {
     "keep_window_size": WINDOW,
 }
 # attention through a latent has as many heads of keys as of queries
-_LATENT = ["axk1", "axk2", "deepseek_v2", "deepseek_v3", "deepseek_v32", "glm4_moe_lite", "glm_moe_dsa", "longcat_flash", "minicpm3", "minimax", "youtu"]
+_LATENT = [
+    "axk1",
+    "axk2",
+    "deepseek_v2",
+    "deepseek_v3",
+    "deepseek_v32",
+    "glm4_moe_lite",
+    "glm_moe_dsa",
+    "longcat_flash",
+    "minicpm3",
+    "minimax",
+    "youtu",
+]
 # one layer in some keeps keys and values
-_HYBRID = ["bailing_hybrid", "jamba", "lfm3", "qwen3_5_moe_text", "qwen3_5_text", "qwen3_next", "qwen4_exp_text", "recurrent_gemma"]
+_HYBRID = [
+    "bailing_hybrid",
+    "jamba",
+    "lfm3",
+    "qwen3_5_moe_text",
+    "qwen3_5_text",
+    "qwen3_next",
+    "qwen4_exp_text",
+    "recurrent_gemma",
+]
 _OWN: dict[str, dict[str, Any]] = {
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
     "falcon": {"num_kv_heads": 2},
