@@ -92,7 +92,8 @@ def _agrees(model: PreTrainedModel, padded: bool) -> bool:
     r = Rollouts(tokens, mask, prompt_of, wrote, kept, logps)
     scored = _scored(model, r) if padded else score_lengths(model, r)
     given = torch.log_softmax(scored.float(), -1).gather(-1, wrote[..., None])[..., 0]
-    tolerance = 1e-4 if model.dtype == torch.float32 else 5e-2
+    # wider than where a faster path is chosen: what fails here is refused, and a wrong position is off by far more
+    tolerance = 1e-3 if model.dtype == torch.float32 else 0.25
     for row, prompt in enumerate(prompt_of.tolist()):
         shown = tokens[prompt][mask[prompt]]
         logits = model(torch.cat((shown, wrote[row]))[None], use_cache=False).logits[0, len(shown) - 1 : -1]
