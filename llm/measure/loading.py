@@ -17,7 +17,8 @@ from safetensors import SafetensorError
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from fstsim.errors import InputError
-from fstsim.llm.policy.loading import SHIPPED, load_model
+from fstsim.llm.policy.declared import vocabulary_size
+from fstsim.llm.policy.loading import SHIPPED, check_finite, load_model
 from fstsim.llm.policy.policy import Policy
 
 _ADAPTER = "adapter_config.json"
@@ -66,10 +67,9 @@ def check_same_architecture(name: str, model: PreTrainedModel, base: PreTrainedM
         raise InputError(
             f"{name} is of architecture {model.config.model_type}, the base of {base.config.model_type}: they must be the same"
         )
-    if model.config.vocab_size != base.config.vocab_size:
-        raise InputError(
-            f"{name} has a vocabulary of {model.config.vocab_size}, the base of {base.config.vocab_size}: they must be the same"
-        )
+    theirs, ours = vocabulary_size(model), vocabulary_size(base)
+    if theirs != ours:
+        raise InputError(f"{name} has a vocabulary of {theirs}, the base of {ours}: they must be the same")
     shapes = [{key: tuple(weight.shape) for key, weight in each.named_parameters()} for each in (model, base)]
     for key in sorted(shapes[0].keys() | shapes[1].keys()):
         has, wants = (each.get(key, "nothing") for each in shapes)
@@ -130,6 +130,7 @@ def _merged(name: str, base: Policy) -> PreTrainedModel:
             + (f" (it was trained on {trained_on}: give that as --base)" if trained_on else "")
         ) from error
     check_same_architecture(name, model, base.model)
+    check_finite(name, model)
     return model.requires_grad_(False)
 
 

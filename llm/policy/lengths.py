@@ -12,10 +12,9 @@ from fstsim.errors import InputError
 from fstsim.llm.policy.declared import vocabulary_size
 from fstsim.llm.policy.rollouts import Request, Rollouts, positions_of
 from fstsim.llm.policy.sampling import Sampled, sample_rows
-from fstsim.llm.policy.shared_prompts import repeat
 from fstsim.llm.policy.tree import draw
 
-_TRIED = (3, 9)  # lengths of two prompts
+_TRIED = (3, 9, 9)  # lengths of prompts
 _NEW = 3
 
 
@@ -27,13 +26,12 @@ def sample_lengths(model: PreTrainedModel, ask: Request) -> Sampled:
     kept, logps = torch.zeros(shape, dtype=torch.bool, device=device), torch.zeros(shape, device=device)
     last = torch.tensor(ask.ends, device=device)
     for length in size.unique().tolist():
-        some = torch.nonzero(size == length)[:, 0]
         rows = torch.nonzero(size[ask.prompt_of] == length)[:, 0]
         if not len(rows):
             continue
-        of = torch.searchsorted(some, ask.prompt_of[rows])
-        out = model(ask.prompts[some, ask.prompts.shape[1] - length :], use_cache=True)
-        cache, logits = repeat(out.past_key_values, of), out.logits[of, -1]
+        # every row by itself: caches of these models cannot always be repeated
+        out = model(ask.prompts[ask.prompt_of[rows], ask.prompts.shape[1] - length :], use_cache=True)
+        cache, logits = out.past_key_values, out.logits[:, -1]
         every, alive = torch.arange(len(rows), device=device), torch.ones(len(rows), dtype=torch.bool, device=device)
         for t in range(ask.new):
             logp = torch.log_softmax(logits.float() / (ask.temperature or 1.0), -1)
@@ -65,7 +63,7 @@ def score_lengths(model: PreTrainedModel, r: Rollouts) -> torch.Tensor:
 
 @torch.no_grad()
 def check_rows(model: PreTrainedModel) -> bool:
-    """Whether rows that are padded on the left give the log-probabilities of plain passes: tried on two prompts.
+    """Whether rows that are padded on the left give the log-probabilities of plain passes: tried on three prompts.
 
     False where only unpadded rows do. Raises InputError where neither does: a state in place of a cache, or a model that fails.
     """
@@ -86,15 +84,16 @@ def check_rows(model: PreTrainedModel) -> bool:
 
 def _agrees(model: PreTrainedModel, padded: bool) -> bool:
     device, vocabulary, longest = model.device, vocabulary_size(model), max(_TRIED)
-    tokens = (torch.arange(2 * longest, device=device).reshape(2, longest) * 7 + 3) % vocabulary
+    tokens = (torch.arange(len(_TRIED) * longest, device=device).reshape(-1, longest) * 7 + 3) % vocabulary
     mask = torch.arange(longest, device=device) >= longest - torch.tensor(_TRIED, device=device)[:, None]
-    prompt_of = torch.tensor([0, 1, 0], device=device)
+    prompt_of = torch.tensor([0, 1, 2, 1, 0], device=device)
     ask = Request(tokens, mask, prompt_of, torch.Generator(device), _NEW, 0.0, (), 0)
     wrote, kept, logps = (sample_rows if padded else sample_lengths)(model, ask)
     r = Rollouts(tokens, mask, prompt_of, wrote, kept, logps)
     scored = _scored(model, r) if padded else score_lengths(model, r)
     given = torch.log_softmax(scored.float(), -1).gather(-1, wrote[..., None])[..., 0]
-    tolerance = 1e-4 if model.dtype == torch.float32 else 5e-2
+    # wider than where a faster path is chosen: what fails here is refused, and a wrong position is off by far more
+    tolerance = 1e-3 if model.dtype == torch.float32 else 0.25
     for row, prompt in enumerate(prompt_of.tolist()):
         shown = tokens[prompt][mask[prompt]]
         logits = model(torch.cat((shown, wrote[row]))[None], use_cache=False).logits[0, len(shown) - 1 : -1]
