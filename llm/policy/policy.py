@@ -265,7 +265,7 @@ class Policy:
             path = sample_tree
         else:
             path = sample_rows
-        with self._running():
+        with self.running():
             wrote, kept, logps = path(self.model, ask)
         sampled = Rollouts(tokens, mask, prompt_of, wrote, kept, logps, temperature or 1.0)
         if self.bfloat16:  # so that the learner's ratio is 1 before its first update, as it is in float32
@@ -273,7 +273,7 @@ class Policy:
         self.model.train(was_training)
         return sampled
 
-    def _running(self) -> AbstractContextManager[Any]:
+    def running(self) -> AbstractContextManager[Any]:
         """In which its model runs: its adapter is on, activations are in its precision."""
         stack = ExitStack()
         stack.enter_context(self._precision())
@@ -296,7 +296,7 @@ class Policy:
     def logits(self, rollouts: Rollouts) -> torch.Tensor:
         """Logits ``(B, T, V)``, float32, from which each token of the completions was (or would be) drawn, over temperature."""
         again = self.checkpointing and torch.is_grad_enabled()
-        with self._running(), recomputed(self.model) if again else nullcontext():
+        with self.running(), recomputed(self.model) if again else nullcontext():
             if not self.padded:
                 logits = score_lengths(self.model, rollouts)
             elif not self.share_prompts or (again and not self.tree):  # a layer that is computed again has no cache

@@ -141,11 +141,13 @@ class ExamSkills:
     def of(cls, base: Policy, problems: int) -> ExamSkills:
         """An exam of ``problems`` problems a part, which ``base`` sits."""
         exam = Exam.of_world(base.tokenizer, base.sizes, problems=problems, reflections=False)
-        return cls(exam, exam.sit(base.model))
+        with base.running():
+            return cls(exam, exam.sit(base.model))
 
     def measure(self, policy: Policy) -> dict[str, float]:
         """``drift``, the accuracy lost, ``drift_nll``, nats a token gained, and the results of `Exam.sit`."""
-        skills = self.exam.sit(policy.model)
+        with policy.running():
+            skills = self.exam.sit(policy.model)
         accuracies = [name for name in skills if name.startswith("accuracy")]
         drift = float(np.mean([self.base[name] - skills[name] for name in accuracies]))
         return {"drift": drift, "drift_nll": skills["nll"] - self.base["nll"], **skills}

@@ -28,6 +28,7 @@ from fstsim.llm.learners.weights import Weights
 from fstsim.llm.policy.adapters import check_adapter, own_weights, save_policy, with_adapter, with_checkpointing
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.config import TrainConfig
+from fstsim.llm.runs.memory import check_memory
 from fstsim.llm.runs.optimizer import set_rate
 from fstsim.llm.runs.probes import Probe, relearn_steps
 from fstsim.llm.runs.run_checkpoint import RunRecord, State, load_run, save_run
@@ -129,6 +130,7 @@ def run_training(
     check_problems(out, config)
     if config.adapter:
         check_adapter(config.adapter)
+    check_memory(config)
     policy = Policy.load(config.model, config.device)
     check_tasks(config, policy, tasks, old)
     slow, start = config.begin()

@@ -36,6 +36,9 @@ def test_an_adapter_of_full_rank_is_any_change_of_the_weights(make_policy: MakeP
     policy, other = make_policy("llama"), make_policy("llama", seed=1)
     other.model.model.embed_tokens.weight.data.copy_(policy.model.model.embed_tokens.weight)
     other.model.lm_head.weight.data.copy_(policy.model.lm_head.weight)
+    policy.model.requires_grad_(
+        False
+    )  # as an adapter makes it: torch multiplies what wants a gradient in another order
     original = copy.deepcopy(policy.model)
     r = rollouts(policy)
     before = replace(policy, **path).logits(r)
