@@ -76,7 +76,8 @@ def check_shell(block: Block, folder: Path) -> None:
 def check_python(block: Block, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     if ">>>" not in block.text:
-        exec(compile(block.text, f"{block.page}:{block.line}", "exec"), {"__name__": "page"})
+        code = compile(block.text, f"{block.page}:{block.line}", "exec", dont_inherit=True)
+        exec(code, {"__name__": "page"})
         return
     test = doctest.DocTestParser().get_doctest(block.text, {}, block.page, block.page, block.line)
     result = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS).run(test)
