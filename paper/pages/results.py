@@ -16,6 +16,8 @@ from fstsim.paper.manuscript.numbers import statement_numbers, verdict_numbers
 from fstsim.paper.manuscript.tables import Cells, experiment_cells
 from fstsim.paper.pages.blocks import table
 
+_SOLVED = "seeds above 1/2"  # a column of the table
+
 
 def _numbers(rows: Sequence[Verdict], name: str) -> str:
     return ", ".join(short_number(getattr(row, name)) for row in rows)
@@ -112,7 +114,7 @@ def _fast_slow(r: Records) -> str:
 
 def _plasticity(r: Records) -> str:
     cells, task = r.cells["plasticity"], "strings:sort"
-    base, rl, fst = (_cell(cells, f"{task}, {start}", "seeds above 1/2") for start in ("base", "rl", "fst"))
+    base, rl, fst = (_cell(cells, f"{task}, {start}", _SOLVED) for start in ("base", "rl", "fst"))
     return (
         f"Fresh RL on a second task over the same prompts (`{task}`) succeeds in {base} seeds from the base, {rl} from RL's weights, "
         f"{fst} from those of fast-slow training."
