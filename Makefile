@@ -35,6 +35,7 @@ paper: $(VENV)/.installed-paper ## the manuscript as out/fstsim.pdf, from the re
 
 docs: $(VENV)/.installed-docs ## the documentation as out/docs/index.html, built offline and strictly (OUT=dir; Python 3.11 or newer)
 	$(BIN)/python -m fstsim.paper.pages.site --out "$(OUT)/docs"
+	@test ! -f "$(OUT)/report.html" || $(BIN)/python -m fstsim.paper.report.report --out "$(OUT)"
 
 smollm2: $(VENV)/.installed-pretrained ## get the pretrained model SmolLM2-135M-Instruct (98 MB) for --model smollm2
 	$(BIN)/fstsim model smollm2

@@ -40,6 +40,7 @@ class Cells:
     rows: tuple[tuple[str, ...], ...]
     source: str
     names: int = 1
+    title: str = ""
 
 
 def _cells(table: Table) -> Cells:
@@ -48,7 +49,8 @@ def _cells(table: Table) -> Cells:
     cells = zip(table.rows, zip(*columns, strict=True), strict=True)
     rows = [tuple(map(readable, row)) for line, row in cells if line.style != QUOTED]
     names = next((k for k in range(1, len(columns)) if len({row[:k] for row in rows}) == len(rows)), 1)
-    return Cells(tuple(str(column.header) for column in table.columns), tuple(rows), _EXPERIMENTS, names)
+    header = tuple(str(column.header) for column in table.columns)
+    return Cells(header, tuple(rows), _EXPERIMENTS, names, str(table.title))
 
 
 def experiment_cells(data: Path) -> dict[str, Cells]:

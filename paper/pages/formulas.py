@@ -25,7 +25,7 @@ _OWN = {ord(character): f"&#{ord(character)};" for character in r"*_`\[]|~^"}
 
 def mathml(tex: str, display: bool = False) -> str:
     """``tex`` as one line of MathML, safe inside Markdown; InputError if it cannot be converted."""
-    from latex2mathml.converter import convert  # type: ignore[attr-defined, unused-ignore]
+    from latex2mathml.converter import convert
 
     known = re.sub(r"\\[a-z]+", lambda match: _WORDS.get(match[0], match[0]), tex)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from fstsim.paper.experiments.shown import SHOWN
 from fstsim.paper.manuscript.numbers import statement_numbers, verdict_numbers
 from fstsim.paper.manuscript.tables import Cells, experiment_cells
 from fstsim.paper.pages.blocks import table
+
+_SOLVED = "seeds above 1/2"  # a column of the table
 
 
 def _numbers(rows: Sequence[Verdict], name: str) -> str:
@@ -31,12 +34,18 @@ def _cell(cells: Cells, row: str, column: str) -> str:
     return found
 
 
+@functools.lru_cache(maxsize=2)
+def _cells(data: Path) -> dict[str, Cells]:
+    """The tables of the experiments; their bootstraps take seconds, and two blocks read them."""
+    return experiment_cells(data)
+
+
 class Records:
     """What the lines read, loaded once."""
 
     def __init__(self, data: Path = DATA) -> None:
         self.verdicts = read_verdicts(data / "validation")
-        self.cells = experiment_cells(data)
+        self.cells = _cells(data)
         found = statement_numbers(data) | verdict_numbers(data)
         self.numbers = {name: number.text for name, number in found.items()}
 
@@ -105,7 +114,7 @@ def _fast_slow(r: Records) -> str:
 
 def _plasticity(r: Records) -> str:
     cells, task = r.cells["plasticity"], "strings:sort"
-    base, rl, fst = (_cell(cells, f"{task}, {start}", "seeds above 1/2") for start in ("base", "rl", "fst"))
+    base, rl, fst = (_cell(cells, f"{task}, {start}", _SOLVED) for start in ("base", "rl", "fst"))
     return (
         f"Fresh RL on a second task over the same prompts (`{task}`) succeeds in {base} seeds from the base, {rl} from RL's weights, "
         f"{fst} from those of fast-slow training."
@@ -126,13 +135,12 @@ def result_lines(data: Path = DATA) -> str:
 
 def experiment_tables(data: Path = DATA) -> str:
     """Markdown: the tables of every experiment, as ``fstsim experiment NAME --show`` prints them, with 95 % intervals over seeds."""
-    cells = experiment_cells(data)
-    titles = {name: str(t.title) for shown in SHOWN for name, t in zip(shown.names, shown.tables(data / "experiments"), strict=True)}  # fmt: skip
+    cells = _cells(data)
     parts = []
     for shown in SHOWN:
         parts.append(f"### {shown.experiment.name}\n\n`{shown.command} --preset small`\n")
         for name in shown.names:
             found = cells[name]
             head = [column or "quantity" for column in found.header]
-            parts.append(f"{titles[name].replace('||', '‖')}\n\n{table(head, [list(row) for row in found.rows])}")
+            parts.append(f"{found.title}\n\n{table(head, [list(row) for row in found.rows])}")
     return "\n".join(parts).replace("||", "‖")

@@ -169,6 +169,13 @@ def _facts(figures: Sequence[Figure], checks: Sequence[Mapping[str, Any]]) -> st
     return "".join(f"<li><b>{value}</b>{name}</li>" for value, name in facts)
 
 
+def _documentation(out: Path) -> str:
+    """A link to the site of ``make docs`` if it is beside the report, else how to make it."""
+    if (out / "docs" / "index.html").is_file():
+        return '<a href="docs/index.html">Documentation</a>'
+    return '<span class="note">Documentation: <code>make docs</code></span>'
+
+
 def write_report(
     out: Path,
     figures: Sequence[Figure],
@@ -179,7 +186,8 @@ def write_report(
     """Write ``out/report.html`` from ``out/figures/NAME.png`` and the checks (`fstsim.theory.CheckResult.to_dict`).
 
     ``models`` is the section on language models (`model_report.model_section`), put first; with it come the configurations
-    of the runs, recorded ones and those in ``out/experiments`` and ``out/validation``. The file is self-contained and appears
+    of the runs, recorded ones and those in ``out/experiments`` and ``out/validation``. It links to the documentation where that
+    is in ``out/docs``. The file is self-contained and appears
     whole or not at all. Raises InputError where a figure's PNG is missing.
     """
     links = "".join(f'<a href="#{escape(f.name)}">{n}. {escape(f.title)}</a>' for n, f in enumerate(figures, start=1))
@@ -205,6 +213,7 @@ certificate. Made by <code>fstsim check</code>.</p>
 </tbody></table>
 {runs}"""
     present = "".join(f'<a href="#{name}">{title}</a>' for name, title in _PARTS if f'id="{name}"' in body)
+    present += _documentation(out)
     html = f"""<!doctype html>
 <html lang="en">
 <head>

@@ -1,4 +1,4 @@
-"""The README's summary of verdicts is that of the recorded validation, and no prediction is left out of it."""
+"""The summary of verdicts is that of the recorded validation, and no prediction is left out of it."""
 
 from __future__ import annotations
 
@@ -13,17 +13,11 @@ from fstsim.llm.policy.policy import Policy
 from fstsim.llm.validation.kinds import KINDS, Label
 from fstsim.llm.validation.validate import all_chapters
 from fstsim.paper.bridge.numbers import Verdict, read_verdicts
-from fstsim.paper.records.verdict_summary import BEGIN, END, grouped, recorded_summary, verdict_summary, with_summary
+from fstsim.paper.records.verdict_summary import grouped, verdict_summary
 
 ROOT = Path(__file__).parents[3]
 LABEL = Label("replay", run="replay-0.1", x=0.1)
 ROW = Verdict("replay-0.1", LABEL, "replay-forward", "q", 0.1, 0.06, 0.14, 0.11, 0.1, 0.12, 3, "confirmed")
-
-
-def test_the_readme_shows_the_recorded_verdicts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert with_summary(readme, recorded_summary()) == readme, "run `make readme`"
 
 
 def test_every_prediction_has_one_line() -> None:
@@ -58,6 +52,3 @@ def test_numbers_and_verdicts_are_those_of_the_row() -> None:
 def test_what_has_no_place_is_refused() -> None:
     with pytest.raises(InputError, match="kind of prediction 'tea' is unknown; allowed: replay,"):
         Label("tea")
-    with pytest.raises(InputError, match="must hold the markers"):
-        with_summary(f"{BEGIN}", "")
-    assert with_summary(f"a\n{BEGIN}\nold\n{END}\nb", "new\n") == f"a\n{BEGIN}\nnew\n{END}\nb"

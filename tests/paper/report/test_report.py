@@ -107,6 +107,14 @@ def test_self_contained_and_escaped(out: Path) -> None:
     assert page.text.count(HOSTILE) >= 4  # caption, title, statement, environment: all as text
 
 
+def test_it_links_to_the_documentation_where_that_is_built(out: Path) -> None:
+    assert "Documentation: make docs" in Page(report(out, [check()])).text
+    (out / "docs").mkdir()
+    (out / "docs" / "index.html").write_text("<title>docs</title>")
+    links = [attributes["href"] for tag, attributes in Page(report(out, [check()])).tags if tag == "a"]
+    assert "docs/index.html" in links
+
+
 def test_every_figure_is_embedded_and_described(out: Path) -> None:
     html = report(out, [check()])
     page = Page(html)
