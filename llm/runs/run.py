@@ -1,6 +1,6 @@
 """One training run as a run directory: it can be killed at any moment and continued to the same metrics.
 
-A directory holds ``config.json``, ``environment.json``, ``metrics.jsonl`` (a row a slow step; probe columns where they
+A directory holds ``config.json``, ``environment.json``, ``old_answers.json`` (where the base's own answers are the old behaviour), ``metrics.jsonl`` (a row a slow step; probe columns where they
 were measured), ``prompts.jsonl`` (the population after each fast round), ``checkpoint.safetensors``
 (weights, optimizer, shadow weights where a method has them, population, counters and generator in one file) and, at the
 end, ``model/`` (the trained model) and ``summary.json``. Times are in the summary only, so that the metrics of a
@@ -27,6 +27,7 @@ from fstsim.llm.learners.shadow import ShadowedWeights
 from fstsim.llm.learners.weights import Weights
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.config import TrainConfig
+from fstsim.llm.runs.old_answers import known, with_old_answers
 from fstsim.llm.runs.probes import Probe, relearn_steps
 from fstsim.llm.runs.run_checkpoint import RunRecord, State, load_run, save_run
 from fstsim.llm.runs.run_input import check_problems, check_tasks, with_tasks
@@ -106,6 +107,7 @@ def run_training(
     check_tasks(config, policy, tasks, old)
     slow, start = config.begin()
     fast, every = config.evolution()  # a reflector that is not there is found here
+    tasks = with_old_answers(tasks, policy)
     if config.learner is not None:
         for task in tasks:
             config.learner.check(policy, config.context, task)
@@ -129,6 +131,8 @@ def run_training(
     clock = _Clock(record.spent)
     relearn = tasks[-1].next_task(tasks, policy.template) if isinstance(tasks[-1], Followed) else None
     errors = VerifierErrors(first=record.errors)
+    shown = config.learner is not None and config.learner.shows_old
+    tasks = known(tasks, base, out, config.probe.problems, shown=shown)
     tasks = [guarded(task, errors) for task in tasks]
     with clock.on("probe_seconds"):
         skills = old_skills(base, [guarded(task, errors) for task in old], config.probe, config.seed)
