@@ -29,5 +29,8 @@ class Prompts:
             seeds = sorted(path.parent.name for path in self.run_directory.glob("seed-*/prompts.jsonl"))
             where = f": name one of {', '.join(seeds)} in it" if seeds else ": only runs of method fst or gepa have one"
             raise InputError(f"{self.run_directory} holds no prompts.jsonl{where}")
-        show(prompts_table(read_rows(self.run_directory / "prompts.jsonl"), str(self.run_directory)))
+        rounds = read_rows(self.run_directory / "prompts.jsonl")
+        show(prompts_table(rounds, str(self.run_directory)))
+        if unusable := [text for entry in rounds for text in entry.get("unusable", ())]:
+            show(f"{len(unusable)} texts of the reflector were no context; first: {unusable[0]}")
         return 0

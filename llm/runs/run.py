@@ -143,7 +143,7 @@ def run_training(
             errors.take()  # of measuring the base anew: the row of step 0 has them
     if relearn is not None and len(rows) == 1:
         with clock.on("relearn_seconds"):
-            rows[0]["relearn"] = relearn_steps(policy, relearn)
+            rows[0]["relearn"] = relearn_steps(policy, relearn, **_relearn(policy))
     total, drawn = config.steps * len(tasks), state.samples
     if state.step < total:
         run = fast_slow(tasks, slow, fast, state, Schedule(config.steps, every), rng)
@@ -162,7 +162,7 @@ def run_training(
                     row |= _measure(probes, policy, state)
             if last and relearn is not None:
                 with clock.on("relearn_seconds"):
-                    row["relearn"] = relearn_steps(policy, relearn)
+                    row["relearn"] = relearn_steps(policy, relearn, **_relearn(policy))
             rows.append(plain(row | errors.take()))
             if measured or last or time.perf_counter() - clock.saved > _UNSAVED_SECONDS:
                 clock.stop()
@@ -192,6 +192,11 @@ def _weights(config: TrainConfig, policy: Policy, base: Policy, *, shadowed: boo
         if isinstance(held := getattr(weights, entry.name), Policy)
     }
     return replace(weights, **halves)
+
+
+def _relearn(policy: Policy) -> dict[str, Any]:
+    """Size of the relearning probe: of models outside of the world, which are larger and know what they need, a small one."""
+    return {} if policy.template == "world" else {"most": 20, "lr": 1e-4, "batch": 6, "held_out": 8}
 
 
 def _write_record(out: Path, record: RunRecord) -> None:
