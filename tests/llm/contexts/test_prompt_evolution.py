@@ -635,6 +635,7 @@ def test_a_policy_outside_of_the_world_writes_in_words(weights: Weights, rng: np
     def wrote(text: str) -> Policy:
         other = replace(policy)
         object.__setattr__(other, "encode_text", lambda message: asked.append(message) or [1, 2])
+        object.__setattr__(other, "sample", lambda *_, **__: None)  # its 64 positions are too few for what it writes
         object.__setattr__(other, "decode", lambda rollouts: [text])  # noqa: ARG005
         return other
 
@@ -645,3 +646,5 @@ def test_a_policy_outside_of_the_world_writes_in_words(weights: Weights, rng: np
     assert asked[0].count("Question: q") == 4
     with pytest.raises(UnusableProposal, match="an empty text"):
         SelfReflection().propose(wrote(""), "", records, rng)
+    with pytest.raises(UnusableProposal, match="do not fit the model's 64 positions"):
+        SelfReflection().propose(policy, "", records, rng)
