@@ -32,6 +32,10 @@ class Prompts:
             raise InputError(f"{self.run_directory} holds no prompts.jsonl{where}")
         path = self.run_directory / "prompts.jsonl"
         with understood(path):
-            table = prompts_table(read_rows(path), str(self.run_directory))
+            rounds = read_rows(path)
+            table = prompts_table(rounds, str(self.run_directory))
+            unusable = [str(text) for entry in rounds for text in entry.get("unusable", ())]
         show(table)
+        if unusable:
+            show(f"{len(unusable)} texts of the reflector were no context; first: {unusable[0]}")
         return 0

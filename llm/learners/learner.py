@@ -30,6 +30,11 @@ class Learner(ABC):
     shadowed: ClassVar[bool] = False
     """whether its weights need a second copy that moves with the run (`fstsim.llm.learners.shadow`)"""
 
+    @property
+    def shows_old(self) -> bool:
+        """Whether it shows old answers of problems of the train split."""
+        return False
+
     @abstractmethod
     def step(self, weights: Any, context: Population, task: Any, rng: np.random.Generator) -> tuple[Any, StepInfo]:
         """One update of the weights on ``task``; see `fstsim.fast_slow.SlowLearner`."""

@@ -58,6 +58,11 @@ class MixtureDistillation(Learner):
             raise InputError(f"smoothing must lie above 0 and below 1, got {self.smoothing}")
         check_direction(self.direction)
 
+    @property
+    def shows_old(self) -> bool:
+        """In every teacher."""
+        return True
+
     def check(self, policy: Policy, context: str, task: Task) -> None:  # noqa: ARG002 -- what is taught depends on the task
         """InputError unless ``task`` has answers and old answers to mix."""
         if not isinstance(task, Demonstrated):

@@ -42,6 +42,11 @@ class SupervisedFineTuning(Learner):
         if not 0.0 <= self.replay_share <= 1.0:
             raise InputError(f"replay_share must lie in [0, 1], got {self.replay_share}")
 
+    @property
+    def shows_old(self) -> bool:
+        """Where there is replay."""
+        return self.replay_share > 0.0
+
     def check(self, policy: Policy, context: str, task: Task) -> None:  # noqa: ARG002 -- what is shown depends on the task
         """InputError unless ``task`` has the answers that are to be shown."""
         if not isinstance(task, Answered):

@@ -200,9 +200,16 @@ class Probe:
 
 
 def relearn_steps(
-    policy: Policy, task: Demonstrated, *, level: float = 0.5, most: int = 60, lr: float = 1e-3, batch: int = 32
+    policy: Policy,
+    task: Demonstrated,
+    *,
+    level: float = 0.5,
+    most: int = 60,
+    lr: float = 1e-3,
+    batch: int = 32,
+    held_out: int = 32,
 ) -> int:
-    """Supervised steps until the right answer of the next task has probability ``level`` on held-out problems without context.
+    """Supervised steps until the right answer of the next task has probability ``level`` on ``held_out`` problems without context.
 
     The probe trains a copy with a fresh AdamW; ``most + 1`` stands for "not within ``most`` steps".
     """
@@ -213,11 +220,11 @@ def relearn_steps(
 
     learner = Policy.of(copy.deepcopy(policy.model), policy.tokenizer)
     weights = Weights(learner, policy, torch.optim.AdamW(learner.model.parameters(), lr=lr, weight_decay=0.0))
-    held_out = list(task.problems("test"))[:32]
-    answers = [task.answer(p) for p in held_out]
+    problems = list(task.problems("test"))[:held_out]
+    answers = [task.answer(p) for p in problems]
     rng = np.random.default_rng(0)
     for step in range(most + 1):
-        if np.exp(answer_logprobs(learner, ("",), held_out, answers)).mean() >= level:
+        if np.exp(answer_logprobs(learner, ("",), problems, answers)).mean() >= level:
             return step
         SupervisedFineTuning(batch).step(weights, Population(), task, rng)
     return most + 1

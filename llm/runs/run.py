@@ -1,6 +1,6 @@
 """One training run as a run directory: it can be killed at any moment and continued to the same metrics.
 
-A directory holds ``config.json``, ``environment.json``, ``metrics.jsonl`` (a row a slow step; probe columns where they
+A directory holds ``config.json``, ``environment.json``, ``old_answers.json`` (where the base's own answers are the old behaviour), ``metrics.jsonl`` (a row a slow step; probe columns where they
 were measured), ``prompts.jsonl`` (the population after each fast round), ``checkpoint.safetensors``
 (weights, optimizer, shadow weights where a method has them, population, counters and generator in one file) and, at the
 end, ``model/`` (the trained model) and ``summary.json``. Times are in the summary only, so that the metrics of a
@@ -29,6 +29,7 @@ from fstsim.llm.policy.adapters import check_adapter, own_weights, save_policy, 
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.config import TrainConfig
 from fstsim.llm.runs.memory import check_memory
+from fstsim.llm.runs.old_answers import known, with_old_answers
 from fstsim.llm.runs.optimizer import set_rate
 from fstsim.llm.runs.probes import Probe, relearn_steps
 from fstsim.llm.runs.run_checkpoint import RunRecord, State, load_run, save_run
@@ -135,6 +136,7 @@ def run_training(
     check_tasks(config, policy, tasks, old)
     slow, start = config.begin()
     fast, every = config.evolution()  # a reflector that is not there is found here
+    tasks = with_old_answers(tasks, policy)
     if config.learner is not None:
         for task in tasks:
             config.learner.check(policy, config.context, task)
@@ -175,6 +177,8 @@ def _train(
     clock = _Clock(record.spent, _checkpoint_bytes(weights) / _DISK)
     relearn = _relearning(config, policy, tasks)
     errors = VerifierErrors(first=record.errors)
+    shown = config.learner is not None and config.learner.shows_old
+    tasks = known(tasks, base, out, config.probe.problems, shown=shown)
     tasks = [guarded(task, errors) for task in tasks]
     with clock.on("probe_seconds"):
         skills = old_skills(base, [guarded(task, errors) for task in old], config.probe, config.seed)
@@ -247,7 +251,8 @@ def _relearning(config: TrainConfig, policy: Policy, tasks: Sequence[Task]) -> C
     following = tasks[-1].next_task(tasks, policy.template)
     if following is None:
         return None
-    return functools.partial(relearn_steps, policy, following, **({} if most is None else {"most": most}))
+    size = _relearn(policy) | ({} if most is None else {"most": most})
+    return functools.partial(relearn_steps, policy, following, **size)
 
 
 def _weights(config: TrainConfig, policy: Policy, base: Policy, *, shadowed: bool) -> Weights:
@@ -266,6 +271,11 @@ def _weights(config: TrainConfig, policy: Policy, base: Policy, *, shadowed: boo
         if isinstance(held := getattr(weights, entry.name), Policy)
     }
     return replace(weights, **halves)
+
+
+def _relearn(policy: Policy) -> dict[str, Any]:
+    """Size of the relearning probe: of models outside of the world, which are larger and know what they need, a small one."""
+    return {} if policy.template == "world" else {"most": 20, "lr": 1e-4, "batch": 6, "held_out": 8}
 
 
 def _write_record(out: Path, record: RunRecord) -> None:

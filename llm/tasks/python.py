@@ -144,8 +144,8 @@ def _read(found: Any, name: str, part: str, kind: type, what: str) -> None:
 
 def _check_texts(found: Task, name: str) -> None:
     """InputError unless `answer` and `old_answer`, where there are any, give text for every problem."""
-    parts = [("answer", Answered), ("old_answer", Demonstrated)]
-    for part in (part for part, kind in parts if isinstance(found, kind)):
+    parts = ("answer",) if isinstance(found, Answered) else ()
+    for part in (*parts, "old_answer") if isinstance(found, Demonstrated) else parts:
         for problem in (p for split in SPLITS for p in found.problems(split)):
             place = f"task {name}: {part} of problem {problem.text[:60]!r}"
             try:

@@ -69,8 +69,9 @@ def _row(policy: Policy, task: Task, held_out: Sequence[Problem], group: int) ->
         means = np.exp(logps[:, : len(new)])
         dead = (1 - means[0]) ** group + means[0] ** group
         row["log_empty"] = float(logps[0, : len(new)].mean())
-        for name, values in zip(("old", "old_told"), np.exp(logps[:, len(new) :]) if old else (), strict=False):
-            row[name], row[f"{name}_se"] = mean_se(values)
+        if old:
+            for name, values in zip(("old", "old_told"), np.exp(logps[:, len(new) :]), strict=False):
+                row[name], row[f"{name}_se"] = mean_se(values)
     else:
         rewards = np.array([_sampled_rewards(policy, task, held_out, context, group) for context in contexts])
         means, dead = rewards.mean(-1), np.ptp(rewards[0], -1) == 0.0

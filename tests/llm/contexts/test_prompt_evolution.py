@@ -26,7 +26,8 @@ from hypothesis import strategies as st
 
 import fstsim.llm.contexts.prompt_evolution as module
 from fstsim.errors import InputError
-from fstsim.llm.contexts.prompt_evolution import PolicyAdapter, PromptEvolution
+from fstsim.llm.contexts.prompt_evolution import UNUSABLE, PolicyAdapter, PromptEvolution
+from fstsim.llm.contexts.proposals import UnusableProposal, context_from
 from fstsim.llm.contexts.reflection import ReflectorDown, SelfReflection
 from fstsim.llm.learners.policy_gradient import PolicyGradient
 from fstsim.llm.learners.weights import Weights
@@ -609,3 +610,43 @@ def test_the_shipped_model_finds_a_hidden_rule_by_itself() -> None:
         assert STRINGS.apply(population.prompts[0].split(), tuple(start)) == STRINGS.apply(["rotate"], tuple(start))
     assert population.scores[0] > 0.8
     assert info.samples <= 192 + 2 * 6 + 2 + 16
+
+
+def test_a_round_without_a_usable_proposal_says_so(weights: Weights, rng: np.random.Generator) -> None:
+    """It keeps its contexts, goes on within its budget, and hands over how often and why."""
+
+    class Refusing:
+        def propose(self, *_: object) -> tuple[str, int]:
+            return context_from("I'm sorry, but I cannot do that.", "", 1), 1
+
+    round_ = replace(evolution(), reflector=Refusing())
+    population, info = round_.step(weights, Population(), TASK, rng)
+    assert population.prompts == ("",)
+    assert info.metrics["fast_unusable"] == info.metrics["fast_reflections"] > 0
+    assert set(info.metrics[UNUSABLE]) == {'a refusal: "I\'m sorry, but I cannot do that."'}
+    assert len(info.metrics[UNUSABLE]) == info.metrics["fast_unusable"]
+    _, fine = evolution().step(weights, Population(), TASK, np.random.default_rng(0))
+    assert not {"fast_unusable", UNUSABLE} & set(fine.metrics)
+
+
+def test_a_policy_outside_of_the_world_writes_in_words(weights: Weights, rng: np.random.Generator) -> None:
+    """It is asked in plain words, and may write what no rule of the world says."""
+    policy = replace(weights.policy, template="plain")
+    asked: list[str] = []
+
+    def wrote(text: str) -> Policy:
+        other = replace(policy)
+        object.__setattr__(other, "encode_text", lambda message: asked.append(message) or [1, 2])
+        object.__setattr__(other, "sample", lambda *_, **__: None)  # its 64 positions are too few for what it writes
+        object.__setattr__(other, "decode", lambda rollouts: [text])  # noqa: ARG005
+        return other
+
+    records = [{"Inputs": f"q{k}", "Generated Outputs": "x", "Feedback": "wrong. right: y"} for k in range(9)]
+    text, cost = SelfReflection().propose(wrote("<think>?</think>Answer like this: y"), "say x", records, rng)
+    assert (text, cost) == ("Answer like this: y", 1)
+    assert "The student had this instruction: say x" in asked[0]
+    assert asked[0].count("Question: q") == 4
+    with pytest.raises(UnusableProposal, match="an empty text"):
+        SelfReflection().propose(wrote(""), "", records, rng)
+    with pytest.raises(UnusableProposal, match="do not fit the model's 64 positions"):
+        SelfReflection().propose(policy, "", records, rng)

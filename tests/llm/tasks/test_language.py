@@ -5,9 +5,15 @@ from __future__ import annotations
 import itertools
 import re
 
+import numpy as np
 import pytest
+import torch
 
 from fstsim.errors import InputError
+from fstsim.llm.contexts.proposals import UnusableProposal
+from fstsim.llm.contexts.reflection import SelfReflection
+from fstsim.llm.policy.policy import Policy
+from fstsim.llm.policy.pretrained import cached_path
 from fstsim.llm.tasks.language import (
     ASKS,
     BEHAVIOURS,
@@ -18,7 +24,9 @@ from fstsim.llm.tasks.language import (
     suite_tasks,
 )
 from fstsim.llm.tasks.language_items import CLOZES, TEXTS, read_items
+from fstsim.llm.tasks.language_read import ClozeTask, TextTask
 from fstsim.llm.tasks.parse import own_problems, parse_task
+from fstsim.llm.tasks.table import measure_tasks
 from fstsim.llm.types import SPLITS, Answered, Demonstrated, Described, Followed, Measured, Problem, Task
 
 NEW = [f"language:{name}:{behaviour}" for name, r in RELATIONS.items() for behaviour in r.behaviours]
@@ -208,3 +216,54 @@ def test_the_suite_has_each_task_once_and_its_words_are_recorded() -> None:
     assert {*NEW, *(f"language:{name}" for name in RELATIONS), "language:cloze", "language:text"} == set(names)
     assert all(parse_task(name) == task for name, task in zip(names, tasks, strict=True))
     assert set(own_problems(names, tasks)) == set(names), "another version may have other words"
+
+
+@pytest.fixture(scope="module")
+def smollm2() -> Policy:
+    if not cached_path("smollm2").is_dir():
+        pytest.skip("the pretrained model is not in the cache: run fstsim model smollm2")
+    return Policy.load("smollm2")
+
+
+@pytest.mark.pretrained
+def test_smollm2_has_the_old_behaviour_and_a_context_moves_it(smollm2: Policy) -> None:
+    task = parse_task("language:plural:nostop")
+    (row,) = measure_tasks(smollm2, [task], problems=4)
+    assert row["old"] > 0.05 > row["empty"], "it writes the sentence, with its full stop"
+    assert row["told"] > 5 * row["empty"], "and follows the example"
+    assert row["log_empty"] < -1.0
+    rows = measure_tasks(smollm2, [parse_task("language:cloze"), parse_task("language:text")], problems=4)
+    assert [row["kind"] for row in rows] == ["probability", "nll"]
+    assert rows[0]["empty"] > 0.1
+    assert 1.0 < rows[1]["empty"] < 6.0, "plain prose is no surprise: the vocabulary's own entropy is 10.8 nats"
+
+
+@pytest.mark.pretrained
+def test_cloze_and_text_are_what_a_plain_forward_pass_gives(smollm2: Policy) -> None:
+    tokens = smollm2.tokenizer(TEXTS[0])["input_ids"]
+    with torch.no_grad():
+        logp = torch.log_softmax(smollm2.model(torch.tensor([tokens])).logits[0, :-1].double(), -1)
+        plain = -logp[torch.arange(len(tokens) - 1), torch.tensor(tokens[1:])].mean()
+        before = smollm2.tokenizer("The capital of France is")["input_ids"]
+        (after,) = smollm2.tokenizer(" Paris")["input_ids"]
+        paris = torch.softmax(smollm2.model(torch.tensor([before])).logits[0, -1].double(), -1)[after]
+    assert TextTask().measure(smollm2, 1)[1][0] == pytest.approx(float(plain), rel=1e-4)
+    assert ClozeTask().measure(smollm2, 1)[1][0] == pytest.approx(float(paris), rel=1e-4)
+
+
+@pytest.mark.pretrained
+def test_smollm2_reflects_through_its_own_template(smollm2: Policy) -> None:
+    task = parse_task("language:plural:form")
+    problems = list(task.problems("validation"))[:4]
+    records = [
+        {"Inputs": p.question, "Generated Outputs": old, "Feedback": task.score(p, old).feedback}
+        for p in problems
+        for old in [task.old_answer(p)]  # type: ignore[attr-defined]
+    ]
+    said, cost = "", 0
+    try:
+        said, cost = SelfReflection().propose(smollm2, "", records, np.random.default_rng(0))
+    except UnusableProposal as error:
+        said, cost = str(error), error.cost
+    assert said
+    assert cost == 1, "one sample, whether it could be used or not"
