@@ -6,6 +6,7 @@ PYTHON ?= python3
 OUT ?= out
 DEVICE ?= cuda
 JOBS ?= 2
+MUTANTS ?= 60
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -15,7 +16,7 @@ INPUTS := pyproject.toml constraints.txt
 PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce reproduce-full paper smollm2 test test-slow nightly nightly-check readme bench bench-trl bench-gpu lint format types clean
+.PHONY: help reproduce reproduce-full paper smollm2 test test-slow nightly nightly-check readme attack mutants bench bench-trl bench-gpu lint format types clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +49,12 @@ nightly-check: $(VENV)/.installed ## a million random instances of every stateme
 
 readme: $(VENV)/.installed ## rewrite the README's tables of statements and verdicts from paper/data
 	$(BIN)/python -m fstsim.paper.records.statement_table
+
+attack: $(VENV)/.installed-test ## attack the product: malformed input, damaged files, kills, hostile servers, pages (20 minutes, into paper/data/attack.json)
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python tests/attack --jobs $(JOBS)
+
+mutants: $(VENV)/.installed-test ## change signs, factors and comparisons one at a time and see whether the tests notice (hours; MUTANTS=60 a folder)
+	$(BIN)/python tests/mutation/mutants.py --each $(MUTANTS)
 
 bench: $(VENV)/.installed-test ## time the hot paths on one core (reported, never asserted)
 	$(PYTEST) --benchmark-only --benchmark-columns=min,median,iqr,ops,rounds tests/benchmarks/bench_*.py
