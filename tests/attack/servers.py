@@ -72,7 +72,7 @@ SERVERS: dict[str, Callable[[socket.socket], None]] = {
     "gzip bomb": _body(gzip.compress(b"0" * 500_000_000, 1), extra="Content-Encoding: gzip\r\n"),
     "drip": _drip,
     "silence": _silent,
-    "nothing": lambda peer: None,
+    "nothing": _raw(b""),
     "not HTTP": _raw(b"\x16\x03\x01 hello\r\n\r\n"),
     "not JSON": _body(b"<html>"),
     "empty": _body(b""),

@@ -17,6 +17,13 @@ from attack.harness import Outcome
 
 _CHECK = ("check", "--examples", "3", "--statement", "drift-along-flow")
 _NOBODY = 65534
+# says when the interpreter itself has begun, then is `python -m fstsim`
+_BEGUN = """
+import sys, runpy
+sys.orig_argv[1:3] = ["-m", "fstsim"]
+print(flush=True)
+runpy.run_module("fstsim", run_name="__main__", alter_sys=True)
+"""
 _WITHOUT = """
 import sys
 class Absent:
@@ -57,10 +64,8 @@ def _without(absent: tuple[str, ...], words: tuple[str, ...], says: str, work: P
 
 
 def _interrupted(words: tuple[str, ...], after: float, work: Path) -> str:
-    # -X importtime would slow it: the moment is what matters
     process = subprocess.Popen(
-        [sys.executable, "-c", "import sys\nprint(flush=True)\nsys.orig_argv[1:3] = ['-m', 'fstsim']\n"
-         "import runpy; sys.argv[1:] = sys.argv[1:]; runpy.run_module('fstsim', run_name='__main__', alter_sys=True)", *words],
+        [sys.executable, "-c", _BEGUN, *words],
         cwd=work, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout is not None
