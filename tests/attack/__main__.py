@@ -33,7 +33,7 @@ def _models() -> list[Case]:
     return list(model_directories.cases())
 
 
-def _cases(groups: list[str], pristine: Path, share: int) -> list[Case]:
+def _cases(groups: list[str], pristine: Path, share: int, killed: int) -> list[Case]:
     found: list[Case] = []
     if {"directories", "pages"} & set(groups):
         directories.make_pristine(pristine, ROOT / "paper" / "data")
@@ -43,7 +43,7 @@ def _cases(groups: list[str], pristine: Path, share: int) -> list[Case]:
         found += directories.cases(pristine)
     if "kills" in groups:
         (pristine / "kills").mkdir()
-        found += kills.cases(pristine / "kills", 8)
+        found += kills.cases(pristine / "kills", killed)
     if "servers" in groups:
         found += servers.cases()
     if "pages" in groups:
@@ -55,7 +55,9 @@ def _cases(groups: list[str], pristine: Path, share: int) -> list[Case]:
     # one in ``share`` of the many, drawn anew with each version, all of the few
     dice = random.Random(f"{fstsim.__version__} {share}")
     many = {"malformed values", "damaged directories"}
-    return [case for case in found if case.group not in many or dice.random() * share < 1.0]
+    chosen = [case for case in found if case.group not in many or dice.random() * share < 1.0]
+    dice.shuffle(chosen)  # where time ends first, every group has had its part
+    return chosen
 
 
 def main() -> int:
@@ -65,6 +67,7 @@ def main() -> int:
     parser.add_argument(
         "--share", type=int, default=3, help="try one in so many of the malformed values and damaged files (1: all)"
     )
+    parser.add_argument("--kills", type=int, default=8, help="runs of each command that are killed")
     parser.add_argument("--only", nargs="+", choices=GROUPS, default=list(GROUPS), help="groups")
     parser.add_argument("--matching", default="", help="cases whose name has this in it; nothing is recorded")
     parser.add_argument("--minutes", type=float, default=1e9, help="begin no new case after so many")
@@ -76,7 +79,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="fstsim-pristine-") as name:
         pristine = Path(name)
         pristine.chmod(0o755)
-        cases = [c for c in _cases(options.only, pristine, options.share) if options.matching in c.name]
+        cases = [c for c in _cases(options.only, pristine, options.share, options.kills) if options.matching in c.name]
         print(f"{len(cases)} cases, {time.monotonic() - start:.0f} s to prepare", flush=True)
         for result in campaign(cases, options.jobs, start + 60.0 * options.minutes):
             results.append(result)
