@@ -37,7 +37,8 @@ def attack_table(record: Mapping[str, Any]) -> str:
         (
             f"{escape(record['date'])}, commit {escape(str(made['commit'])[:12])}, Python {escape(made['python'])}, "
             f"{record['seconds'] / 60:.0f} minutes on {made['cores']} cores; of the malformed values and the damaged "
-            f"directories one in {record['share']} of all that there are."
+            f"directories one in {record['share']} of all that there are"
+            + (f"; time ended after {tried:,} of {record['chosen']:,} cases." if tried < record["chosen"] else ".")
         ),
     ]
     if record["not_clean"]:

@@ -94,6 +94,7 @@ def main() -> int:
         from fstsim.records import environment, write_json
 
         record = {
+            "chosen": len(cases),
             "date": datetime.date.today().isoformat(),
             "environment": environment(),
             "groups": groups,

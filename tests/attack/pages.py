@@ -83,7 +83,9 @@ def _opened(page: Path) -> str:
         "--allow-file-access-from-files",
     ):
         options.add_argument(flag)
-    browser = webdriver.Chrome(options=options)
+    options.binary_location = str(shutil.which("chromium"))
+    service = webdriver.ChromeService(executable_path=shutil.which("chromedriver"))
+    browser = webdriver.Chrome(options=options, service=service)
     try:
         browser.set_page_load_timeout(60)
         browser.get(page.as_uri())

@@ -12,6 +12,7 @@ from fstsim.paper.records.attack_table import PAGE, RECORD, attack_table, with_t
 from fstsim.records import read_json, write_json
 
 RECORDED: dict[str, Any] = {
+    "chosen": 1240,
     "date": "2026-11-26",
     "environment": {"commit": None, "python": "3.11", "cores": 2},
     "groups": [{"group": "kills", "tried": 40, "clean": 40}, {"group": "<b>", "tried": 1200, "clean": 1199}],
@@ -25,6 +26,8 @@ def test_the_table_adds_up_and_is_escaped() -> None:
     text = attack_table(RECORDED)
     assert "| **all** | **1,240** | **1,239** |" in text
     assert "10 minutes on 2 cores" in text
+    assert "time ended" not in text
+    assert "time ended after 1,240 of 2,000 cases" in attack_table({**RECORDED, "chosen": 2000})
     assert "<b>" not in text
     assert "- &lt;b&gt;: `a 'b'`: &lt;script&gt;" in text
     assert "Not clean" not in attack_table({**RECORDED, "not_clean": []})
