@@ -8,6 +8,7 @@ DEVICE ?= cuda
 JOBS ?= 2
 PYTHONS ?= 3.10 3.12 3.13
 CORE := hypothesis mpmath pytest pytest-xdist
+MUTANTS ?= 60
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -17,7 +18,7 @@ INPUTS := pyproject.toml constraints.txt
 PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce reproduce-full docs paper smollm2 test test-slow test-pythons nightly nightly-check readme bench bench-trl bench-gpu lint format types clean
+.PHONY: help reproduce reproduce-full docs paper smollm2 test test-slow test-pythons nightly nightly-check readme attack mutants bench bench-trl bench-gpu lint format types clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,6 +68,12 @@ nightly-check: $(VENV)/.installed ## a million random instances of every stateme
 
 readme: $(VENV)/.installed ## rewrite the generated parts of README and paper/docs from the code and paper/data
 	$(BIN)/python -m fstsim.paper.records.statement_table
+
+attack: $(VENV)/.installed-test ## attack the product: malformed input, damaged files, kills, hostile servers, pages (20 minutes, into paper/data/attack.json)
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python tests/attack --jobs $(JOBS)
+
+mutants: $(VENV)/.installed-test ## change signs, factors and comparisons one at a time and see whether the tests notice (hours; MUTANTS=60 a folder)
+	$(BIN)/python tests/mutation/mutants.py --each $(MUTANTS)
 
 bench: $(VENV)/.installed-test ## time the hot paths on one core (reported, never asserted)
 	$(PYTEST) --benchmark-only --benchmark-columns=min,median,iqr,ops,rounds tests/benchmarks/bench_*.py

@@ -12,7 +12,7 @@ import platform
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
@@ -24,11 +24,15 @@ from fstsim.reading import is_there, parse_json, read_bytes, read_text
 _PACKAGES = ("fstsim", "numpy", "scipy", "sympy", "matplotlib", "numba", "torch", "transformers", "gepa")
 
 
-def prepare_directory(path: Path) -> None:
-    """Make directory ``path``, with its parents; InputError if it cannot be made or written."""
-    nearest = path
+def prepare_directory(path: Path) -> list[Path]:
+    """Make directory ``path``, with its parents; returns those that are new, innermost first.
+
+    InputError, and nothing is made, if it cannot be made or written.
+    """
+    nearest, new = path, []
     try:
         while not nearest.exists() and nearest != nearest.parent:
+            new.append(nearest)
             nearest = nearest.parent
         if not nearest.is_dir():
             raise InputError(f"{nearest} is not a directory: choose another --out")
@@ -38,17 +42,32 @@ def prepare_directory(path: Path) -> None:
     except InputError:
         raise
     except OSError as error:
+        _remove_empty(new)
         raise InputError(f"cannot write in {path}: {error.strerror}") from error
     except ValueError as error:  # a zero byte
         raise InputError(f"{str(path)!r} is no name of a directory") from error
+    return new
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        with suppress(OSError):  # something is in it, or it was never made
+            folder.rmdir()
 
 
 @contextmanager
 def working_in(path: Path) -> Iterator[None]:
-    """Make directory ``path`` and work in it as the only process; InputError if it cannot be made, or another one does."""
-    prepare_directory(path)
-    with alone_in(path):
-        yield
+    """Make directory ``path`` and work in it as the only process; InputError if it cannot be made, or another one does.
+
+    Where the work ends in an InputError before it has written anything, the directory is as if it had never been made.
+    """
+    new = prepare_directory(path)
+    try:
+        with alone_in(path):
+            yield
+    except InputError:
+        _remove_empty(new)
+        raise
 
 
 def check_contents(path: Path, kind: str, ours: Callable[[Path], bool]) -> None:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
+from urllib.parse import urlsplit
 
 import numpy as np
 import torch
@@ -118,6 +119,15 @@ def reflection_message(context: str, records: Sequence[Record]) -> str:
     )
 
 
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        return parts.port != 0 and 0 < len(host) <= 253 and all(len(label) <= 63 for label in host.split("."))
+    except ValueError:  # brackets without an end, a port that is none
+        return False
+
+
 @dataclass
 class ChatEndpoint:
     """A chat model behind an OpenAI-compatible endpoint (``base_url``/chat/completions), asked with GEPA's own prompt.
@@ -140,6 +150,10 @@ class ChatEndpoint:
         if not re.match(r"https?://[^\s/]", self.base_url) or re.search(r"\s", self.base_url):
             shown = re.sub(r"//[^/]*@", "//...@", self.base_url).partition("?")[0]
             raise InputError(f"base-url must start with http:// or https://, got {shown!r}")
+        if not _is_address(self.base_url):
+            raise InputError(
+                f"base-url must be an address of a host and a port below 65536, got {self.base_url[:80]!r}"
+            )
         if re.search(r"[@?#]", self.base_url):  # it is recorded and shown
             raise InputError(
                 "base-url must not hold a user name, a password or a query: put the key into FSTSIM_API_KEY"

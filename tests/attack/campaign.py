@@ -37,11 +37,13 @@ class Result:
     seconds: float
 
 
-def campaign(cases: Sequence[Case], jobs: int) -> Iterator[Result]:
-    """Results of all cases as they end."""
+def campaign(cases: Sequence[Case], jobs: int, end: float = float("inf")) -> Iterator[Result]:
+    """Results of all cases as they end; none is begun after moment ``end``."""
     waiting = list(reversed(cases))
     running: dict[int, tuple[Case, Path, float]] = {}
     while waiting or running:
+        if time.monotonic() > end:
+            waiting.clear()
         while waiting and len(running) < jobs:
             case = waiting.pop()
             folder = Path(tempfile.mkdtemp(prefix="fstsim-attack-"))

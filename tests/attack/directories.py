@@ -270,19 +270,16 @@ def _attack(pristine: Path, reader: Reader, name: str, damage: Callable[[Path], 
     return harness.run(call, work, 90.0).fault((0, 2))
 
 
-def cases(pristine: Path, share: int = 1) -> Iterator[Case]:
-    """Every reader, file and kind of damage; of the changes of single keys one in ``share``."""
-    count = 0
+def cases(pristine: Path) -> Iterator[Case]:
+    """Every reader, file and kind of damage."""
     for reader in READERS:
         for pattern in reader.files:
             path = sorted((pristine / reader.kind).glob(pattern))[0]
             name = str(path.relative_to(pristine / reader.kind))
             special = {".json": _json, ".jsonl": _rows, ".safetensors": _safetensors, ".npz": _npz}.get(path.suffix)
             damages = list(_whole(path))
-            for told, damage in special(path) if special is not None else ():
-                count += 1
-                if count % share == 0:
-                    damages.append((told, damage))
+            if special is not None:
+                damages += special(path)
             for told, damage in damages:
                 yield Case(
                     "damaged directories",

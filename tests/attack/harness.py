@@ -131,7 +131,7 @@ def main(arguments: Sequence[str]) -> int:
             _without_recorded()
             return int(module.main())
         try:
-            runpy.run_module(MODULES[arguments[0]], run_name="__main__")
+            runpy.run_module(MODULES[arguments[0]], run_name="__main__", alter_sys=True)
         except SystemExit as stop:
             return int(stop.code or 0)
     return fstsim.__main__.main(arguments)

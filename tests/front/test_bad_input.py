@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,6 +58,15 @@ MISTAKES = {
     "sweep --separation two": "--separation",
     "sweep --beta0 0.5 1.5": "beta0 must lie strictly between 0 and 1, got 1.5",
     "sweep --jobs 0": "jobs must not be 0",
+    "sweep --jobs 100000": "jobs must be at most 4096",
+    "sweep --steps 2000000": "steps must be at most 1000000",
+    "sweep --seeds 900000000": "at most 10000000 trajectories",
+    "sweep --batch 100000000": "must be at most 20000000",
+    "sweep --backend dask --address nowhere": "no dask scheduler answers at 'nowhere'",
+    "check --seed 99999999999999999999": "seed must be at most",
+    "simulate --out=": "--out is empty",
+    "train --seeds 20000": "seeds must be at most 10000",
+    f"simulate --out new/{'x' * 300}": "cannot be read",
     "sweep --out file": "file is not a directory",
     "explore --out full": "full is a directory",
     "explore --out file/page.html": "file is not a directory",
@@ -90,6 +100,21 @@ def test_one_line_code_2_nothing_written(mistake: str, place: Path, capfd: pytes
     assert err.startswith("fstsim: error: ")
     assert MISTAKES[mistake] in err
     assert contents(place) == before
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes are those of POSIX systems")
+@pytest.mark.parametrize("name", ["config.json", "checkpoint.npz", "metrics.jsonl"])
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
+def test_what_is_no_file_is_not_opened(name: str, kind: str, place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(RUN) == 0
+    path = place / "run" / name
+    path.unlink()
+    {"pipe": os.mkfifo, "folder": os.mkdir, "device": lambda p: p.symlink_to("/dev/zero")}[kind](path)
+    capfd.readouterr()
+    assert main(RUN) == 2
+    err = capfd.readouterr().err
+    assert err.count("\n") == 1
+    assert f"{name} is not a file" in err
 
 
 RUN = ["simulate", "--optimizer", "descent", "--steps", "3", "--out", "run"]
