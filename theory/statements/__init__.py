@@ -10,6 +10,7 @@ from fstsim.errors import InputError
 from fstsim.theory.statements import (
     adam,
     clipping,
+    coarse_adam,
     convergence,
     fast_slow,
     fast_slow_asymptote,
@@ -90,6 +91,7 @@ SECTIONS: tuple[tuple[str, tuple[Statement, ...]], ...] = (
     ("leash as a loss", leash_loss.STATEMENTS),
     ("KL estimators", kl_estimators.STATEMENTS),
     ("KL estimators", kl_estimator_gradients.STATEMENTS),
+    ("coarse adam", coarse_adam.STATEMENTS),
 )
 ALL_STATEMENTS: tuple[Statement, ...] = tuple(statement for _, section in SECTIONS for statement in section)
 
