@@ -17,7 +17,7 @@ from fstsim.theory.statements.symbolic import nothing, symbolic
 Array = NDArray[np.float64]
 _TEST = "tests/theory/test_coarse_adam.py"
 _SOURCE = "own derivation, on AdamW (arXiv 1711.05101)"
-_ORDER_STEPS = 240
+_ORDER_STEPS = 120
 _PIECE = 20
 
 
@@ -294,7 +294,7 @@ CLOCK = Statement(
     source=_SOURCE,
     test=_TEST,
     tolerance=1e-9,
-    max_examples=100_000,
+    max_examples=20_000,
 )
 
 
