@@ -308,7 +308,7 @@ ORDER = Statement(
     title="Pieces that are predicted and then corrected follow AdamW to second order in their length, with two gradients a piece",
     status="A",
     kind="approximation",
-    hypotheses="smooth gradients of one sign, pieces of n = 20 steps of 240 here; the error falls at least like n^2, by the tests",
+    hypotheses="smooth gradients of one sign, pieces of n = 20 steps of 120 here; the error falls at least like n^2, by the tests",
     latex=r"\theta_T(n)-\theta_T(1)=O\big((nh)^2\big)",
     derive=lambda: nothing(
         "along a piece gradients go evenly from one end to the other: their error is of second order"
