@@ -294,7 +294,7 @@ CLOCK = Statement(
     source=_SOURCE,
     test=_TEST,
     tolerance=1e-9,
-    max_examples=20_000,
+    max_examples=10_000,
 )
 
 
@@ -318,7 +318,7 @@ ORDER = Statement(
     bound=_in_pieces,
     source=_SOURCE,
     test=_TEST,
-    max_examples=20_000,
+    max_examples=10_000,
 )
 
 STATEMENTS = (PIECE, STEPS, NOISE, CLOCK, ORDER)

@@ -216,7 +216,7 @@ NONE = Statement(
     source=_SOURCE,
     test=_TEST,
     tolerance=1e-6,
-    max_examples=20_000,
+    max_examples=10_000,
 )
 
 
