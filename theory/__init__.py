@@ -203,6 +203,14 @@ from fstsim.theory.sdft import (
     sdft_retention_time_bounds,
     sdft_time,
 )
+from fstsim.theory.sdft_demonstrator import (
+    demonstrator_drift_bound,
+    demonstrator_fixed_point,
+    demonstrator_rate,
+    forward_speed_bounds,
+    forward_speed_ratio,
+    undemonstrated_end,
+)
 from fstsim.theory.sequences import (
     sequence_clock,
     sequence_forgetting,
@@ -299,6 +307,9 @@ __all__ = [
     "condition_number_bound",
     "convergence_certificate",
     "dead_group_probability",
+    "demonstrator_drift_bound",
+    "demonstrator_fixed_point",
+    "demonstrator_rate",
     "drift_at",
     "drift_from_kl",
     "drift_from_kl_gap",
@@ -324,6 +335,8 @@ __all__ = [
     "first_signal_wait",
     "fisher_information",
     "forward_kl_gradient",
+    "forward_speed_bounds",
+    "forward_speed_ratio",
     "forward_variance_bound",
     "gradient_variance",
     "group_drift_bounds",
@@ -463,6 +476,7 @@ __all__ = [
     "tilt_mass",
     "time_to_reward",
     "total_misassignment_bound",
+    "undemonstrated_end",
     "weight_fisher_information",
     "weight_velocity_forward",
     "zero_signal_probability",

@@ -13,6 +13,7 @@ from fstsim.paper.figures import (
     fast_slow,
     forward,
     joint,
+    kl_estimators,
     methods,
     phase,
     plasticity,
@@ -39,6 +40,7 @@ _ALL = (
     retention.RETENTION_REGIONS,
     fast_slow.FAST_SLOW,
     plasticity.PLASTICITY,
+    kl_estimators.KL_ESTIMATORS,
 )
 
 FIGURES: dict[str, Figure] = {figure.name: figure for figure in _ALL}

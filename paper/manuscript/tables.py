@@ -28,7 +28,7 @@ _SECTION_TITLES = {  # where the name of a section in the theory is not its titl
     "oapl": "OAPL", "map": "One map for all methods", "fast slow": "Fast and slow channels", "noise": "Finite batches",
     "modes": "Several modes, any covariances", "group normalised": "Group-normalised advantages", "adam": "Adam's clock",
     "group batches": "Groups: contexts, caps and waits", "sequences": "Answers of several decisions", "clipping": "Clipped gradients",
-    "leash as a loss": "A KL leash as a loss", "KL estimators": "Estimators of KL",
+    "leash as a loss": "A KL leash as a loss", "KL estimators": "Estimators of KL", "coarse adam": "Coarse Adam",
 }  # fmt: skip
 
 

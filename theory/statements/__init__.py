@@ -10,6 +10,7 @@ from fstsim.errors import InputError
 from fstsim.theory.statements import (
     adam,
     clipping,
+    coarse_adam,
     convergence,
     fast_slow,
     fast_slow_asymptote,
@@ -38,6 +39,7 @@ from fstsim.theory.statements import (
     reverse_kl,
     sdft,
     sdft_anchored,
+    sdft_demonstrator,
     sdft_drift,
     sdft_mixing,
     sdft_response,
@@ -67,6 +69,7 @@ SECTIONS: tuple[tuple[str, tuple[Statement, ...]], ...] = (
     ("sdft", sdft.STATEMENTS),
     ("sdft", sdft_anchored.STATEMENTS),
     ("sdft", sdft_mixing.STATEMENTS),
+    ("sdft", sdft_demonstrator.STATEMENTS),
     ("sdft", sdft_drift.STATEMENTS),
     ("sdft", sdft_response.STATEMENTS),
     ("ttt", ttt.STATEMENTS),
@@ -90,6 +93,7 @@ SECTIONS: tuple[tuple[str, tuple[Statement, ...]], ...] = (
     ("leash as a loss", leash_loss.STATEMENTS),
     ("KL estimators", kl_estimators.STATEMENTS),
     ("KL estimators", kl_estimator_gradients.STATEMENTS),
+    ("coarse adam", coarse_adam.STATEMENTS),
 )
 ALL_STATEMENTS: tuple[Statement, ...] = tuple(statement for _, section in SECTIONS for statement in section)
 
