@@ -52,6 +52,9 @@ class Forecast(Train):
     rerun: bool = False
     """with --check: make the run again, to hold every prompt against the forecast at every step and not at the end alone"""
     seeds: tyro.conf.Suppress[int] = 1
+    no_model: tyro.conf.Suppress[bool] = False
+    probe_every: tyro.conf.Suppress[int | None] = None
+    probe_relearn: tyro.conf.Suppress[int | None] = None
     stopped: ClassVar[str] = "stopped; every finished piece is kept, continue with"
 
     def run(self) -> int:

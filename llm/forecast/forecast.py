@@ -18,7 +18,7 @@ import torch
 
 from fstsim.llm.forecast.aim import Aim
 from fstsim.llm.forecast.config import ForecastConfig
-from fstsim.llm.forecast.path import Field, Path, Spent
+from fstsim.llm.forecast.path import Field, Path
 from fstsim.llm.forecast.reading import Reader
 from fstsim.llm.forecast.result import Forecast, Look, Replicate, replicate_dict, replicate_from
 from fstsim.llm.forecast.rule import Piece, Rule, Station, go
@@ -29,7 +29,7 @@ from fstsim.llm.runs.probes import answer_logprobs
 from fstsim.llm.runs.run_input import check_tasks, with_tasks
 from fstsim.llm.tasks.guarded import VerifierErrors, guarded
 from fstsim.llm.types import Answered, Demonstrated, Population, Task, rule_words
-from fstsim.records import check_directory, claim_directory, environment, plain, read_json, write_json
+from fstsim.records import claimed_directory, environment, plain, read_json, write_json
 
 Notes = Callable[[int, str], None]
 KIND = "forecast"
@@ -125,26 +125,28 @@ def forecast(config: ForecastConfig, out: File | None = None, progress: Notes | 
     piece, steps counted over all replicates. Raises InputError before any work.
     """
     given = Given.of(config, **tasks)
-    config = given.config
-    record = config.to_dict()
-    if out is not None:
-        check_directory(out, record, KIND)
-        claim_directory(out, record, environment(config.settings.seed, config.train.device), KIND)
+    if out is None:
+        return _forecast(given, None, progress)
+    record, environs = given.config.to_dict(), environment(config.settings.seed, config.train.device)
+    with claimed_directory(out, record, environs, KIND):
         if (out / "forecast.json").exists():
-            return Forecast.from_dict(config, read_json(out / "forecast.json"))
-    reader = given.reader()
+            return Forecast.from_dict(given.config, read_json(out / "forecast.json"))
+        found = _forecast(given, out, progress)
+        write_json(out / "forecast.json", plain(found.to_dict()))
+        for k in range(config.settings.replicates):
+            (out / f"replicate-{k}.safetensors").unlink(missing_ok=True)
+    return found
+
+
+def _forecast(given: Given, out: File | None, progress: Notes | None) -> Forecast:
+    reader, config = given.reader(), given.config
     base = reader.read(given.base)
     made = []
     for k in range(config.settings.replicates):
         file = None if out is None else out / f"replicate-{k}.safetensors"
         note = None if progress is None else _shifted(progress, k * config.train.steps)
         made.append(_replicate(given, reader, k, file, note))
-    found = Forecast(config, base, made)
-    if out is not None:
-        write_json(out / "forecast.json", plain(found.to_dict()))
-        for k in range(config.settings.replicates):
-            (out / f"replicate-{k}.safetensors").unlink(missing_ok=True)
-    return found
+    return Forecast(config, base, made)
 
 
 def _shifted(progress: Notes, first: int) -> Notes:
@@ -233,6 +235,3 @@ def load_path(file: File, path: Path) -> Replicate:
 def _fill(tensors: Tensors, name: str, group: list[torch.Tensor]) -> None:
     for k, target in enumerate(group):
         target.copy_(tensors[f"{name}.{k}"])
-
-
-__all__ = ["KIND", "Forecast", "ForecastConfig", "Given", "Spent", "forecast"]
