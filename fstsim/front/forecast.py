@@ -42,8 +42,9 @@ class Forecast(Train):
     """most nats, root mean square over control prompts, by which two orders of the integrator may differ in a piece"""
     batches: int = 2
     """batches at each aim; up to 6 are drawn where the mean gradient is within its noise"""
-    replicates: int = 1
-    """independent forecasts, whose spread is part of the intervals; each costs as much as one"""
+    replicates: int = 2
+    """independent forecasts from different batches, whose spread is in the intervals; with 1 half the cost, and intervals that
+    know nothing of noise"""
     at_most_forgetting: _Limit = None
     """recommend the setting, and the step to stop at, that learns most while the reward lost on the old skills (without --old:
     the share of the old answers' mass) stays below it"""
