@@ -6,7 +6,7 @@ import contextlib
 import itertools
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
@@ -54,6 +54,10 @@ class Forecast(Train):
     """with --check: make the run again, to hold every prompt against the forecast at every step and not at the end alone"""
     seeds: tyro.conf.Suppress[int] = 1
     no_model: tyro.conf.Suppress[bool] = False
+    slow_steps_per_round: tyro.conf.Suppress[int | None] = None
+    reflector: tyro.conf.Suppress[Literal["self", "openai", "local"]] = "self"
+    base_url: tyro.conf.Suppress[str] = ""
+    reflector_model: tyro.conf.Suppress[str] = ""
     probe_every: tyro.conf.Suppress[int | None] = None
     probe_relearn: tyro.conf.Suppress[int | None] = None
     stopped: ClassVar[str] = "stopped; every finished piece is kept, continue with"
