@@ -6,7 +6,7 @@ import contextlib
 import itertools
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
@@ -42,8 +42,9 @@ class Forecast(Train):
     """most nats, root mean square over control prompts, by which two orders of the integrator may differ in a piece"""
     batches: int = 2
     """batches at each aim; up to 6 are drawn where the mean gradient is within its noise"""
-    replicates: int = 1
-    """independent forecasts, whose spread is part of the intervals; each costs as much as one"""
+    replicates: int = 2
+    """independent forecasts from different batches, whose spread is in the intervals; with 1 half the cost, and intervals that
+    know nothing of noise"""
     at_most_forgetting: _Limit = None
     """recommend the setting, and the step to stop at, that learns most while the reward lost on the old skills (without --old:
     the share of the old answers' mass) stays below it"""
@@ -52,6 +53,13 @@ class Forecast(Train):
     rerun: bool = False
     """with --check: make the run again, to hold every prompt against the forecast at every step and not at the end alone"""
     seeds: tyro.conf.Suppress[int] = 1
+    no_model: tyro.conf.Suppress[bool] = False
+    slow_steps_per_round: tyro.conf.Suppress[int | None] = None
+    reflector: tyro.conf.Suppress[Literal["self", "openai", "local"]] = "self"
+    base_url: tyro.conf.Suppress[str] = ""
+    reflector_model: tyro.conf.Suppress[str] = ""
+    probe_every: tyro.conf.Suppress[int | None] = None
+    probe_relearn: tyro.conf.Suppress[int | None] = None
     stopped: ClassVar[str] = "stopped; every finished piece is kept, continue with"
 
     def run(self) -> int:

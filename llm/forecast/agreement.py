@@ -23,7 +23,7 @@ def r_squared(predicted: ArrayLike, measured: ArrayLike) -> float:
 
 def spearman(predicted: ArrayLike, measured: ArrayLike) -> float:
     """Correlation of ranks, ties at their mean rank; nan if one of both does not vary."""
-    p, m = rankdata(predicted), rankdata(measured)
+    p, m = (rankdata(np.asarray(values, dtype=np.float64)) for values in (predicted, measured))
     if p.std() == 0.0 or m.std() == 0.0:
         return float("nan")
     return float(np.corrcoef(p, m)[0, 1])

@@ -6,6 +6,7 @@ step of the forecast; that the run was the same one is checked at its end, by it
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,10 +20,12 @@ from fstsim.fast_slow import FastSlowState, FrozenFast, Schedule, fast_slow
 from fstsim.llm.forecast.agreement import agreement
 from fstsim.llm.forecast.forecast import Given
 from fstsim.llm.forecast.reading import OLD, Reading
-from fstsim.llm.forecast.result import Forecast
+from fstsim.llm.forecast.result import Forecast, quantities
 from fstsim.llm.measure.layers import weights_hash
 from fstsim.llm.policy.policy import Policy
+from fstsim.llm.runs.checkpoint import put_weights, read_checkpoint
 from fstsim.llm.runs.config import TrainConfig
+from fstsim.llm.runs.optimizer import set_rate
 from fstsim.llm.runs.run import _weights
 from fstsim.llm.runs.skills import TaskSkills
 from fstsim.records import plain, read_json, read_rows
@@ -49,8 +52,7 @@ def check_same(config: TrainConfig, run: Path) -> TrainConfig:
                     raise InputError(f"{run} was made with other problems of {task} than the forecast")
         elif name not in _MAY_DIFFER and have[name] != value:
             raise InputError(f"{run} was made with {_differing(name, have[name], value)}")
-    schedule = getattr(getattr(config, "optimizer", None), "schedule", "constant")
-    if was.steps != config.steps and schedule != "constant":
+    if was.steps != config.steps and config.optimizer.schedule != "constant":
         raise InputError(f"{run} was made with steps {was.steps}, the forecast is of {config.steps}")
     if config.probe.problems != was.probe.problems:
         raise InputError(
@@ -137,8 +139,6 @@ def _measured(name: str, row: dict[str, Any], column: str, first: dict[str, Any]
 
 
 def _scalar(found: Forecast, name: str, reading: Reading) -> float:
-    from fstsim.llm.forecast.result import quantities
-
     return quantities(found.base)[name](reading)
 
 
@@ -160,11 +160,13 @@ def _readings(
     state: Any = FastSlowState(weights, given.population)
     slow: Any = was.learner.begin(was.context)[0]
     rng = np.random.default_rng(was.seed)
+    set_rate(weights.optimizer, was.optimizer.rate(was.lr, 0, was.steps))
     for now in fast_slow([given.task], slow, FrozenFast(), state, Schedule(was.steps, was.slow_steps_per_round), rng):
         if now.step in steps:
             yield now.step, reader.read(policy)
         if progress is not None:
             progress(now.step, "the run is made again")
+        set_rate(weights.optimizer, was.optimizer.rate(was.lr, now.step, was.steps))
     if weights_hash(policy.model) != weights_hash(_trained(given, run).model):
         theirs, mine = (reader.log_right(p).mean() for p in (_trained(given, run), policy))
         if not abs(theirs - mine) <= _SAME * max(1.0, abs(theirs)):
@@ -174,9 +176,8 @@ def _readings(
 
 
 def _trained(given: Given, run: Path) -> Policy:
-    from fstsim.llm.measure.loading import check_same_architecture
-    from fstsim.llm.policy.loading import load_model
-
-    model, _ = load_model(str(run / "model"), given.config.train.device, "float32")
-    check_same_architecture(str(run / "model"), model, given.base.model)
+    """The policy at the end of the run: from its last checkpoint, which has the weights whether or not a model was written."""
+    model = copy.deepcopy(given.base.model)
+    tensors, _ = read_checkpoint(run / "checkpoint.safetensors")
+    put_weights(model, tensors, run / "checkpoint.safetensors")
     return replace(given.base, model=model.eval())

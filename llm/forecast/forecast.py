@@ -18,7 +18,7 @@ import torch
 
 from fstsim.llm.forecast.aim import Aim
 from fstsim.llm.forecast.config import ForecastConfig
-from fstsim.llm.forecast.path import Field, Path, Spent
+from fstsim.llm.forecast.path import Field, Path
 from fstsim.llm.forecast.reading import Reader
 from fstsim.llm.forecast.result import Forecast, Look, Replicate, replicate_dict, replicate_from
 from fstsim.llm.forecast.rule import Piece, Rule, Station, go
@@ -234,6 +234,3 @@ def load_path(file: File, path: Path) -> Replicate:
 def _fill(tensors: Tensors, name: str, group: list[torch.Tensor]) -> None:
     for k, target in enumerate(group):
         target.copy_(tensors[f"{name}.{k}"])
-
-
-__all__ = ["KIND", "Forecast", "ForecastConfig", "Given", "Spent", "forecast"]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fstsim.errors import InputError
 from fstsim.llm.forecast.aim import Aim, Tensors
 from fstsim.llm.runs.config import TrainConfig
-from fstsim.theory.coarse_adam import SGD, AdamW, Moments, adam_piece, between, learning_rates, sgd_piece
+from fstsim.theory.coarse_adam import SGD, AdamW, Moments, adam_piece, between, sgd_piece
 
 Array = NDArray[np.float64]
 
@@ -33,10 +33,8 @@ class Rule:
     def of(cls, config: TrainConfig) -> Rule:
         """The optimizer of a run of ``config``. Raises InputError if it is one that has no rule here."""
         total = config.steps * len(config.tasks)
-        held: Any = getattr(config, "optimizer", None)
-        if held is None:
-            return cls(AdamW(), learning_rates("constant", config.lr, total))
-        rates = learning_rates(held.schedule, config.lr, total, held.warmup)
+        held = config.optimizer
+        rates = np.array([held.rate(config.lr, step, total) for step in range(total)])
         if held.kind in ("adamw", _HALF):
             return cls(AdamW(held.beta1, held.beta2, held.epsilon, held.weight_decay), rates)
         if held.kind == "sgd":

@@ -25,8 +25,8 @@ class ForecastSettings:
     """slow steps of the longest piece, None for no limit"""
     control: int = 24
     """prompts of each kind (to be learned, old) that the error is measured on"""
-    replicates: int = 1
-    """independent forecasts from different batches: their spread is the noise of aims"""
+    replicates: int = 2
+    """independent forecasts from different batches: their mean is the forecast, their spread the noise of aims"""
     seed: int = 1000
     """batches and rollouts of the aims; a run's own seeds begin at 0"""
 
