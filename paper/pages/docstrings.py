@@ -25,7 +25,7 @@ def readable(text: str) -> str:
     return "\n".join([*out, "```"] if example else out)
 
 
-class Docstrings(Extension):  # type: ignore[misc, unused-ignore] -- Any where griffe is not installed
+class Docstrings(Extension):  # type: ignore[misc, unused-ignore]  # Any where griffe is not installed
     """What mkdocstrings calls for every object that it has read."""
 
     def on_object(self, *, obj: Object, **_: Any) -> None:

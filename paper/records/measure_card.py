@@ -49,7 +49,7 @@ def measure_card(measured: Mapping[str, Any], passed: Sequence[str] | None, pict
     """The page; whatever names and tasks hold is escaped."""
     for held in measured["checkpoints"]:
         name = str(held["checkpoint"])
-        passed = [line.replace(name, published(name)) for line in passed]
+        passed = None if passed is None else [line.replace(name, published(name)) for line in passed]
     measured = published(measured)
     names = [str(held["checkpoint"]) for held in measured["checkpoints"]]
     verdict = "".join(f'<p class="verdict no">{escape(line)}</p>' for line in passed or ())
