@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from fstsim.errors import InputError
 from fstsim.llm.measure.config import RELEARN_LEVEL, RELEARN_MOST, MeasureSettings
@@ -23,9 +24,10 @@ class Relearning:
 
     def steps(self, policy: Policy) -> int:
         """Steps until right answers of held-out problems have probability `RELEARN_LEVEL`; one above `RELEARN_MOST` if not within it."""
+        task: Any = self.task  # right answers are all that the probe asks for
         policy.model.requires_grad_(True)  # those who only measure have switched it off, and a copy has what it copies
         try:
-            return relearn_steps(policy, self.task, level=RELEARN_LEVEL, most=RELEARN_MOST, lr=self.lr)
+            return relearn_steps(policy, task, level=RELEARN_LEVEL, most=RELEARN_MOST, lr=self.lr)
         finally:
             policy.model.requires_grad_(False)
 

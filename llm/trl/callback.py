@@ -78,13 +78,25 @@ class DriftCallback(TrainerCallback):
         self._last = on_main(self._trainer.accelerator, start)
         self._measure(state, control)
 
-    def on_step_end(self, _args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_step_end(
+        self,
+        args: TrainingArguments,  # noqa: ARG002 -- as the trainer calls it
+        state: TrainerState,
+        control: TrainerControl,
+        **_: Any,
+    ) -> None:
         """Measure if it is due, or the last step."""
         due = self._every is not None and state.global_step % self._every == 0
         if due or state.global_step >= state.max_steps:
             self._measure(state, control)
 
-    def on_evaluate(self, _args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_evaluate(
+        self,
+        args: TrainingArguments,  # noqa: ARG002 -- as the trainer calls it
+        state: TrainerState,
+        control: TrainerControl,
+        **_: Any,
+    ) -> None:
         """Measure if that is when it is due."""
         if self._every is None and self._trainer is not None:
             self._measure(state, control)

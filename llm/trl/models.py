@@ -64,10 +64,11 @@ def lent_models(model: nn.Module, tokenizer: PreTrainedTokenizerBase, base: Base
 
     Raises InputError if no base can be had, or it differs from the model in more than its weights.
     """
+    lent: Any = model
     adapted = hasattr(model, "peft_config")
-    if adapted and any(config.is_prompt_learning for config in model.peft_config.values()):
+    if adapted and any(config.is_prompt_learning for config in lent.peft_config.values()):
         raise InputError("the adapter learns prompts, not weights: its drift cannot be measured; use one such as LoRA")
-    trained: Any = model.get_base_model() if adapted else model  # type: ignore[operator]
+    trained: Any = lent.get_base_model() if adapted else lent
     # the trainer's tokenizer stays as it is, and no graphs of a GPU's memory are kept in somebody else's training
     now = replace(Policy.of(trained, copy.deepcopy(tokenizer)), static=False)
     if base is None and adapted:
@@ -87,7 +88,8 @@ def lent_models(model: nn.Module, tokenizer: PreTrainedTokenizerBase, base: Base
         check_same_tokenizer(base, given.tokenizer, now.tokenizer)
         base = given.model
     check_same_architecture("base=", base, trained)
-    return Models(now, beside(now, _frozen(base.to(now.device))), _name(base, "base="))
+    there: Any = base
+    return Models(now, beside(now, _frozen(there.to(now.device))), _name(base, "base="))
 
 
 def _frozen(model: PreTrainedModel) -> PreTrainedModel:
