@@ -238,7 +238,7 @@ def _backend(backend: str, jobs: int, address: str | None) -> Iterator[None]:
                 client: AbstractContextManager[object] = Client(address, timeout="5s")  # type: ignore[no-untyped-call]
                 stack.enter_context(client)
             except Exception as error:  # whatever its transports raise at an address that is none
-                raise InputError(f"no dask scheduler answers at {address!r}") from error
+                raise InputError(f"no dask scheduler answers at {address}") from error
         stack.enter_context(joblib.parallel_config(backend=backend, n_jobs=jobs))
         yield
 

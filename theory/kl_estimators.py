@@ -163,6 +163,7 @@ def k3_loss_policy(base: ArrayLike, reward: ArrayLike, tau: ArrayLike, tokens: i
         value = value.reshape(given.shape)
         # the sum over tokens falls and is convex in V: from below, Newton's steps never go too far
         least = np.where(given > 0.0, value - strength * (1.0 - given), -np.inf).max(axis=-1, keepdims=True)
+        shares = given
         for _ in range(_NEWTON):
             room = np.where(given > 0.0, strength + least - value, 1.0)
             shares = strength * given / room

@@ -113,7 +113,7 @@ def _described(name: str, tensor: torch.Tensor) -> bytes:
 
 def _bytes(tensor: torch.Tensor) -> memoryview:
     """The bytes of ``tensor``: its own memory where it is on the CPU and in one piece."""
-    return memoryview(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data
 
 
 def pack_optimizer(optimizer: Optimizer, prefix: str) -> tuple[Tensors, dict[str, Any]]:

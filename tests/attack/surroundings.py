@@ -104,7 +104,7 @@ def cases() -> Iterator[Case]:
         "Latin-1": partial(_output, "", {"PYTHONIOENCODING": "latin-1"}, (0,)),
         "locale C": partial(_output, "", {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, (0,)),
         "TERM=dumb": partial(_output, "", {"TERM": "dumb", "COLUMNS": "0"}, (0,)),
-        "no home": partial(_output, "", {"HOME": "/nonexistent", "MPLCONFIGDIR": "/nonexistent"}, (0,)),
+        "no home": partial(_output, "", {"HOME": "nowhere", "MPLCONFIGDIR": "nowhere"}, (0,)),
     }
     for command in (
         "train",

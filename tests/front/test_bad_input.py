@@ -62,7 +62,7 @@ MISTAKES = {
     "sweep --steps 2000000": "steps must be at most 1000000",
     "sweep --seeds 900000000": "at most 10000000 trajectories",
     "sweep --batch 100000000": "must be at most 20000000",
-    "sweep --backend dask --address nowhere": "no dask scheduler answers at 'nowhere'",
+    "sweep --backend dask --address nowhere": "no dask scheduler answers at nowhere",
     "check --seed 99999999999999999999": "seed must be at most",
     "simulate --out=": "--out is empty",
     "train --seeds 20000": "seeds must be at most 10000",

@@ -32,7 +32,7 @@ def _constants(rng: np.random.Generator, n: int) -> Sample:
         "beta2": beta2,
         "decay": rng.choice([0.0, rng.uniform(0.0, 0.5)]),
         "steps": rng.integers(1, 33),
-        "age": rng.choice([0, rng.integers(1, 3000)]),
+        "age": rng.choice([0.0, float(rng.integers(1, 3000))]),
     }
     return {name: np.full(n, float(value)) for name, value in numbers.items()}
 
