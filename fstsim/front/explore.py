@@ -24,8 +24,9 @@ class Explore:
 
     def run(self) -> int:
         """Write it."""
-        if self.out.is_dir():
-            raise InputError(f"{self.out} is a directory: --out must name a file")
+        if self.out.exists() and not self.out.is_file():
+            kind = "a directory" if self.out.is_dir() else "no plain file"
+            raise InputError(f"{self.out} is {kind}: --out must name a file")
         from fstsim.paper.report.explorer import write_explorer
 
         prepare_directory(self.out.parent)

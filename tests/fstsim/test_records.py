@@ -76,3 +76,21 @@ def test_who_may_read_a_file_is_what_the_umask_says(mask: int, mode: int, tmp_pa
         os.umask(before)
     assert (tmp_path / "file").stat().st_mode & 0o777 == mode
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_pipe_or_device_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    pipe, folder = tmp_path / "pipe", tmp_path / "folder"
+    os.mkfifo(pipe)
+    folder.mkdir()
+    for place in (pipe, folder):
+        with pytest.raises(InputError, match="is there and is not a file"):
+            write_text(place, "text")
+    assert pipe.is_fifo()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "pipe"]
+
+
+def test_a_link_to_a_file_is_written(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    write_text(tmp_path / "link", "first")
+    write_text(tmp_path / "link", "second")
+    assert (tmp_path / "link").read_text(encoding="utf-8") == "second"
