@@ -105,7 +105,7 @@ class Forecast(Train):
         from fstsim.front.train_flags import with_settings
 
         train = with_settings(Train)
-        given = {entry.name: getattr(self, entry.name) for entry in fields(train) if entry.name not in _AXES}  # type: ignore[arg-type]
+        given = {entry.name: getattr(self, entry.name) for entry in fields(train) if entry.name not in _AXES}
         found: dict[str, Any] = {}
         values = [getattr(self, axis, ()) or (None,) for axis in _AXES]
         for point in itertools.product(*values):

@@ -27,4 +27,4 @@ def with_grid(command: type[_C]) -> type[_C]:
         command.__name__, [("replay_share", grid, field(default=()))], bases=(whole,), frozen=True, namespace=namespace
     )
     made.__module__ = command.__module__
-    return made  # type: ignore[return-value]
+    return made

@@ -13,8 +13,8 @@ tensors each, which the corrector needs; a trial holds a third aim while it is t
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,7 @@ _RELATIVE = 0.3  # of the tolerance, a nat that an answer has moved
 _NOISY = 0.5  # share of a mean gradient that is noise, above which more batches are drawn
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Field:
     """What decides the gradients: the learner of a run, its contexts and task, on ``weights`` that hold the moving policy."""
 
@@ -50,7 +50,7 @@ class Field:
         return list(self.weights.policy.model.parameters())
 
 
-@dataclass
+@dataclasses.dataclass
 class Spent:
     """What a path has cost: ``gradients`` of the run's batch size, ``rollouts``, and readings of the control prompts."""
 
@@ -59,7 +59,7 @@ class Spent:
     controls: int = 0
 
 
-@dataclass
+@dataclasses.dataclass
 class Path:
     """A path under ``rule`` through ``field``; ``control`` reads log-probabilities of answers off the policy."""
 
@@ -74,8 +74,8 @@ class Path:
     """slow steps of the next piece, if its error allows"""
     start: Array | None = None
     """the control at the start of the run"""
-    spent: Spent = field(default_factory=Spent)
-    made: list[dict[str, Any]] = field(default_factory=list)
+    spent: Spent = dataclasses.field(default_factory=Spent)
+    made: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     """what is worth knowing of every piece"""
 
     def next_piece(self, until: int) -> Piece:

@@ -118,7 +118,7 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, a
     ``parts``: contents are lists of parts, as some templates of models that also see pictures want them. Raises InputError if
     the template raises, takes more than `SECONDS`, or writes more than `LONGEST` characters of its own.
     """
-    shown = [
+    shown: Any = [
         {"role": role, "content": [{"type": "text", "text": content}] if parts else content}
         for role, content in messages
     ]

@@ -205,7 +205,7 @@ class Policy:
             return self.tokenizer.batch_decode(rows, **options)
         # decoders like Llama's drop the space of whatever comes first
         before = self._tokens(_ASKED)
-        head = self.tokenizer.decode(before, **options)
+        head = str(self.tokenizer.decode(before, **options))
         whole = self.tokenizer.batch_decode([[*before, *row] for row in rows], **options)
         if all(text.startswith(head) for text in whole):
             return [text[len(head) :] for text in whole]

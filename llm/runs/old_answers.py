@@ -132,7 +132,7 @@ def _digest(body: Mapping[str, Any]) -> str:
 
 def _read(path: Path, hashes: Mapping[str, str], asked: Mapping[str, Mapping[str, Problem]]) -> dict[str, Any]:
     held = read_json(path)
-    body = {key: held.get(key) for key in _KEYS} if isinstance(held, dict) else {}
+    body: dict[str, Any] = {key: held.get(key) for key in _KEYS} if isinstance(held, dict) else {}
     if not body or held.get("sha256") != _digest(body):
         raise InputError(f"{path} was changed or is something else: choose another --out, or delete it to make it anew")
     for name, value in hashes.items():
