@@ -67,7 +67,7 @@ nightly-check: $(VENV)/.installed ## a million random instances of every stateme
 	$(BIN)/python -m fstsim.paper.records.record_check
 
 readme: $(VENV)/.installed ## rewrite the generated parts of README and paper/docs from the code and paper/data
-	$(BIN)/python -m fstsim.paper.records.statement_table
+	$(BIN)/python -m fstsim.paper.pages.rewrite
 
 attack: $(VENV)/.installed-test ## attack the product: malformed input, damaged files, kills, hostile servers, pages (20 minutes, into paper/data/attack.json)
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python tests/attack --jobs $(JOBS)

@@ -60,6 +60,8 @@ def check_file(path: Path) -> None:
             raise InputError(f"{path} is not a file")
         if not os.access(path, os.R_OK):
             raise InputError(f"{path} cannot be read: permission denied")
+    except InputError:
+        raise
     except FileNotFoundError as error:
         raise InputError(f"there is no file {path}") from error
     except OSError as error:

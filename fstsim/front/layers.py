@@ -17,7 +17,9 @@ from fstsim.front.command import Directory, quiet
 from fstsim.front.console import Progress, show
 from fstsim.number_text import terminal_number
 
-_Runs = tyro.conf.Positional[Annotated[tuple[Path, ...], tyro.conf.arg(metavar="RUN [RUN ...]")]]
+_Runs = tyro.conf.Positional[
+    Annotated[tuple[Path, ...], tyro.conf.arg(metavar="RUN [RUN ...]", help_behavior_hint="(required)")]
+]
 _Model = Annotated[str | None, tyro.conf.arg(metavar="MODEL", help_behavior_hint="(default: the base of the runs)")]
 
 

@@ -16,7 +16,9 @@ from fstsim.front.measure_table import lm_eval_table, measure_table
 from fstsim.reading import understood
 from fstsim.records import claimed_directory, environment, plain, write_json
 
-_Checkpoints = Annotated[tuple[str, ...], tyro.conf.arg(metavar="MODEL [MODEL ...]")]
+_Checkpoints = Annotated[
+    tuple[str, ...], tyro.conf.arg(metavar="MODEL [MODEL ...]", help_behavior_hint="(required, but with --lm-eval)")
+]
 _Set = Annotated[str, tyro.conf.arg(metavar="TASK", help_behavior_hint="(default: none)")]
 _Folders = Annotated[
     tuple[Path, Path] | None, tyro.conf.arg(metavar="BASE_DIR CHECKPOINT_DIR", help_behavior_hint="(default: none)")

@@ -7,24 +7,18 @@ moments and checkpoints of the adapter alone. A shadow is a second adapter; its 
 
 from __future__ import annotations
 
-import contextlib
 import re
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from transformers import PreTrainedModel
 
 from fstsim.errors import InputError
+from fstsim.llm.policy.policy import Policy
+from fstsim.llm.policy.running import SHADOW, TRAINED, Switch
 
-if TYPE_CHECKING:
-    from fstsim.llm.policy.policy import Policy
-
-TRAINED, SHADOW = "default", "shadow"
-"""Names of the adapters of a run within peft; the first is what peft reads back without being told a name."""
 _FORM = "lora:r=16, with alpha=32 and targets=q_proj+v_proj where they are wanted"
 
 
@@ -54,31 +48,6 @@ class LoraSettings:
         if r < 1 or not 0.0 < alpha < float("inf"):
             raise InputError(f"r of --adapter must be at least 1 and alpha positive, got {text!r}")
         return cls(r, alpha, targets)
-
-
-@dataclass(frozen=True)
-class Switch:
-    """Which adapter of ``peft_model`` a policy runs with: ``name``, or none of them."""
-
-    peft_model: Any
-    name: str | None
-
-    @contextlib.contextmanager
-    def on(self) -> Iterator[None]:
-        """Within it the model runs with this adapter; the trained one is on before and after."""
-        if self.name == TRAINED:
-            yield
-            return
-        layers = [module for module in self.peft_model.modules() if hasattr(module, "_disable_adapters")]
-        # by the layers' own fields: peft's methods also say which weights want a gradient, which stays as it is here
-        try:
-            for layer in layers:
-                layer._disable_adapters = self.name is None
-                layer._active_adapter = [self.name or TRAINED]
-            yield
-        finally:
-            for layer in layers:
-                layer._disable_adapters, layer._active_adapter = False, [TRAINED]
 
 
 def check_adapter(text: str) -> LoraSettings:
@@ -164,19 +133,3 @@ def with_checkpointing(policy: Policy) -> Policy:
         warnings.simplefilter("ignore")  # the newest transformers have another name for it
         policy.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return replace(policy, checkpointing=True)
-
-
-@contextlib.contextmanager
-def recomputed(model: PreTrainedModel) -> Iterator[None]:
-    """Within it layers keep their inputs alone, and compute the rest again in the backward pass.
-
-    Layers do so in training mode; their parts stay in evaluation mode, so that nothing is dropped out.
-    """
-    layers = [m for m in model.modules() if getattr(m, "gradient_checkpointing", None) is not None and m is not model]
-    for layer in layers:
-        layer.training = True
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.training = False

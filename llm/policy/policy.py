@@ -23,12 +23,12 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from fstsim.errors import InputError
-from fstsim.llm.policy.adapters import Switch, recomputed
 from fstsim.llm.policy.chat import ChatForm, chat_form, end_of_turn
 from fstsim.llm.policy.declared import position_limit, vocabulary_size
 from fstsim.llm.policy.lengths import check_rows, sample_lengths, score_lengths
 from fstsim.llm.policy.loading import SHIPPED, load_model
 from fstsim.llm.policy.rollouts import Request, Rollouts, owners, token_logprobs
+from fstsim.llm.policy.running import Switch, recomputed
 from fstsim.llm.policy.sampling import sample_rows, sample_tree
 from fstsim.llm.policy.scoring import score_groups, score_rows, score_tree
 from fstsim.llm.policy.shared_prompts import can_share, keeps_cache

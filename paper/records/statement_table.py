@@ -1,21 +1,14 @@
-"""The table of statements, generated from the statements themselves and a recorded check.
-
-``make readme`` runs this module: it writes the table into ``paper/docs/statements.md``, and with it every other generated part
-of README and documentation (`fstsim.paper.pages.generated`).
-"""
+"""The table of statements, generated from the statements themselves and a recorded check."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from fstsim.errors import InputError
-from fstsim.front.console import show
-from fstsim.front.entry import run_module
 from fstsim.number_text import ratio_number
-from fstsim.paper import DATA, ROOM, checkout
+from fstsim.paper import DATA, ROOM
 from fstsim.paper.figures.catalogue import figure_of
 from fstsim.paper.pages.blocks import table
 from fstsim.records import read_json
@@ -75,28 +68,3 @@ def statement_table(checks: Sequence[Mapping[str, Any]]) -> str:
 def recorded_table() -> str:
     """The table of the recorded check; InputError where the record lacks a statement."""
     return statement_table(read_json(DATA / "checks.json")["checks"])
-
-
-@dataclass(frozen=True)
-class Config:
-    """Write the generated parts of the checkout's README.md and paper/docs again, from the code and the records in paper/data."""
-
-
-def rewrite(_: Config) -> int:
-    """Do it; InputError outside a checkout, or where a record lacks a statement."""
-    root = checkout()
-    from fstsim.paper.pages.blocks import rewrite_pages
-    from fstsim.paper.pages.generated import BLOCKS
-
-    pages = rewrite_pages(root, BLOCKS)
-    show(f"{len(BLOCKS)} generated parts in {', '.join(str(page.relative_to(root)) for page in pages)}")
-    return 0
-
-
-def main() -> int:
-    """Command line; returns the exit code."""
-    return run_module("fstsim.paper.records.statement_table", Config, rewrite)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -66,7 +66,7 @@ MISTAKES = {
     "check --seed 99999999999999999999": "seed must be at most",
     "simulate --out=": "--out is empty",
     "train --seeds 20000": "seeds must be at most 10000",
-    f"simulate --out new/{'x' * 300}": "cannot be read",
+    f"simulate --out new/{'x' * 300}": "File name too long",
     "sweep --out file": "file is not a directory",
     "explore --out full": "full is a directory",
     "explore --out file/page.html": "file is not a directory",

@@ -73,7 +73,7 @@ def record(out: Path, planned: Planned, seeds: int, rng: np.random.Generator, **
         write_json(place / "summary.json", {"last": rows[-1], "prompts": [""]})
         if config.method == "fst":
             cells = ("base_empty", "trained_empty", "base_evolved", "trained_evolved")
-            write_json(place / "decomposition.json", {name: float(rng.uniform()) for name in cells})
+            write_json(place / "decomposition.json", {"context": "", **{name: float(rng.uniform()) for name in cells}})
 
 
 @pytest.fixture(scope="module", params=[1, 3, 5])
@@ -223,8 +223,8 @@ MISTAKES = {
     "experiment core --seeds many": "--seeds",
     "experiment core --out file": "file is not a directory",
     "experiment core --out /proc/here": "cannot write in /proc/here",
-    "experiment core --jobs 0 --out empty": "jobs must be at least 1",
-    "experiment core --jobs 0 --out new": "jobs must be at least 1",
+    "experiment core --jobs 0 --out empty": "jobs must not be 0",
+    "experiment core --jobs 0 --out new": "jobs must not be 0",
     "experiment core --jobs 1 --device abacus --out new": "device 'abacus' cannot be used here",
     "experiment plasticity --jobs 1 --out new": "starts from strings-easy-rl, which is not finished in new/runs",
     "experiment core --jobs 1 --out papers": "papers is not empty and holds no training runs",

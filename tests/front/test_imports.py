@@ -25,6 +25,10 @@ ALLOWED = {
 SHARED = {f"fstsim.front.{name}" for name in ("command", "console", "entry", "tables")}
 
 
+# beside the folders of front doors: the command line, and the pages that list its commands
+DOORS = {"fstsim.__main__", *(f"fstsim.paper.pages.{name}" for name in ("lists", "generated", "rewrite"))}
+
+
 def modules() -> dict[str, tuple[str, Path]]:
     """Import name -> (room, file)."""
     found = {}
@@ -32,7 +36,7 @@ def modules() -> dict[str, tuple[str, Path]]:
         for path in sorted((ROOT / folder).rglob("*.py")):
             parts = path.relative_to(ROOT / folder).with_suffix("").parts
             name = ".".join((package, *(part for part in parts if part != "__init__")))
-            front = name == "fstsim.__main__" or f"{name}.".startswith(("fstsim.front.", "fstsim.llm.trl."))
+            front = name in DOORS or f"{name}.".startswith(("fstsim.front.", "fstsim.llm.trl."))
             found[name] = ("front" if front else folder, path)
     return found
 

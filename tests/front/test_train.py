@@ -129,7 +129,7 @@ MISTAKES = {
     "train --method dpo": "gepa",
     "train --lr 0": "lr must be positive",
     "train --lr -1": "lr must be positive",
-    "train --lr nan": "lr must be positive",
+    "train --lr nan": "lr must be a number, got nan",
     "train --lr 1e9": "lr must be positive and below 10",
     "train --lr fast": "--lr",
     "train --steps 0": "steps must be at least 1",
@@ -140,9 +140,9 @@ MISTAKES = {
     "train --updates 0": "updates",
     "train --ratio-cap 1": "ratio_cap must be above 1",
     "train --ratio-cap 0.2": "ratio_cap must be above 1",
-    "train --ratio-cap nan": "ratio_cap must be above 1",
+    "train --ratio-cap nan": "ratio_cap must be a number, got nan",
     "train --leash-reward -1": "leash_reward and leash_loss must be nonnegative",
-    "train --leash-loss nan": "leash_reward and leash_loss must be nonnegative",
+    "train --leash-loss nan": "leash_loss must be a number, got nan",
     "train --leash-loss inf": "leash_reward and leash_loss must be nonnegative and finite",
     "train --leash-reward inf": "leash_reward and leash_loss must be nonnegative and finite",
     "train --rollouts 100000000": "problems x rollouts must be at most 1,000,000 a step, got 2,400,000,000",
@@ -157,7 +157,7 @@ MISTAKES = {
     "train --advantage best": "leave-one-out",
     "train --loss dpo": "reinforce",
     "train --method sft --replay-share 1.5": "replay_share must lie in [0, 1]",
-    "train --method sft --replay-share nan": "replay_share must lie in [0, 1]",
+    "train --method sft --replay-share nan": "replay_share must be a number, got nan",
     "train --method fst --contexts 0": "contexts must be at least 1",
     "train --method fst --rollout-budget 3": "budget",
     "train --method fst --slow-steps-per-round 0": "slow_steps_per_round must be at least 1",
@@ -173,7 +173,7 @@ MISTAKES = {
     "train --method gepa --slow-steps-per-round 2": "--slow-steps-per-round is used by method",
     "train --method fst --replay-share 0.5": "--replay-share is used by method",
     "train --method sdft --teacher-share 2": "teacher_share must lie in [0, 1], got 2.0",
-    "train --method sdft --ema-rate nan": "ema_rate must lie in [0, 1]",
+    "train --method sdft --ema-rate nan": "ema_rate must be a number, got nan",
     "train --method sdft --demonstration answer": "examples",
     "train --method sdft --rollouts 4": "--rollouts is used by method",
     "train --method sdft --alpha 0.5": "--alpha is used by method",
@@ -334,7 +334,7 @@ def test_train_ends_with_a_picture_and_a_table(place: Path, capsys: pytest.Captu
     # the same command again only shows it
     before = contents(place)
     assert main(command) == 0
-    assert capsys.readouterr().out == said.out
+    assert said.out.endswith(capsys.readouterr().out)  # but for the rows that were printed as they came
     after = contents(place)
     assert {path for path in after if after[path] != before[path]} <= {str(place / "run" / "picture.png")}
 
@@ -353,8 +353,8 @@ def test_the_trained_model_is_a_model(place: Path) -> None:
 def test_every_method_ends_the_same_way(method: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = {
         "sft": "--problems 4 --replay-share 0.5",
-        "fst": "--problems 2 --rollouts 2 --contexts 2 --rollout-budget 50 --slow-steps-per-round 2",
-        "gepa": "--contexts 2 --rollout-budget 50",
+        "fst": "--problems 2 --rollouts 2 --contexts 2 --rollout-budget 60 --slow-steps-per-round 2",
+        "gepa": "--contexts 2 --rollout-budget 60",
         "sdft": "--problems 4 --teacher-share 0.5 --ema-rate 0.1",
         "ttt": "--problems 2 --rollouts 3 --leash-reward 0.1",
         "oapl": "--problems 2 --rollouts 2 --period 1",

@@ -124,7 +124,7 @@ def test_what_make_test_runs(site: Path, tmp_path: Path) -> None:
 WITHOUT_RECORDS = {
     "fstsim.paper.manuscript.__main__": "there are no recorded runs at {data}: run this in a checkout of the repository",
     "fstsim.paper.bridge.figure": "there are no recorded runs at {data}/validation: run this in a checkout of the repository",
-    "fstsim.paper.records.statement_table": "{package} is an installed package: run this in a checkout of the repository",
+    "fstsim.paper.pages.rewrite": "{package} is an installed package: run this in a checkout of the repository",
     "fstsim.paper.records.record_check": "{package} is an installed package: run this in a checkout of the repository",
     "fstsim.paper.report.report": "out holds no checks.json: run fstsim reproduce --out out first",
 }

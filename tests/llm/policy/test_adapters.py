@@ -14,9 +14,10 @@ from fstsim.errors import InputError
 from fstsim.llm.learners.losses import sft_loss
 from fstsim.llm.learners.shadow import ShadowedWeights
 from fstsim.llm.learners.weights import Weights
-from fstsim.llm.policy.adapters import check_adapter, own_weights, recomputed, with_adapter, with_checkpointing
+from fstsim.llm.policy.adapters import check_adapter, own_weights, with_adapter, with_checkpointing
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import Rollouts, token_logprobs
+from fstsim.llm.policy.running import recomputed
 from fstsim.llm.types import Problem
 
 MakePolicy = Callable[..., Policy]
