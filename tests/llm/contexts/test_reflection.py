@@ -538,7 +538,7 @@ def test_configurations_build_their_reflectors(
     local = ReflectorConfig("local", model=str(tmp_path)).build()
     assert isinstance(local, LocalChat)
     assert local.model.template == "chat"
-    for wrong, what in [({"kind": "oracle"}, "self, openai or local"), ({"kind": "local"}, "--reflector-model")]:
+    for wrong, what in [({"kind": "oracle"}, "self, openai, local"), ({"kind": "local"}, "--reflector-model")]:
         with pytest.raises(InputError, match=what):
             ReflectorConfig(**wrong)  # type: ignore[arg-type]  # that is the test
 
@@ -608,7 +608,7 @@ def test_a_prompt_that_does_not_fit_a_local_chat_model_is_its_fault(
     """Said of the reflector's model, by name and with its positions; no flag of the policy would help."""
     model = save(chat_policy(make_model, positions=512), tmp_path / "model")
     chat = save(chat_policy(make_model, positions=512), tmp_path / "chat")
-    local = ["--reflector", "local", "--reflector-model", chat, "--steps", "1", "--rollout-budget", "34"]
+    local = ["--reflector", "local", "--reflector-model", chat, "--steps", "1", "--rollout-budget", "60"]
     assert main([*flags(model, tmp_path / "run", *CHAT_FLAGS, *local)]) == 1
     said = capsys.readouterr().err.splitlines()[-1]
     assert f"the reflector {chat} has 512 positions, not the " in said
@@ -621,7 +621,7 @@ def flags(model: str, out: Path, *more: str) -> list[str]:
         "steps": 3,
         "seeds": 1,
         "contexts": 2,
-        "rollout-budget": 40,
+        "rollout-budget": 60,
         "problems": 2,
         "rollouts": 3,
         "probe-every": 2,
@@ -744,7 +744,7 @@ def test_fast_slow_training_with_a_local_chat_model(
     model = save(chat_policy(make_model, positions=512), tmp_path / "model")
     chat = save(chat_policy(make_model, seed=1), tmp_path / "chat")
     out = tmp_path / "run"
-    more = ["--steps", "1", "--rollout-budget", "34"]  # later flags hold
+    more = ["--steps", "1", "--rollout-budget", "60"]  # later flags hold
     local = ["--reflector", "local", "--reflector-model", chat]
     assert main([*flags(model, out, *CHAT_FLAGS, *local), *more]) == 0
     (entry,) = read_rows(out / "seed-0" / "prompts.jsonl")

@@ -326,7 +326,7 @@ def test_a_run_that_reuses_continues_to_the_same_rows(tmp_path: Path, monkeypatc
         steps=4,
         lr=1e-3,
         learner=PolicyGradient(problems=4, rollouts=4),
-        fast=PromptEvolution(contexts=2, rollout_budget=24, validation=6, shown=3, reuse=True),
+        fast=PromptEvolution(contexts=2, rollout_budget=40, validation=6, shown=3, reuse=True),
         slow_steps_per_round=2,
         probe=ProbeConfig(every=4, problems=3, exam=1),
     )
