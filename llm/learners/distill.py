@@ -70,7 +70,7 @@ def learn_from_teacher(
     what = f"{task.name}, problems {sampled[0].text}..."
     value, every = 0.0, torch.arange(len(rollouts), device=student.device)
     # student and teacher: twice the logits
-    for rows in chunks(rollouts, every, 2 * student.model.config.vocab_size):
+    for rows in chunks(rollouts, every, 2 * student.vocabulary):
         part = rollouts if len(rows) == len(rollouts) else rollouts.take(rows)
         of = rows.tolist()
         own = student.logits(part)

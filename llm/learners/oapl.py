@@ -91,7 +91,7 @@ class OAPL(Learner):
         dead = rewards.amax(-1) == rewards.amin(-1)
         total, lagged_kl = 0.0, 0.0
         every = torch.arange(len(rollouts), device=rewards.device)
-        for rows in chunks(rollouts, every, weights.policy.model.config.vocab_size):
+        for rows in chunks(rollouts, every, weights.policy.vocabulary):
             part = rollouts.take(rows)
             logp = token_logprobs(weights.policy.logits(part), part).sum(-1)
             loss = oapl_loss(logp, lag[rows], advantages[rows], self.tau, len(rollouts))

@@ -216,7 +216,7 @@ class PolicyGradient(Learner):
         for _ in range(self.updates):
             # kept on the device until the pass is launched: each float() before it would wait for what is running
             sums = torch.zeros(4, dtype=torch.float64, device=rewards.device)
-            for rows in chunks(rollouts, live, weights.policy.model.config.vocab_size):
+            for rows in chunks(rollouts, live, weights.policy.vocabulary):
                 part = rollouts.take(rows)
                 logits = weights.policy.logits(part)
                 logp = token_logprobs(logits, part)

@@ -70,7 +70,7 @@ class SupervisedFineTuning(Learner):
         shown = policy.forced(prompts, answers)
         what = f"{task.name}, problems {problems[0].text}..."
         value = 0.0
-        for rows in chunks(shown, torch.arange(len(shown), device=policy.device), policy.model.config.vocab_size):
+        for rows in chunks(shown, torch.arange(len(shown), device=policy.device), policy.vocabulary):
             part = shown if len(rows) == len(shown) else shown.take(rows)
             loss = sft_loss(token_logprobs(policy.logits(part), part), part.mask) * (len(part) / len(shown))
             if not torch.isfinite(loss):

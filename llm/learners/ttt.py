@@ -122,7 +122,7 @@ class TTTDiscover(Learner):
         if self.leash_reward == self.leash_loss == 0.0:
             live = live[~dead.repeat_interleave(self.rollouts)]
         value, entropy, seen = 0.0, 0.0, 0.0
-        for rows in chunks(rollouts, live, weights.policy.model.config.vocab_size):
+        for rows in chunks(rollouts, live, weights.policy.vocabulary):
             part = rollouts.take(rows)
             logits = weights.policy.logits(part)
             loss = reinforce_loss(token_logprobs(logits, part), weight[rows], part.mask, len(rollouts))

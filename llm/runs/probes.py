@@ -31,7 +31,7 @@ _LOGITS = 1 << 25  # and logits: with large vocabularies fewer rollouts at a tim
 
 def block_size(policy: Policy, length: int) -> int:
     """Rollouts of one pass, for completions of ``length`` tokens."""
-    return max(1, min(_BLOCK, _LOGITS // (length * policy.model.config.vocab_size)))
+    return max(1, min(_BLOCK, _LOGITS // (length * policy.vocabulary)))
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ class LogOdds(torch.nn.Module):
 class TwoWords:
     """A policy that writes one of two words; a context of any kind moves the log-odds of the old one down by ``tilt``."""
 
-    template, device = "world", torch.device("cpu")
+    template, device, vocabulary, adapter = "world", torch.device("cpu"), 2, None
 
     def __init__(self, s: float, tilt: float = 0.0) -> None:
         self.model, self.tilt = LogOdds(s), tilt
@@ -620,11 +620,11 @@ def test_weights_that_are_not_numbers(learner: Any, make_policy: MakePolicy) -> 
     ("make", "says"),
     [
         (lambda: SDFT(problems=0), "problems and max_new_tokens must be at least 1"),
-        (lambda: SDFT(demonstration="answer"), "demonstration must be rule or examples, got 'answer'"),  # type: ignore[arg-type]
+        (lambda: SDFT(demonstration="answer"), "demonstration must be one of rule, examples; got 'answer'"),  # type: ignore[arg-type]
         (lambda: SDFT(ema_rate=1.5), r"ema_rate must lie in \[0, 1\], got 1.5"),
         (lambda: SDFT(ema_rate=math.nan), "ema_rate"),
         (lambda: SDFT(teacher_share=-0.1), r"teacher_share must lie in \[0, 1\]"),
-        (lambda: SDFT(base_sees="all"), "base_sees must be nothing or demonstration"),  # type: ignore[arg-type]
+        (lambda: SDFT(base_sees="all"), "base_sees must be one of nothing, demonstration"),  # type: ignore[arg-type]
         (lambda: SDFT(direction="both"), "direction"),  # type: ignore[arg-type]
         (lambda: TTTDiscover(problems=0), "problems"),
         (lambda: TTTDiscover(rollouts=1), "rollouts must be at least 2"),
@@ -633,9 +633,9 @@ def test_weights_that_are_not_numbers(learner: Any, make_policy: MakePolicy) -> 
         (lambda: TTTDiscover(entropy_budget=math.nan), "budget"),
         (lambda: TTTDiscover(inverse_temperature=0.0), "inverse_temperature must be positive and finite"),
         (lambda: TTTDiscover(inverse_temperature=math.inf), "inverse_temperature"),
-        (lambda: TTTDiscover(normaliser="all"), "normaliser must be leave-one-out or group"),  # type: ignore[arg-type]
+        (lambda: TTTDiscover(normaliser="all"), "normaliser must be one of leave-one-out, group"),  # type: ignore[arg-type]
         (lambda: TTTDiscover(leash_reward=-1.0), "leash_reward and leash_loss must be nonnegative"),
-        (lambda: TTTDiscover(leash_loss=math.nan), "leash_reward and leash_loss must be nonnegative"),
+        (lambda: TTTDiscover(leash_loss=math.nan), "leash_loss must be a number, got nan"),
         (lambda: OAPL(period=0), "period"),
         (lambda: OAPL(rollouts=1), "rollouts must be at least 2"),
         (lambda: OAPL(tau=0.0), "tau must be positive and finite"),

@@ -322,7 +322,7 @@ def test_a_minute_of_training_learns_something(tmp_path: Path) -> None:
         ({"width": 48}, "multiple of 32"),
         ({"width": 0}, "multiple of 32"),
         ({"lr": 0.0}, "positive"),
-        ({"lr_rest": math.nan}, "positive"),
+        ({"lr_rest": math.nan}, "must be a number"),
         ({"seed": -1}, "seed"),
         ({"precision": "float16"}, "precision"),
         ({"corpus": CorpusConfig(sizes={"strings": (63,), "digits": (5,), "star_graph": (4,)})}, "512 positions"),
