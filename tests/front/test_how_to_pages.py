@@ -10,7 +10,9 @@ from page_blocks import ROOT, blocks, check_block
 
 DOCS = ROOT / "paper/docs"
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in sorted(DOCS.glob("*.md"))}
-ELSEWHERE = {"measure-a-trl-run.md"}  # pages whose example has a test of its own: that one wants a GPU, or is told of a CPU
+ELSEWHERE = {
+    "measure-a-trl-run.md"
+}  # pages whose example has a test of its own: that one wants a GPU, or is told of a CPU
 WITH_BLOCKS = [name for name, text in PAGES.items() if blocks(text) and name not in ELSEWHERE]
 
 

@@ -515,7 +515,7 @@ def test_what_is_no_trajectory_is_refused(tmp_path: Path) -> None:
     files["array"] = tmp_path / "array.npy"
     files["folder"] = tmp_path
     for name, file in files.items():
-        with pytest.raises(InputError, match="not a trajectory|is not a file"):
+        with pytest.raises(InputError, match=r"not a trajectory|is not a file"):
             pytest.fail(f"{name} was read: {Trajectory.load(file)}")
     with pytest.raises(InputError, match="no trajectory at"):
         Trajectory.load(tmp_path / "nowhere.npz")

@@ -90,7 +90,7 @@ def test_what_is_no_checkpoint(tmp_path: Path) -> None:
     write_checkpoint(good, {"a": torch.randn(8, 8)}, {"step": 1})
     data = good.read_bytes()
     refused(lambda: read_checkpoint(tmp_path / "missing"), "no checkpoint at .*missing")
-    refused(lambda: read_checkpoint(tmp_path), "not a checkpoint")
+    refused(lambda: read_checkpoint(tmp_path), "is not a file")
     for k, content in enumerate([b"", b"hello", b"{}" * 100, data[:4], data[:20], data[:-1], data[8:], data + b"\0"]):
         path = tmp_path / f"bad{k}"
         path.write_bytes(content)
@@ -98,7 +98,7 @@ def test_what_is_no_checkpoint(tmp_path: Path) -> None:
     save_file({"a": torch.ones(2)}, tmp_path / "other")
     refused(lambda: read_checkpoint(tmp_path / "other"), "other is not a checkpoint")
     save_file({"a": torch.ones(2)}, tmp_path / "broken", metadata={"meta": "{not json"})
-    refused(lambda: read_checkpoint(tmp_path / "broken"), "broken is not a checkpoint")
+    refused(lambda: read_checkpoint(tmp_path / "broken"), "broken is damaged, or not what fstsim writes")
     torch.save({"a": torch.ones(2)}, tmp_path / "pickle")
     refused(lambda: read_checkpoint(tmp_path / "pickle"), "pickle is not a checkpoint")
 

@@ -33,7 +33,7 @@ def base() -> Policy:
 def put(out: Path, name: str, seed: int, rows: list[dict[str, Any]]) -> None:
     place = out / "runs" / name / f"seed-{seed}"
     place.mkdir(parents=True)
-    (place / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (place / "metrics.jsonl").write_text("".join(json.dumps({"samples": 0, **row}) + "\n" for row in rows))
     (place / "summary.json").write_text("{}")
 
 

@@ -29,7 +29,7 @@ def put(out: Path, name: str, rows: list[dict[str, Any]], seeds: int = 3) -> Non
     for seed in range(seeds):
         place = out / "runs" / name / f"seed-{seed}"
         place.mkdir(parents=True)
-        (place / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (place / "metrics.jsonl").write_text("".join(json.dumps({"samples": 0, **row}) + "\n" for row in rows))
         (place / "summary.json").write_text("{}")
 
 
@@ -89,7 +89,7 @@ def test_a_stage_without_signal_is_predicted_from_what_is_left(base: Policy, tmp
         place.mkdir(parents=True)
         rows = [{"step": budget, "reward": 1.0, "reward_task1": left, "dead_share": 0.3}]
         rows += [{"step": budget + 1 + k, "dead_share": float(x)} for k, x in enumerate(silent)]
-        (place / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (place / "metrics.jsonl").write_text("".join(json.dumps({"samples": 0, **row}) + "\n" for row in rows))
     row = judged(chapter.claims, "stall-plus-32", Records(tmp_path, 3, base))
     assert 0.3 < row.measured < 0.6
     assert row.measured == pytest.approx(row.prediction.value, abs=4.0 * np.sqrt(0.25 / 12_000))
