@@ -59,8 +59,6 @@ class FastSlowGRPOTrainer(GRPOTrainer):
             raise InputError(
                 f'fast-slow training is CISPO: give loss_type="cispo" and epsilon_high above 1, got {args.loss_type!r} and {args.epsilon_high}'
             )
-        if args.use_vllm:
-            raise InputError("use_vllm takes one prompt a group, fast-slow training has several: leave it out")
         if every < 1:
             raise InputError(f"every must be at least 1, got {every}")
         if fast is not None and fast.reuse:
@@ -144,13 +142,26 @@ class FastSlowGRPOTrainer(GRPOTrainer):
         assert len(prompts) == len(self._pending)
         return self._pending, None, {}
 
+    def _generate_single_turn(
+        self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: int, has_tool_images: bool = False
+    ) -> Any:
+        # TRL sends a vLLM server the first prompt of each group alone; the prompts of ours differ
+        each = 1 if self.use_vllm else num_generations
+        return super()._generate_single_turn(prompt_ids, images, multimodal_fields, each, has_tool_images)
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
         if self.args.should_save:
             folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
             write_json(folder / _FILE, {"population": plain(asdict(self.population)), "rounds": self.rounds})
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        held = read_json(Path(resume_from_checkpoint) / _FILE)
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        # here, because with DeepSpeed the trainer loads weights in another way, but passes by here
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is None:
+            return
+        path = Path(checkpoint) / _FILE
+        if not path.is_file():
+            raise InputError(f"{checkpoint} has no {_FILE}: it is no checkpoint of fast-slow training")
+        held = read_json(path)
         self.population, self.rounds = Population.from_dict(held["population"]), held["rounds"]

@@ -1,10 +1,7 @@
-"""`FastSlowGRPOTrainer` against our own parts: prompts, advantages, loss, fast rounds, checkpoints; two processes against one."""
+"""`FastSlowGRPOTrainer` against our own parts: prompts, advantages, loss, fast rounds, checkpoints."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig
-from safetensors.torch import load_file
 from tiny_trainers import NEW, fast_slow
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
@@ -30,7 +26,6 @@ from fstsim.records import read_json
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("quiet_trainers")]
 FAST = PromptEvolution(contexts=2, rollout_budget=48, validation=4, shown=3)
 CONTEXTS = Population(("", "reverse", "next"))
-HERE = Path(__file__).parent
 
 
 def seen_batches(trainer: Any) -> list[tuple[dict[str, Any], float]]:
@@ -115,39 +110,6 @@ def test_settings_that_do_not_fit(
         fast_slow(make_model(), tokenizer, tmp_path, epsilon_high=0.2)
     with pytest.raises(InputError, match="leave reuse out"):
         fast_slow(make_model(), tokenizer, tmp_path, fast=PromptEvolution(reuse=True))
-
-
-@pytest.mark.slow
-def test_two_processes_are_one(tmp_path: Path) -> None:
-    """Greedy completions, so that both have the same; each context of a group writes its own."""
-    ends = []
-    for count in (1, 2):
-        launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
-        done = subprocess.run(
-            [sys.executable, *launch, str(HERE / "fast_slow_process.py"), str(tmp_path / str(count))],
-            env={**os.environ, "OMP_NUM_THREADS": "1", "TRL_EXPERIMENTAL_SILENCE": "1"},
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=500,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        folder = tmp_path / str(count)
-        ends.append(
-            [
-                (load_file(folder / f"end-{r}.safetensors"), read_json(folder / f"population-{r}.json"))
-                for r in range(count)
-            ]
-        )
-    ((one, population),), two = ends
-    assert tuple(population["prompts"]) != CONTEXTS.prompts
-    assert [held for _, held in two] == [population, population]
-    start = load_file(tmp_path / "1/start.safetensors")
-    assert any(not torch.equal(value, start[key]) for key, value in one.items())
-    for weights, _ in two:
-        for key, value in one.items():
-            torch.testing.assert_close(weights[key] - start[key], value - start[key], atol=1e-6, rtol=0.0)
 
 
 def test_an_adapter_learns(tmp_path: Path) -> None:
