@@ -101,6 +101,32 @@ def test_rounds_are_ours_and_a_resumed_training_goes_on_with_them(tmp_path: Path
     assert any("fast_best" in row for row in runs[0].state.log_history)
 
 
+class Echo:
+    """A server of vLLM that writes the prompt's last token."""
+
+    def generate(self, prompts: list[list[int]], n: int, **_: Any) -> dict[str, Any]:
+        """As TRL's client."""
+        wrote = [[prompt[-1]] for prompt in prompts for _ in range(n)]
+        return {"prompt_ids": prompts, "completion_ids": wrote, "logprobs": [[[0.0]] for _ in wrote]}
+
+
+def test_a_server_of_vllm_gets_every_prompt(
+    make_model: Callable[..., PreTrainedModel], tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    from trl.generation.vllm_generation import VLLMGeneration
+
+    trainer = fast_slow(make_model(), tokenizer, tmp_path, CONTEXTS)
+    asked = object.__new__(VLLMGeneration)  # vLLM itself needs a GPU
+    told = {name: getattr(trainer, name) for name in ("accelerator", "temperature", "top_p", "top_k", "min_p")}
+    told |= {name: getattr(trainer, name) for name in ("repetition_penalty", "max_completion_length")}
+    told |= {"mode": "server", "logprobs": 0, "structured_outputs_regex": None, "generation_kwargs": {}}
+    vars(asked).update(told, vllm_client=Echo(), enable_sleep_mode=False)
+    trainer.use_vllm, trainer.vllm_generation, trainer._last_loaded_step = True, asked, 0
+    prompts = [[1, 2], [1, 3], [1, 4], [1, 4], [5, 6], [5, 7], [5, 8], [5, 8]]
+    wrote, _ = trainer._generate_single_turn(prompts, None, {}, 4)
+    assert wrote == [prompt[-1:] for prompt in prompts]
+
+
 def test_settings_that_do_not_fit(
     make_model: Callable[..., PreTrainedModel], tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
@@ -108,6 +134,8 @@ def test_settings_that_do_not_fit(
         fast_slow(make_model(), tokenizer, tmp_path, loss_type="grpo")
     with pytest.raises(InputError, match=r"got 'cispo' and 0\.2"):
         fast_slow(make_model(), tokenizer, tmp_path, epsilon_high=0.2)
+    with pytest.raises(InputError, match="no checkpoint of fast-slow training"):
+        fast_slow(make_model(), tokenizer, tmp_path)._load_optimizer_and_scheduler(str(tmp_path))
     with pytest.raises(InputError, match="leave reuse out"):
         fast_slow(make_model(), tokenizer, tmp_path, fast=PromptEvolution(reuse=True))
 
