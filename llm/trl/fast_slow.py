@@ -78,10 +78,12 @@ class FastSlowGRPOTrainer(GRPOTrainer):
             processing_class=processing_class,
             **more,
         )
+        size: Any = args.num_generations  # TRL has checked that it is one
+        self._size = int(size)
         self.scale_rewards = "none"  # TRL centres, `group_advantages` does the rest
         check_whole_weights(self)
 
-    def _reward(self, completions: list[str], problem: list[int], **_: Any) -> list[float]:
+    def _reward(self, completions: list[str], problem: list[int], **_: Any) -> list[float | None]:
         return [self._task.score(self._problems[k], text).reward for k, text in zip(problem, completions, strict=True)]
 
     def contexts(self, rows: int) -> list[str]:
@@ -90,7 +92,7 @@ class FastSlowGRPOTrainer(GRPOTrainer):
         What a group's size leaves over when it is shared out goes to contexts drawn anew for each batch, the same on all processes.
         """
         rng = np.random.default_rng((self.args.seed, 0, self.state.global_step))
-        shares = share_out(self.num_generations, len(self.population.prompts), rng)
+        shares = share_out(self._size, len(self.population.prompts), rng)
         group = [c for c, n in zip(self.population.prompts, shares, strict=True) for _ in range(n)]
         first = self.accelerator.process_index * rows
         return [group[(first + k) % len(group)] for k in range(rows)]
@@ -98,20 +100,23 @@ class FastSlowGRPOTrainer(GRPOTrainer):
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         step = self.state.global_step
         begun = self.rounds and self.rounds[-1]["step"] == step
-        if self.model.training and self._fast is not None and step % self._every == 0 and not begun:
+        model: Any = self.model
+        if model.training and self._fast is not None and step % self._every == 0 and not begun:
             self._evolve(step)
         return super()._prepare_inputs(generation_batch)
 
     def _evolve(self, step: int) -> None:
         """One fast round; nothing of the training but the population notices it."""
-        fast, model = self._fast, self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        fast, optimizer = self._fast, self.optimizer
         assert fast is not None
+        assert optimizer is not None
+        model: Any = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
 
         def work() -> dict[str, Any]:
             with undisturbed(model):
                 policy = lent_policy(model, self._encoder.tokenizer)
                 rng = np.random.default_rng((self.args.seed, 1, step))
-                found, info = fast.step(Weights(policy, policy, self.optimizer), self.population, self._task, rng)
+                found, info = fast.step(Weights(policy, policy, optimizer), self.population, self._task, rng)
             return {"population": plain(asdict(found)), "metrics": plain(info.metrics)}
 
         held = on_main(self.accelerator, work)
@@ -121,7 +126,8 @@ class FastSlowGRPOTrainer(GRPOTrainer):
             self._metrics["train"][name].append(float(value))
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        training = self.model.training
+        model: Any = self.model
+        training = model.training
         # an evaluation is in the best context
         contexts = self.contexts(len(inputs)) if training else [self.population.prompts[0]] * len(inputs)
         problems = [self._problems[row[_PROBLEM]] for row in inputs]
@@ -132,7 +138,7 @@ class FastSlowGRPOTrainer(GRPOTrainer):
         )
         if training:
             centred = self.accelerator.gather(output["advantages"])
-            groups = torch.arange(len(centred), device=centred.device) // self.num_generations
+            groups = torch.arange(len(centred), device=centred.device) // self._size
             first = self.accelerator.process_index * len(inputs)
             output["advantages"] = group_advantages(centred, groups)[0][first : first + len(inputs)]
         return output

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -65,16 +66,17 @@ def memory_of_gpu(config: PreTrainedConfig, plan: Plan) -> dict[str, float]:
     """
     weights, trained = count_weights(config, plan.rank)
     number = 2.0 if plan.rank or plan.zero else 4.0
-    layers = config.num_hidden_layers * plan.rows * plan.tokens
-    dimension = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    shape: Any = config
+    layers = shape.num_hidden_layers * plan.rows * plan.tokens
+    dimension = getattr(config, "head_dim", None) or shape.hidden_size // shape.num_attention_heads
     parts = {
         "weights": number * weights,
         "adapter": 4.0 * trained if plan.rank else 0.0,
         "gradients": (4.0, 2.0, 2.0 / plan.gpus)[plan.zero] * trained,
         "buckets": 4.0 * trained if plan.gpus > 1 and not plan.zero else 0.0,
         "optimizer": 12.0 * trained / plan.gpus if plan.zero else 8.0 * trained,
-        "layer inputs": number * layers * config.hidden_size,
-        "cache": number * layers * 2 * config.num_key_value_heads * dimension,
+        "layer inputs": number * layers * shape.hidden_size,
+        "cache": number * layers * 2 * shape.num_key_value_heads * dimension,
     }
     return {name: size for name, size in parts.items() if size}
 
