@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.skipif(not find_spec("trl"), reason="TRL is not installed")
+pytestmark = [
+    pytest.mark.skipif(not find_spec("trl"), reason="TRL is not installed"),
+    pytest.mark.filterwarnings("ignore"),  # of TRL and peft
+]
 PAGE = Path(__file__).resolve().parents[3] / "paper/docs/many-gpus.md"
 
 
@@ -19,7 +22,6 @@ def test_the_page_is_what_is_computed() -> None:
     assert with_table(text) == text
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_the_example_trains_the_shipped_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     smaller = {
