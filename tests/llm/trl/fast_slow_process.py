@@ -1,12 +1,8 @@
-"""What `test_fast_slow_processes` starts in one and in two processes; writes gradients, weights and population as this one has them.
-
-Arguments: a directory; then ``kill``, to kill process 1 in its third step, or ``resume``, to go on from the second.
-"""
+"""What `test_fast_slow_processes` starts in one and in two processes; writes gradients, weights and population as this one has them."""
 
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import warnings
 from dataclasses import asdict
@@ -24,10 +20,9 @@ from fstsim.records import plain, write_json
 
 
 class Gradients(TrainerCallback):
-    """Keeps the gradient of every step, and kills its process where it is told to."""
+    """Keeps the gradient of every step."""
 
-    def __init__(self, kill_at: int | None) -> None:
-        self.kill_at = kill_at
+    def __init__(self) -> None:
         self.seen: dict[str, torch.Tensor] = {}
 
     def on_pre_optimizer_step(
@@ -39,8 +34,6 @@ class Gradients(TrainerCallback):
         **_: Any,
     ) -> None:
         """Gradients as the optimizer gets them."""
-        if state.global_step == self.kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
         for name, weight in model.named_parameters():
             if weight.grad is not None:
                 self.seen[f"{state.global_step} {name.removeprefix('module.')}"] = weight.grad.clone()
@@ -50,8 +43,7 @@ if __name__ == "__main__":
     sys.path.append(str(Path(__file__).parents[2]))  # after fstsim, which has a folder of that name among the tests
     from tiny_trainers import fast_slow
 
-    out, what = Path(sys.argv[1]), "".join(sys.argv[2:])
-    rank, count = os.environ["RANK"], int(os.environ["WORLD_SIZE"])
+    out, rank, count = Path(sys.argv[1]), os.environ["RANK"], int(os.environ["WORLD_SIZE"])
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     model, tokenizer = load_model("base", "cpu", "float32")
@@ -68,14 +60,12 @@ if __name__ == "__main__":
         learning_rate=1e-2,
         max_grad_norm=0.0,
         max_steps=3,
-        save_strategy="steps",
-        save_steps=2,
     )
-    gradients = Gradients(2 if (what, rank) == ("kill", "1") else None)
+    gradients = Gradients()
     trainer.add_callback(gradients)
     # the round before step 0 is left out: greedy completions differ by context, and those of the start have a signal
     trainer.rounds.append({"step": 0})
-    trainer.train(resume_from_checkpoint=str(out / "run/checkpoint-2") if what == "resume" else None)
+    trainer.train()
     held = trainer.accelerator.unwrap_model(trainer.model)
     weights = {key: value.detach().clone() for key, value in held.named_parameters()}
     save_file(weights, out / f"weights-{rank}.safetensors")
