@@ -126,3 +126,23 @@ def lora(**changes: Any) -> LoraConfig:
 
 
 TRAINERS: dict[str, Any] = {"plain": plain, "sft": sft, "dpo": dpo, "grpo": grpo, "sdft": sdft}
+
+
+def fast_slow(
+    model: Any, tokenizer: Any, out: Path, population: Any = None, fast: Any = None, adapter: Any = None, **more: Any
+) -> Any:
+    """`FastSlowGRPOTrainer` on 2 problems x 4 rollouts a step, a fast round before every second."""
+    from fstsim.llm.trl.fast_slow import FastSlowGRPOTrainer
+
+    settings = {"num_generations": 4, "max_completion_length": 6, "loss_type": "cispo", "epsilon_high": 5.0}
+    settings |= {"per_device_train_batch_size": 8, "gradient_checkpointing": False, **more}
+    return FastSlowGRPOTrainer(
+        model,
+        parse_task(NEW),
+        GRPOConfig(**common(out, **settings)),
+        processing_class=tokenizer,
+        fast=fast,
+        every=2,
+        population=population,
+        peft_config=adapter,
+    )

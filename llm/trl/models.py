@@ -59,18 +59,25 @@ class Models:
         return hash_weights(self.base.model.named_parameters())
 
 
+def lent_policy(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> Policy:
+    """The policy of a trainer's unwrapped ``model``; call it within `undisturbed`. InputError if it can be no policy."""
+    lent: Any = model
+    adapted = hasattr(model, "peft_config")
+    if adapted and any(config.is_prompt_learning for config in lent.peft_config.values()):
+        raise InputError("the adapter learns prompts, not weights: its drift cannot be measured; use one such as LoRA")
+    trained = lent.get_base_model() if adapted else lent
+    # the trainer's tokenizer stays as it is, and no graphs of a GPU's memory are kept in somebody else's training
+    return replace(Policy.of(trained, copy.deepcopy(tokenizer)), static=False)
+
+
 def lent_models(model: nn.Module, tokenizer: PreTrainedTokenizerBase, base: BaseModel, step: int) -> Models:
     """Both policies of a trainer's unwrapped ``model`` at optimizer step ``step``; call it within `undisturbed`.
 
     Raises InputError if no base can be had, or it differs from the model in more than its weights.
     """
-    lent: Any = model
     adapted = hasattr(model, "peft_config")
-    if adapted and any(config.is_prompt_learning for config in lent.peft_config.values()):
-        raise InputError("the adapter learns prompts, not weights: its drift cannot be measured; use one such as LoRA")
-    trained: Any = lent.get_base_model() if adapted else lent
-    # the trainer's tokenizer stays as it is, and no graphs of a GPU's memory are kept in somebody else's training
-    now = replace(Policy.of(trained, copy.deepcopy(tokenizer)), static=False)
+    now = lent_policy(model, tokenizer)
+    trained = now.model
     if base is None and adapted:
         fields = {name: getattr(now, name) for name in ("model", "tokenizer", "template", "end_tokens")}
         off = AdapterOff(**fields, share_prompts=now.share_prompts, tree=now.tree, adapted=model)
