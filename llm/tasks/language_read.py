@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import torch
 
 from fstsim.llm.tasks.language_items import CLOZES, TEXTS, read_items
 from fstsim.llm.types import Problem, Score, Split
@@ -18,6 +19,7 @@ from fstsim.llm.types import Problem, Score, Split
 _AT_ONCE = 64  # rows of one pass
 
 
+@torch.no_grad()
 def _continuation_logprobs(policy: Any, pairs: Sequence[tuple[list[int], list[int]]]) -> list[np.ndarray]:
     """Log-probability of each token of each continuation after its beginning, nats."""
     found = []
