@@ -8,7 +8,8 @@ at their end alone: each is made again from its recorded configuration, and read
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from fstsim.llm.experiments.plan import Planned, Scale
 from fstsim.llm.forecast.compare import compare
 from fstsim.llm.forecast.config import ForecastConfig
 from fstsim.llm.forecast.forecast import forecast
+from fstsim.llm.forecast.reading import Reading
 from fstsim.llm.forecast.result import Forecast, quantities
 from fstsim.llm.forecast.settings import ForecastSettings
 from fstsim.llm.learners.learner import Learner
@@ -52,9 +54,7 @@ class Foretold:
 def _run(method: str, task: str, lr: float, at: tuple[int, ...], learner: Learner, old: tuple[str, ...]) -> Foretold:
     probe = ProbeConfig(every=at[0], problems=PROBLEMS, exam=8, early=1000, relearn=0)
     name = f"forecast-{method}-{task.split(':')[1]}"
-    config = TrainConfig(
-        method=method, tasks=(task,), old=old, steps=at[-1], lr=lr, learner=learner, probe=probe
-    )
+    config = TrainConfig(method=method, tasks=(task,), old=old, steps=at[-1], lr=lr, learner=learner, probe=probe)
     return Foretold(name, config, at)
 
 
@@ -106,6 +106,7 @@ def _claims(told: Foretold, step: int) -> list[Claim]:
 RESOLUTION = {"forecast-reward": 0.3, "forecast-old": 3.0, "forecast-r2": 0.3}
 
 
+@functools.lru_cache(maxsize=1)  # the claims of a run come one after the other
 def forecast_of(told: Foretold, ahead: Ahead) -> Forecast:
     """The forecast in ``ahead.out``, made if it is not there."""
     train = replace(told.config, model=ahead.model, device=ahead.device)
@@ -127,13 +128,16 @@ def _ahead(told: Foretold, step: int, blank: Prediction) -> Callable[[Ahead], Pr
     return numbers
 
 
-def held(records: Records, told: Foretold, seed: int) -> dict[str, Any]:
-    """The forecast against one seed of the run, by step, as `fstsim.llm.forecast.compare.compare` says; kept beside the forecast."""
+def held(records: Records, told: Foretold, seed: int, readings: Mapping[int, Reading] | None = None) -> dict[str, Any]:
+    """The forecast against one seed of the run, by step, as `fstsim.llm.forecast.compare.compare` says; kept beside the forecast.
+
+    The run is made again for it, unless ``readings`` were taken while it was made.
+    """
     directory = records.out / FORECASTS / told.name
     place = records.out / FORECASTS / f"{told.name}-seed-{seed}.json"
     if not place.exists():
         config = ForecastConfig.from_dict(read_json(directory / "config.json"))
-        found = compare(forecast(config, directory), records.place(told.name, seed), rerun=True)
+        found = compare(forecast(config, directory), records.place(told.name, seed), rerun=True, readings=readings)
         write_json(place, plain({**found, "run": f"runs/{told.name}/seed-{seed}"}))
     result: dict[str, Any] = read_json(place)
     return result
