@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,33 @@ def cost_table(data: Path = DATA) -> str:
     return table(["run", "gradients of a path", "of all replicates", "of the run", "a path, share of the run"], rows)
 
 
+WORDS = {
+    "forecast-reward": "reward within .05",
+    "forecast-old": "log old mass within 15 % or half a nat",
+    "forecast-r2": "R² over old prompts of at least .9",
+}
+"""What the margins of a verdict are, by kind of prediction."""
+
+
+def verdict_rows(data: Path = DATA) -> str:
+    """A row a kind of prediction: how many stood, and which were falsified."""
+    judged = [row for found in recorded_forecasts(data) for row in found.get("verdicts", [])]
+    if not judged:
+        return "No prediction has been judged yet.\n"
+    rows = []
+    for kind, words in WORDS.items():
+        own = [row for row in judged if row["label"]["kind"] == kind]
+        counts = Counter(row["verdict"] for row in own)
+        failed = [
+            f"{row['label']['run']} step {row['label']['x']:g} ({short_number(row['value'])}, measured {short_number(row['measured'])})"
+            for row in own
+            if row["verdict"] == "falsified"
+        ]
+        cells = [str(counts[verdict]) for verdict in ("confirmed", "falsified", "undecided")]
+        rows.append([words, *cells, "; ".join(failed) or "–"])
+    return table(["prediction", "confirmed", "falsified", "undecided", "falsified rows (predicted, measured)"], rows)
+
+
 def coverage(data: Path = DATA) -> tuple[int, int]:
     """How many numbers of runs (reward, log old mass) lie in the forecast's own interval, and how many there are."""
     inside = [
@@ -132,4 +160,4 @@ def _entry(entry: dict[str, Any] | None) -> str:
 
 def forecast_blocks() -> str:
     """All of it, as it stands on the page of forecasts."""
-    return "\n".join((forecast_table(), coverage_line(), cost_table(), league_table()))
+    return "\n".join((forecast_table(), verdict_rows(), coverage_line(), cost_table(), league_table()))

@@ -81,6 +81,12 @@ def measured(source: Path, name: str, steps: tuple[int, ...]) -> dict[str, Any]:
     return {"seeds": len(held), "steps": found}
 
 
+def verdicts(source: Path, name: str) -> list[dict[str, Any]]:
+    """Judged predictions about the run, as they stand in ``validation.json``; none where it is not there."""
+    place = source / "validation.json"
+    return [row for row in read_json(place) if row["label"]["run"] == name] if place.exists() else []
+
+
 def losses(rows: list[dict[str, Any]], rate: float, steps: tuple[int, ...]) -> dict[int, float]:
     """Sum of rate times root of the loss over the steps before each of ``steps``."""
     each = np.sqrt([max(row["loss"], 0.0) for row in rows if row.get("loss") is not None])
@@ -132,6 +138,7 @@ def record(config: Config) -> list[Path]:
             whole = before
         runs = measured(config.source, place.name, found.steps)
         if runs:
+            whole["verdicts"] = rounded(verdicts(config.source, place.name))
             whole["runs"] = rounded(plain(runs))
             if config.league:
                 whole["league"] = rounded(plain(league_of(config.source, place.name, found)))
