@@ -57,7 +57,7 @@ def _interval(value: dict[str, float]) -> str:
 
 
 def forecast_table(data: Path = DATA) -> str:
-    """A row a run and step: forecast with its interval, the seeds, R2 over old prompts with its ceiling."""
+    """A row a run and step: forecast with its interval, the seeds, R2 over old prompts with its ceiling, and against the seeds' mean."""
     rows = []
     for found in recorded_forecasts(data):
         for row in found["rows"]:
@@ -66,11 +66,12 @@ def forecast_table(data: Path = DATA) -> str:
             cells.append(_several(runs["means"]["reward"]) if runs else "–")
             cells.append(_interval(row["log_old_mass"]))
             cells.append(_several(runs["means"]["log_old_mass"]) if runs else "–")
-            cells += [_several(runs["r2"]), short_number(runs["ceiling"])] if runs else ["–", "–"]
+            numbers = (runs["ceiling"], runs["r2_mean"]) if runs else ()
+            cells += [_several(runs["r2"]), *map(short_number, numbers)] if runs else ["–", "–", "–"]
             rows.append(cells)
     head = [
         "run (learning rate, batch)", "step", "reward: forecast", "seeds", "log old mass: forecast", "seeds",
-        "R² over old prompts", "ceiling",
+        "R² over old prompts, by seed", "ceiling", "R² against the seeds' mean",
     ]  # fmt: skip
     return table(head, rows)
 

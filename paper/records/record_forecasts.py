@@ -18,6 +18,7 @@ import tyro
 from fstsim.errors import InputError
 from fstsim.front.console import show
 from fstsim.front.entry import run_module
+from fstsim.llm.forecast.agreement import r_squared
 from fstsim.llm.forecast.config import ForecastConfig
 from fstsim.llm.forecast.result import Forecast
 from fstsim.llm.validation.forecasts import FORECASTS, ceiling
@@ -76,9 +77,18 @@ def measured(source: Path, name: str, steps: tuple[int, ...]) -> dict[str, Any]:
             "r2": [row["prompts"]["all"]["r2"] for row in rows],
             "rank": [row["prompts"]["all"]["rank"] for row in rows],
             "ceiling": ceiling(held, step),
+            "r2_mean": _against_the_mean(rows),
             "changes": {skill: [row["changes"][skill]["run"] for row in rows] for skill in rows[0]["changes"]},
         }
     return {"seeds": len(held), "steps": found}
+
+
+def _against_the_mean(rows: list[dict[str, Any]]) -> float:
+    """R2 of the forecast against the mean change over the seeds: what is noise of single runs weighs less."""
+    skills = list(rows[0]["changes"])
+    forecast = np.concatenate([rows[0]["changes"][skill]["forecast"] for skill in skills])
+    runs = np.concatenate([np.mean([row["changes"][skill]["run"] for row in rows], axis=0) for skill in skills])
+    return r_squared(forecast, runs)
 
 
 def verdicts(source: Path, name: str) -> list[dict[str, Any]]:

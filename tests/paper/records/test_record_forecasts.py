@@ -64,7 +64,7 @@ def test_before_and_after_the_runs(tmp_path: Path) -> None:
     assert before["commit"] == "abc"
     assert "runs" not in before
     assert before["changes"]["4"]["strings:sort"] == [-4.0, -8.0, -12.0, -16.0]
-    assert "| – | – |" in forecast_table(tmp_path / "data")
+    assert "| – | – | – |" in forecast_table(tmp_path / "data")
     for seed, factor in enumerate((1.0, 0.5)):
         hold(source, found, seed, factor)
     row = {"label": {"run": "forecast-sft-mirror", "kind": "forecast-old", "x": 4.0}, "verdict": "falsified", "value": -2.0, "measured": -5.0}  # fmt: skip
@@ -79,6 +79,7 @@ def test_before_and_after_the_runs(tmp_path: Path) -> None:
     whole = np.concatenate(list(found.change(2).values()))
     both = r_squared(whole, 0.5 * whole), r_squared(0.5 * whole, whole)
     assert step["ceiling"] == pytest.approx(np.mean(both), rel=1e-5)
+    assert step["r2_mean"] == pytest.approx(r_squared(whole, 0.75 * whole), rel=1e-5)
     assert coverage(tmp_path / "data") == (4, 8)
     assert "| log old mass within 15 % or half a nat | 0 | 1 | 0 | forecast-sft-mirror step 4 (" in verdict_rows(
         tmp_path / "data"
