@@ -82,7 +82,7 @@ def check_runs(planned: Sequence[Planned], seeds: int, out: Path, jobs: int) -> 
     """InputError unless `run_all` can begin; ``out`` may hold runs, predictions and pictures, and nothing else."""
     if jobs == 0:
         raise InputError("jobs must be at least 1, or -1 for every core; got 0")
-    ours = ("runs", "predictions.json", "validation.json", "base_masses.json")
+    ours = ("runs", "predictions.json", "validation.json", "base_masses.json", "forecasts")
     check_contents(out, "training runs", lambda p: p.name in ours or p.suffix == ".png")
     for p in planned:
         for seed in range(seeds):

@@ -7,7 +7,7 @@ step of the forecast; that the run was the same one is checked at its end, by it
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -71,9 +71,18 @@ def _differing(name: str, have: Any, value: Any) -> str:
     return f"{name} {have}, the forecast with {value}"
 
 
-def compare(found: Forecast, run: Path, *, rerun: bool = False, progress: Notes | None = None) -> dict[str, Any]:
+def compare(
+    found: Forecast,
+    run: Path,
+    *,
+    rerun: bool = False,
+    readings: Mapping[int, Reading] | None = None,
+    progress: Notes | None = None,
+) -> dict[str, Any]:
     """Rows by step: ``means`` (forecast with interval, run), and ``prompts`` (agreement by skill) where weights are there.
 
+    ``readings`` are by step what the forecast's reader (`forecast.Given.reader`) said of the weights while the run was made;
+    with them it is not made again.
     Raises InputError if the run was made with other data, model or settings, or measures otherwise at its first step.
     """
     was = check_same(found.config.train, run)
@@ -87,7 +96,7 @@ def compare(found: Forecast, run: Path, *, rerun: bool = False, progress: Notes 
             raise InputError(
                 f"{run} began at {column} {theirs:.6g}, the forecast at {mine:.6g}: another model or other problems"
             )
-    measured = dict(_readings(given, run, was, found.steps, rerun=rerun, progress=progress))
+    measured = readings or dict(_readings(given, run, was, found.steps, rerun=rerun, progress=progress))
     result = []
     for step in found.steps:
         row: dict[str, Any] = {"step": step, "means": {}}

@@ -51,6 +51,16 @@ class Reading:
         return float(np.mean([v.mean() for v in self.skill_reward.values()])) if self.skill_reward else float("nan")
 
 
+@dataclass(frozen=True)
+class Asked:
+    """An old skill as it is asked: ``problems`` in ``context``, and the ``answers`` that are to be kept."""
+
+    name: str
+    context: str
+    problems: Sequence[Problem]
+    answers: Sequence[str]
+
+
 @dataclass
 class Reader:
     """Reads policies: the held-out problems of ``task`` in ``context``, those of each of ``skills`` in its own."""
@@ -77,21 +87,22 @@ class Reader:
             return self._problems
         return [p for p in self._problems if task.old_answer(p) != task.answer(p)]
 
-    def log_old(self, policy: Policy) -> dict[str, Array]:
-        """Log-probabilities of old answers, by skill; the old behaviour first, where the task names it."""
-        found = {}
-        if isinstance(self.task, Demonstrated):
+    def asked(self) -> list[Asked]:
+        """What old skills are asked: the old behaviour first, where the task names it."""
+        found = []
+        if isinstance(self.task, Demonstrated) and self.differing:
             problems = self.differing
-            if problems:
-                answers = [self.task.old_answer(p) for p in problems]
-                found[OLD] = answer_logprobs(policy, ("",), problems, answers)[0]
+            found.append(Asked(OLD, "", problems, [self.task.old_answer(p) for p in problems]))
         for skill in self.skills:
             if isinstance(skill, Answered):
                 problems = self._some(skill)
-                context = rule_words(skill, policy.template) or ""
-                answers = [skill.answer(p) for p in problems]
-                found[skill.name] = answer_logprobs(policy, (context,), problems, answers)[0]
+                context = rule_words(skill, self.base.template) or ""
+                found.append(Asked(skill.name, context, problems, [skill.answer(p) for p in problems]))
         return found
+
+    def log_old(self, policy: Policy) -> dict[str, Array]:
+        """Log-probabilities of old answers, by skill; the old behaviour first, where the task names it."""
+        return {a.name: answer_logprobs(policy, (a.context,), a.problems, a.answers)[0] for a in self.asked()}
 
     def log_right(self, policy: Policy) -> Array:
         """Log-probability of the right answer to each problem, in the first context."""

@@ -2,8 +2,8 @@
 
 A claim either has its value from the base alone, or needs one number of the runs' beginning (a clock, a rate, what the
 first stage left behind): then it says which, before the runs, and its value is computed afterwards from that number and
-nothing else. Chapters of claims are in ``equilibria``, ``times``, ``methods``, ``distance`` and
-``sequences``.
+nothing else. Chapters of claims are in ``equilibria``, ``times``, ``methods``, ``distance``,
+``sequences`` and ``forecasts``.
 """
 
 from __future__ import annotations
@@ -52,16 +52,27 @@ class Records:
 
 
 @dataclass(frozen=True)
+class Ahead:
+    """What is known before the runs: the directory of the validation, the base by name, and the device."""
+
+    out: Path
+    model: str
+    device: str
+
+
+@dataclass(frozen=True)
 class Claim:
     """A prediction, the runs it ``needs``, and the measurement: one number a seed, nan where a seed has none.
 
-    ``calibrated`` gives value and interval of a prediction that names a ``calibration``.
+    ``calibrated`` gives value and interval of a prediction that names a ``calibration``. ``ahead`` gives them before the runs
+    where that is long work: it is done only when the chapter is chosen.
     """
 
     prediction: Prediction
     needs: tuple[str, ...]
     measured: Callable[[Records], Sequence[float]]
     calibrated: Callable[[Records], Prediction] | None = None
+    ahead: Callable[[Ahead], Prediction] | None = None
 
 
 @dataclass(frozen=True)

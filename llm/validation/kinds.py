@@ -47,6 +47,9 @@ KINDS: Mapping[str, Kind] = {
     "alternate-kl-saved": Kind("the same after stage 3 of conflicting tasks in turn"),
     "speed-up": Kind("log of samples of RL over those of FST", log=True),
     "overlap": Kind("slope of log drift on log overlap, SFT and RL"),
+    "forecast-reward": Kind("reward forecast before the run, within .05 (fresh SFT and RL runs)"),
+    "forecast-old": Kind("log old mass forecast before the run, within 15 % or .5 nat", log=True),
+    "forecast-r2": Kind("R² of the forecast over old prompts, at least .9"),
     "razor": Kind("R² of forgetting against KL(now‖base) and KL(base‖now)"),
 }
 

@@ -1,7 +1,8 @@
 """Validation: predictions written down before the runs, the runs, and the verdicts.
 
 ``predictions.json`` is written before the first run and judged as it stands, whatever the code says later; a claim that is
-new since then is added only while none of its runs has begun. ``validation.json`` has a row for every claim whose runs are
+new since then is added only while none of its runs has begun, one that is long work (a forecast) only when its chapter is
+chosen. ``validation.json`` has a row for every claim whose runs are
 finished; rows that are falsified stay.
 """
 
@@ -16,9 +17,10 @@ from fstsim.errors import InputError
 from fstsim.llm.experiments.plan import Planned, Scale
 from fstsim.llm.experiments.run import check_runs, run_all
 from fstsim.llm.policy.policy import Policy
-from fstsim.llm.validation.claim import Chapter, Claim, Records
+from fstsim.llm.validation.claim import Ahead, Chapter, Claim, Records
 from fstsim.llm.validation.distance import fast_slow, overlap_slope, razor
 from fstsim.llm.validation.equilibria import dead_groups, replay, tilts
+from fstsim.llm.validation.forecasts import forecasts
 from fstsim.llm.validation.kinds import Label
 from fstsim.llm.validation.methods import discover, mixtures, oapl, sdft, sdft_levels, sdft_rates
 from fstsim.llm.validation.prediction import Judged, Prediction, judge
@@ -44,6 +46,7 @@ CHAPTERS: Mapping[str, Callable[[Scale, Policy], Chapter]] = {
     "alternating": alternating,
     "stalls": stalls,
     "overlap": overlap_slope,
+    "forecasts": forecasts,
 }
 """In the order of their runs: what others build on comes first."""
 
@@ -61,7 +64,9 @@ class Event:
 def all_chapters(scale: Scale, base: Policy) -> dict[str, Chapter]:
     """Every chapter, computed from the base alone; last the law that all runs together are to obey."""
     chapters = {name: chapter(scale, base) for name, chapter in CHAPTERS.items()}
-    names = list(dict.fromkeys(run.name for chapter in chapters.values() for run in chapter.runs))
+    # runs that are forecast measure forgetting on old skills of their own: not on the scale of the others
+    common = [chapter for name, chapter in chapters.items() if name != "forecasts"]
+    names = list(dict.fromkeys(run.name for chapter in common for run in chapter.runs))
     return {**chapters, "razor": razor(names)}
 
 
@@ -70,7 +75,7 @@ def validate(
 ) -> Iterator[Event]:
     """Predict, write, run, judge: one event when the predictions are written, one a run, and last the verdicts.
 
-    ``only`` names chapters whose runs are made; predictions are written, and finished claims judged, for all. A run that
+    ``only`` names chapters whose runs are made; predictions are written (forecasts aside), and finished claims judged, for all. A run that
     diverges is an event that ``failed``, and what needs it is not judged. Raises InputError, before anything is written, for
     an unknown chapter, a model of another world or an ``out`` that belongs to something else.
     """
@@ -95,7 +100,8 @@ def validate(
     waves = _waves(list(planned.values()))
     check_runs(waves[0] if waves else (), seeds, out, jobs)
     with working_in(out):
-        written = _write_down(found, claims, scale, model, out)
+        now = [c for name, each in chapters.items() for c in each.claims if c.ahead is None or not only or name in only]
+        written = _write_down(found, now, scale, Ahead(out, model, device))
         yield Event("predictions written", runs)
         for wave in waves:
             for what, failure in run_all(wave, seeds, out, jobs):
@@ -136,16 +142,17 @@ def _predicted(scale: Scale, model: str, out: Path) -> list[Prediction]:
 
 
 def _write_down(
-    found: Sequence[Prediction], claims: Sequence[Claim], scale: Scale, model: str, out: Path
+    found: Sequence[Prediction], claims: Sequence[Claim], scale: Scale, ahead: Ahead
 ) -> dict[str, Prediction]:
     """``found`` and what may still be added to it, by name; written if something is, or nothing was."""
-    place = out / "predictions.json"
+    place = ahead.out / "predictions.json"
     names = {prediction.name for prediction in found}
-    begun = {path.name for path in (out / "runs").iterdir()} if (out / "runs").is_dir() else set()
-    new = [c.prediction for c in claims if c.prediction.name not in names and not begun & set(c.needs)]
+    begun = {path.name for path in (ahead.out / "runs").iterdir()} if (ahead.out / "runs").is_dir() else set()
+    fresh = [c for c in claims if c.prediction.name not in names and not begun & set(c.needs)]
+    new = [c.prediction if c.ahead is None else c.ahead(ahead) for c in fresh]
     if new or not place.exists():
         predictions = [p.to_dict() for p in [*found, *new]]
-        write_json(place, plain({"model": model, "scale": scale, "predictions": predictions}))
+        write_json(place, plain({"model": ahead.model, "scale": scale, "predictions": predictions}))
     return {p.name: p for p in [*found, *new]}
 
 
