@@ -106,7 +106,7 @@ def old_among_both(rows: Rows) -> Array:
     return np.asarray(old / (old + new))
 
 
-def _share(name: str) -> Callable[[Records], list[float]]:
+def share_at_end(name: str) -> Callable[[Records], list[float]]:
     """Of the old behaviour among both, mean over the last two measurements."""
     return lambda records: [float(old_among_both(rows)[-2:].mean()) for rows in records.rows(name)]
 
@@ -143,7 +143,7 @@ def replay(scale: Scale, base: Policy) -> Chapter:  # noqa: ARG001 -- the law ne
             share + 0.05,
             0.2,
         )
-        claims += [Claim(prediction, (name,), _share(name)), _rest(name, "replay-forward", what, old_among_both)]
+        claims += [Claim(prediction, (name,), share_at_end(name)), _rest(name, "replay-forward", what, old_among_both)]
     return Chapter(tuple(claims), tuple(runs))
 
 
