@@ -14,6 +14,8 @@ class Kind:
 
     title: str
     log: bool = False
+    chat: bool = False
+    """of pretrained chat models, on the language suite"""
 
 
 KINDS: Mapping[str, Kind] = {
@@ -48,17 +50,19 @@ KINDS: Mapping[str, Kind] = {
     "speed-up": Kind("log of samples of RL over those of FST", log=True),
     "overlap": Kind("slope of log drift on log overlap, SFT and RL"),
     "razor": Kind("R² of forgetting against KL(now‖base) and KL(base‖now)"),
-    "replay-share": Kind("old among old and new after SFT with replay"),
-    "leash-reward-new": Kind("new mass under RL with a KL leash in the reward"),
-    "leash-reward-old": Kind("old mass under RL with a KL leash in the reward"),
-    "leash-loss-new": Kind("new mass under RL with a KL leash as a loss"),
-    "leash-loss-old": Kind("old mass under RL with a KL leash as a loss"),
-    "leash-loss-tilt": Kind("new mass under RL with a KL leash as a loss, were it the tilt"),
-    "rest": Kind("change over the last quarter of these runs"),
-    "forecast-reward": Kind("new mass after SFT, forecast"),
-    "forecast-log-old-mass": Kind("log old mass after SFT, forecast", log=True),
-    "forecast-skill": Kind("change of the log-probability of an old skill under SFT, forecast", log=True),
-    "forecast-prompts": Kind("R² of forecast changes of log-probabilities, prompt by prompt: old skill, old answers"),
+    "replay-share": Kind("old among old and new after SFT with replay", chat=True),
+    "leash-reward-new": Kind("new mass under RL with a KL leash in the reward", chat=True),
+    "leash-reward-old": Kind("old mass under RL with a KL leash in the reward", chat=True),
+    "leash-loss-new": Kind("new mass under RL with a KL leash as a loss", chat=True),
+    "leash-loss-old": Kind("old mass under RL with a KL leash as a loss", chat=True),
+    "leash-loss-tilt": Kind("new mass under RL with a KL leash as a loss, were it the tilt", chat=True),
+    "rest": Kind("change over the last quarter of these runs", chat=True),
+    "forecast-reward": Kind("new mass after SFT, forecast", chat=True),
+    "forecast-log-old-mass": Kind("log old mass after SFT, forecast", log=True, chat=True),
+    "forecast-skill": Kind("change of the log-probability of an old skill under SFT, forecast", log=True, chat=True),
+    "forecast-prompts": Kind(
+        "R² of forecast changes of log-probabilities, prompt by prompt: old skill, old answers", chat=True
+    ),
 }
 
 
