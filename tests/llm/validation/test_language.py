@@ -53,11 +53,11 @@ def test_rest_of_a_leash_as_a_loss_is_that_of_the_enumerated_tree(tau: float, ol
 
 
 def test_shares_and_changes_are_read_from_rows(tmp_path: Path) -> None:
-    rows = [
-        {"step": 0, "reward": 0.1, "old_mass": 0.3},
-        {"step": 1},
-        {"step": 2, "reward": 0.2, "old_mass": 0.2},
-        {"step": 4, "reward": 0.3, "old_mass": 0.1},
+    rows: list[dict[str, Any]] = [
+        {"step": 0, "samples": 0, "reward": 0.1, "old_mass": 0.3},
+        {"step": 1, "samples": 0, "reward": None},
+        {"step": 2, "samples": 0, "reward": 0.2, "old_mass": 0.2},
+        {"step": 4, "samples": 0, "reward": 0.3, "old_mass": 0.1},
     ]
     assert old_among_both(rows) == pytest.approx([0.75, 0.5, 0.25])
     place = tmp_path / "runs" / "a" / "seed-0"
@@ -79,7 +79,7 @@ def test_replay_is_predicted_and_planned_without_a_model() -> None:
         assert run.config.clip > 1e6
         assert not run.write_model
         measured = [step for step in range(run.config.steps + 1) if step == 0 or run.config.probe.due(step)]
-        assert measured == [0, 1, round(0.75 * run.config.steps), run.config.steps]
+        assert measured == [0, 1, round(0.75 * run.config.steps)], "and the end of the run, which always is"
 
 
 def test_a_seed_is_compared_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
