@@ -25,7 +25,7 @@ class Validate:
     preset: Literal["smoke", "small", "paper"] = "smoke"
     """smoke: minutes on 2 cores; small: an hour; paper: for a GPU"""
     model: str = "base"
-    """the shipped base model, or the path of another one that fstsim pretrain has made"""
+    """the shipped base model, another one that fstsim pretrain has made, or a chat model, which is tested on the language suite"""
     seeds: int = 3
     """seeds of every run; a verdict needs at least 3"""
     out: Directory = Path("out/validation")
@@ -35,7 +35,7 @@ class Validate:
     device: str = "cpu"
     """torch device"""
     only: _Chapters = ()
-    """make the runs of these chapters only (dead-groups, replay, forgetting, ...); an unknown name lists those that exist"""
+    """make the runs of these chapters only (dead-groups, replay, ...; of chat models language-replay, ...); an unknown name lists those that exist"""
     stopped: ClassVar[str] = CONTINUE
 
     def run(self) -> int:

@@ -41,6 +41,8 @@ class Planned:
     kind: str = ""
     """in the words of its experiment: ``hard`` or ``easy``; ``base``, ``rl`` or ``fst``, where it starts; ``plain`` or ``reuse``"""
     leash: float = 0.0
+    write_model: bool = True
+    """keep the trained model beside its checkpoint: what another run starts from, or is to be read as a model"""
 
     @property
     def method(self) -> str:

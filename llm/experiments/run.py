@@ -18,6 +18,7 @@ from fstsim.llm.learners.weights import Diverged
 from fstsim.llm.runs.config import TrainConfig
 from fstsim.llm.runs.recorded import read_summary
 from fstsim.llm.runs.run import run_training
+from fstsim.llm.runs.run_input import with_tasks
 from fstsim.records import check_contents, check_directory, working_in
 from fstsim.workers import in_processes
 
@@ -43,7 +44,8 @@ def run_planned(
     planned: Planned, seed: int, out: Path, progress: Callable[[int, str], None] | None = None
 ) -> list[dict[str, Any]]:
     """Run, continue or load one planned run with one seed; returns its rows."""
-    return run_training(seed_config(planned, seed, out), out / "runs" / planned.name / f"seed-{seed}", progress)
+    place = out / "runs" / planned.name / f"seed-{seed}"
+    return run_training(seed_config(planned, seed, out), place, progress, write_model=planned.write_model)
 
 
 def on_device(planned: Sequence[Planned], device: str) -> list[Planned]:
@@ -79,17 +81,16 @@ def run_all(planned: Sequence[Planned], seeds: int, out: Path, jobs: int = -1) -
 
 
 def check_runs(planned: Sequence[Planned], seeds: int, out: Path, jobs: int) -> None:
-    """InputError unless `run_all` can begin; ``out`` may hold runs, predictions and pictures, and nothing else."""
+    """InputError unless `run_all` can begin; ``out`` may hold runs, a forecast, predictions and pictures, and nothing else."""
     if jobs == 0:
-        raise InputError("jobs must be at least 1, or -1 for every core; got 0")
-    ours = ("runs", "predictions.json", "validation.json", "base_masses.json", "forecasts")
+        raise InputError("jobs must not be 0: give a number of workers, or -1 for every core")
+    ours = ("runs", "forecast", "predictions.json", "validation.json", "base_masses.json", "forecasts")
     check_contents(out, "training runs", lambda p: p.name in ours or p.suffix == ".png")
     for p in planned:
         for seed in range(seeds):
             place = out / "runs" / p.name / f"seed-{seed}"
-            check_directory(
-                place, asdict(seed_config(p, seed, out)), "training run", asdict(TrainConfig(method=p.config.method))
-            )
+            config = with_tasks(seed_config(p, seed, out))[0]
+            check_directory(place, asdict(config), "training run", asdict(TrainConfig(method=p.config.method)))
 
 
 def _run_one(planned: Planned, seed: int, out: Path) -> tuple[str, str]:

@@ -3,7 +3,9 @@ r"""The language suite: short questions in English, for pretrained chat models, 
 ``language:RELATION[@ASK][:BEHAVIOUR][/normalised]``. A *relation* is what is asked ("What is the plural of cat?"), *ask* how
 it is asked, and a *behaviour* how the answer is written. The old behaviour is the plain sentence "The plural of cat is
 cats.", which such models write by themselves; a new behaviour says the same otherwise (`BEHAVIOURS`), so that both are
-answers to the same prompt and learning one must take mass from the other. Without a behaviour, or with ``sentence``, a
+answers to the same prompt and learning one must take mass from the other. Where a small model does not write the plain
+sentence (`Relation.plain`: it writes essays on colors), a task declares no old behaviour, and a run takes for it what
+its base writes by itself (`fstsim.llm.runs.old_answers`). Without a behaviour, or with ``sentence``, a
 name is the old behaviour itself: an old skill of the same format as what is trained on another relation.
 
 Old skills of other kinds: ``language:sums`` (a chat answer of another format), ``language:cloze`` (text continued without
@@ -40,6 +42,8 @@ class Relation:
     long: str
     pairs: tuple[tuple[str, str], ...]
     behaviours: tuple[str, ...]
+    plain: bool = True
+    """whether a small chat model answers with the plain sentence by itself; if not, that is no old behaviour of its tasks"""
 
 
 @dataclass(frozen=True)
@@ -83,17 +87,17 @@ def _both_ways() -> tuple[tuple[str, str], ...]:
     return tuple(pair for x, y in items.read_items(items.OPPOSITES) for pair in ((x, y), (y, x)))
 
 
-def _relation(noun: str, long: str, text: str, more: tuple[str, ...] = ()) -> Relation:
-    return Relation(noun, long, items.read_items(text), (*_FORMATS, *more))
+def _relation(noun: str, long: str, text: str, more: tuple[str, ...] = (), *, plain: bool = True) -> Relation:
+    return Relation(noun, long, items.read_items(text), (*_FORMATS, *more), plain)
 
 
 RELATIONS: Mapping[str, Relation] = {
     "plural": _relation("plural", "plural form", items.PLURALS, ("u", "same")),
     "capitals": _relation("capital", "capital city", items.CAPITALS),
     "opposites": Relation("opposite", "exact opposite", _both_ways(), _FORMATS),
-    "past": _relation("past tense", "past tense form", items.PAST_TENSES),
-    "colours": _relation("color", "usual color", items.COLORS),
-    "comparatives": _relation("comparative", "comparative form", items.COMPARATIVES),
+    "past": _relation("past tense", "past tense form", items.PAST_TENSES, plain=False),
+    "colours": _relation("color", "usual color", items.COLORS, plain=False),
+    "comparatives": _relation("comparative", "comparative form", items.COMPARATIVES, plain=False),
     "sums": Relation("", "", _SUMS, ()),
 }
 """What can be asked. Words are spelled as American English, which pretrained models write."""
@@ -248,13 +252,18 @@ def language_task(name: str) -> Task:
             raise InputError(f"{PREFIX}{relation} is read as it stands: it has no ways to ask and no behaviours")
         return READ[relation]()
     said = behaviour if colon else SENTENCE
-    kind = LanguageTask if said == SENTENCE else LanguageTaskWithOld
-    return kind(relation, said, ask if at else _FIRST, loose)
+    return _kind(relation, said)(relation, said, ask if at else _FIRST, loose)
+
+
+def _kind(relation: str, behaviour: str) -> type[LanguageTask]:
+    """With an old behaviour where the task has one; `LanguageTask` says what is wrong with an unknown relation."""
+    plain = relation not in RELATIONS or RELATIONS[relation].plain
+    return LanguageTaskWithOld if behaviour != SENTENCE and plain else LanguageTask
 
 
 def suite_tasks() -> list[Task]:
     """All of the suite in the first way to ask: new behaviours by relation, then old skills."""
     new: list[Task] = [
-        LanguageTaskWithOld(name, behaviour) for name, r in RELATIONS.items() for behaviour in r.behaviours
+        _kind(name, behaviour)(name, behaviour) for name, r in RELATIONS.items() for behaviour in r.behaviours
     ]
     return [*new, *(LanguageTask(name) for name in RELATIONS), *(make() for make in READ.values())]

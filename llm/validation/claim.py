@@ -8,7 +8,7 @@ nothing else. Chapters of claims are in ``equilibria``, ``times``, ``methods``, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,10 +77,15 @@ class Claim:
 
 @dataclass(frozen=True)
 class Chapter:
-    """Claims and the runs that they need; a run may be needed by several chapters under the same name."""
+    """Claims and the runs that they need; a run may be needed by several chapters under the same name.
+
+    ``worked_out`` makes further claims from the runs as they are planned, by name, and the directory: what takes work that is
+    worth keeping there. It is called when everything else is checked, before predictions are written.
+    """
 
     claims: tuple[Claim, ...]
     runs: tuple[Planned, ...] = ()
+    worked_out: Callable[[Mapping[str, Planned], Path], Sequence[Claim]] | None = None
 
 
 def curve(rows: Rows, column: str) -> tuple[np.ndarray, np.ndarray]:

@@ -14,6 +14,8 @@ class Kind:
 
     title: str
     log: bool = False
+    chat: bool = False
+    """of pretrained chat models, on the language suite"""
 
 
 KINDS: Mapping[str, Kind] = {
@@ -51,6 +53,19 @@ KINDS: Mapping[str, Kind] = {
     "forecast-old": Kind("log old mass forecast before the run, within 15 % or .5 nat", log=True),
     "forecast-r2": Kind("R² of the forecast over old prompts, at least .9"),
     "razor": Kind("R² of forgetting against KL(now‖base) and KL(base‖now)"),
+    "replay-share": Kind("old among old and new after SFT with replay", chat=True),
+    "leash-reward-new": Kind("new mass under RL with a KL leash in the reward", chat=True),
+    "leash-reward-old": Kind("old mass under RL with a KL leash in the reward", chat=True),
+    "leash-loss-new": Kind("new mass under RL with a KL leash as a loss", chat=True),
+    "leash-loss-old": Kind("old mass under RL with a KL leash as a loss", chat=True),
+    "leash-loss-tilt": Kind("new mass under RL with a KL leash as a loss, were it the tilt", chat=True),
+    "rest": Kind("change over the last quarter of these runs", chat=True),
+    "training-reward": Kind("new mass after SFT, forecast", chat=True),
+    "training-log-old-mass": Kind("log old mass after SFT, forecast", log=True, chat=True),
+    "training-skill": Kind("change of the log-probability of an old skill under SFT, forecast", log=True, chat=True),
+    "training-prompts": Kind(
+        "R² of forecast changes of log-probabilities, prompt by prompt: old skill, old answers", chat=True
+    ),
 }
 
 

@@ -17,6 +17,7 @@ from fstsim.errors import InputError
 from fstsim.llm.experiments.plan import Planned, Scale
 from fstsim.llm.experiments.run import check_runs, run_all
 from fstsim.llm.policy.policy import Policy
+from fstsim.llm.validation import language
 from fstsim.llm.validation.claim import Ahead, Chapter, Claim, Records
 from fstsim.llm.validation.distance import fast_slow, overlap_slope, razor
 from fstsim.llm.validation.equilibria import dead_groups, replay, tilts
@@ -48,7 +49,14 @@ CHAPTERS: Mapping[str, Callable[[Scale, Policy], Chapter]] = {
     "overlap": overlap_slope,
     "forecasts": forecasts,
 }
-"""In the order of their runs: what others build on comes first."""
+"""In the order of their runs: what others build on comes first. Of models of the laboratory's world."""
+
+LANGUAGE: Mapping[str, Callable[[Scale, Policy], Chapter]] = {
+    "language-training": language.training,
+    "language-replay": language.replay,
+    "language-leashes": language.leashes,
+}
+"""Of chat models."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +70,9 @@ class Event:
 
 
 def all_chapters(scale: Scale, base: Policy) -> dict[str, Chapter]:
-    """Every chapter, computed from the base alone; last the law that all runs together are to obey."""
+    """Every chapter for such a base, computed from it alone; in the world last the law that all runs together are to obey."""
+    if base.template != "world":
+        return {name: chapter(scale, base) for name, chapter in LANGUAGE.items()}
     chapters = {name: chapter(scale, base) for name, chapter in CHAPTERS.items()}
     # runs that are forecast measure forgetting on old skills of their own: not on the scale of the others
     common = [chapter for name, chapter in chapters.items() if name != "forecasts"]
@@ -77,16 +87,17 @@ def validate(
 
     ``only`` names chapters whose runs are made; predictions are written (forecasts aside), and finished claims judged, for all. A run that
     diverges is an event that ``failed``, and what needs it is not judged. Raises InputError, before anything is written, for
-    an unknown chapter, a model of another world or an ``out`` that belongs to something else.
+    an unknown chapter, a model that no chapter is for or an ``out`` that belongs to something else.
     """
     for name in only:
-        if name not in CHAPTERS:
-            raise InputError(f"chapter {name!r} is unknown; allowed: {', '.join(CHAPTERS)}")
+        if name not in {**CHAPTERS, **LANGUAGE}:
+            raise InputError(
+                f"chapter {name!r} is unknown; allowed: {', '.join(CHAPTERS)}; of chat models {', '.join(LANGUAGE)}"
+            )
     check_runs((), seeds, out, jobs)
     found = _predicted(scale, model, out)
     base = Policy.load(model, device)
-    if base.template != "world":
-        raise InputError(f"predictions need the base model, or one made by fstsim pretrain; {model!r} is another")
+    _check_model(base, model, only)
     base.model.eval()
     chapters = all_chapters(scale, base)
     claims = [claim for chapter in chapters.values() for claim in chapter.claims]
@@ -100,8 +111,13 @@ def validate(
     waves = _waves(list(planned.values()))
     check_runs(waves[0] if waves else (), seeds, out, jobs)
     with working_in(out):
+        worked_out: list[Claim] = []
+        for chapter in chapters.values():
+            if chapter.worked_out is not None and {run.name for run in chapter.runs} <= planned.keys():
+                worked_out += chapter.worked_out(planned, out)
+        claims += worked_out
         now = [c for name, each in chapters.items() for c in each.claims if c.ahead is None or not only or name in only]
-        written = _write_down(found, now, scale, Ahead(out, model, device))
+        written = _write_down(found, [*now, *worked_out], scale, Ahead(out, model, device))
         yield Event("predictions written", runs)
         for wave in waves:
             for what, failure in run_all(wave, seeds, out, jobs):
@@ -122,6 +138,21 @@ def validate(
         ]  # fmt: skip
         write_json(out / "validation.json", plain(rows))
         yield Event("judged", runs, tuple(judged))
+
+
+def _check_model(base: Policy, model: str, only: Sequence[str]) -> None:
+    """InputError unless there are chapters for the model, and ``only`` names some of them."""
+    if base.template != "world":
+        words = base.tokenizer.decode(base.encode_answer(language.WORDS), skip_special_tokens=True)
+        if base.template != "chat" or " ".join(words.split()) != language.WORDS:
+            raise InputError(
+                "predictions need the base model, one made by fstsim pretrain, or a chat model that writes English; "
+                f"{model!r} is another"
+            )
+    own, kind = (CHAPTERS, "models of its world") if base.template == "world" else (LANGUAGE, "chat models")
+    for name in only:
+        if name not in own:
+            raise InputError(f"chapter {name!r} is not of {kind}; for {model!r} allowed: {', '.join(own)}")
 
 
 def _waves(planned: Sequence[Planned]) -> list[list[Planned]]:

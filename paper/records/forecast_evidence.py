@@ -83,7 +83,9 @@ def draw(recorded: list[dict[str, Any]]) -> Drawing:
             panel(ax, letter, title, "measured change of log p (nats)", f"{what} (nats)" if k == 0 else "")
             ax.text(0.04, 0.95, f"$R^2$ = {each.r2(held):.3f}", transform=ax.transAxes, va="top")
             ax.legend(fontsize=5.5, loc="lower right")
-    figure.suptitle("Forecast before the run, and overlap of outputs:\nevery old prompt at each step, mean of the seeds")
+    figure.suptitle(
+        "Forecast before the run, and overlap of outputs:\nevery old prompt at each step, mean of the seeds"
+    )
     return figure
 
 

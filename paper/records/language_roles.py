@@ -41,7 +41,7 @@ def role(row: Mapping[str, Any]) -> str:
     one makes it probable (.02 or more), else nothing but demonstrations.
     """
     if "told" not in row:
-        return "old skill"
+        return "old skill" if row.get("kind") == "nll" or row["empty"] >= _FOUND else "old skill that it lacks"
     if row["empty"] >= _FOUND:
         return "RL finds it"
     return "a context carries it" if row["told"] >= _CARRIED else "weights alone reach it"

@@ -9,6 +9,7 @@ from fstsim.llm.validation.kinds import KINDS
 from fstsim.number_text import short_number
 from fstsim.paper import DATA
 from fstsim.paper.bridge.numbers import Verdict, read_verdicts
+from fstsim.records import read_json
 
 _MOST = 6  # pairs of numbers shown of one kind
 
@@ -40,12 +41,32 @@ def verdict_summary(rows: Sequence[Verdict]) -> str:
     seeds = sorted({row.seeds for row in rows if row.seeds})
     head = (
         f"{len(rows)} predictions: {counts['confirmed']} confirmed, {counts['falsified']} falsified, {counts['undecided']} undecided "
-        f"({seeds[-1]} seeds, 95 % intervals).\n\n"
+        f"({_seeds(seeds)}).\n\n"
         "| prediction (statement) | predicted | measured | verdict |\n|---|---|---|---|\n"
     )
     return head + "\n".join(_row(title, own) for title, own in grouped(rows)) + "\n"
 
 
+def _seeds(seeds: Sequence[int]) -> str:
+    most = seeds[-1] if seeds else 0
+    return (
+        f"{most} seeds, 95 % intervals"
+        if most >= 3
+        else f"{most or 'no'} seed{'s' * (most > 1)}: fewer than 3 decide nothing"
+    )
+
+
+PRETRAINED = "validation-smollm2"
+"""Folder of the recorded validation of the pretrained model; there may be none."""
+
+
 def recorded_summary() -> str:
-    """The summary of the recorded validation; InputError where it is missing."""
-    return verdict_summary(read_verdicts(DATA / "validation"))
+    """The summary of the recorded validation, then that of the pretrained model where it is recorded; InputError without the first."""
+    shipped = verdict_summary(read_verdicts(DATA / "validation"))
+    if not (DATA / PRETRAINED / "validation.json").exists():
+        return shipped
+    model = read_json(DATA / PRETRAINED / "predictions.json")
+    said = (
+        f"`fstsim validate --model {model['model']} --preset {model['scale']}`, on the [language suite](language.md). "
+    )
+    return f"{shipped}\n## A pretrained model\n\n{said}{verdict_summary(read_verdicts(DATA / PRETRAINED))}"

@@ -70,8 +70,8 @@ MISTAKES = {
     "validate --no-such-flag": "--no-such-flag",
     "validate --out new --only foo": "chapter 'foo' is unknown",
     "validate --out new --model nowhere": "nowhere",
-    "validate --out new --model tiny --jobs 0": "jobs must be at least 1",
-    "validate --out new --model chat": "predictions need the base model, or one made by fstsim pretrain; 'chat' is another",
+    "validate --out new --model tiny --jobs 0": "jobs must not be 0",
+    "validate --out new --model chat": "or a chat model that writes English; 'chat' is another",
     "validate --out full --model tiny --only dead-groups": "full is not empty and holds no training runs",
     "validate --out begun --model tiny --only replay --seeds 1": "is not empty and holds no training run",
 }

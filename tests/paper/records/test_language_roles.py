@@ -32,7 +32,8 @@ RECORD = {
 )
 def test_roles(empty: float, told: float, expected: str) -> None:
     assert role({"empty": empty, "told": told}) == expected
-    assert role({"empty": empty}) == "old skill"
+    assert role({"empty": empty}) == ("old skill" if empty >= 0.01 else "old skill that it lacks")
+    assert role({"empty": empty, "kind": "nll"}) == "old skill", "nats, not a probability"
 
 
 def test_the_table() -> None:
