@@ -15,6 +15,7 @@ from fstsim.paper.experiments.shown import SHOWN
 from fstsim.paper.manuscript.numbers import statement_numbers, verdict_numbers
 from fstsim.paper.manuscript.tables import Cells, experiment_cells
 from fstsim.paper.pages.blocks import table
+from fstsim.paper.pages.forecast import recorded_forecasts
 
 _SOLVED = "seeds above 1/2"  # a column of the table
 
@@ -46,6 +47,7 @@ class Records:
     def __init__(self, data: Path = DATA) -> None:
         self.verdicts = read_verdicts(data / "validation")
         self.cells = _cells(data)
+        self.forecasts = recorded_forecasts(data)
         found = statement_numbers(data) | verdict_numbers(data)
         self.numbers = {name: number.text for name, number in found.items()}
 
@@ -87,10 +89,20 @@ def _leash(r: Records) -> str:
 
 def _sft(r: Records) -> str:
     rows = r.kind("forgetting")
+    judged = [row["verdict"] for found in r.forecasts for row in found.get("verdicts", [])]
+    agreement = []
+    for found in r.forecasts:
+        if "runs" in found:
+            r2 = [float(np.mean(step["r2"])) for step in found["runs"]["steps"].values()]
+            agreement.append(
+                f"{short_number(min(r2))} to {short_number(max(r2))} on `{found['config']['train']['tasks'][0]}`"
+            )
     return (
-        f"*When* SFT without replay forgets is not: log old mass {short_number(max(row.value for row in rows))} to "
-        f"{short_number(min(row.value for row in rows))} nats by the clocks of the theory, "
-        f"{short_number(max(row.measured for row in rows))} to {short_number(min(row.measured for row in rows))} measured."
+        f"*When* SFT forgets no clock of the theory predicts (log old mass {short_number(max(row.value for row in rows))} to "
+        f"{short_number(min(row.value for row in rows))} nats, "
+        f"{short_number(max(row.measured for row in rows))} to {short_number(min(row.measured for row in rows))} measured). "
+        f"[A forecast](paper/docs/forecast.md) that integrates the optimizer's path before the run: {judged.count('confirmed')} of {len(judged)} predictions "
+        f"confirmed, {judged.count('falsified')} falsified, the rest undecided; R² prompt by prompt, over the steps of a run, {', '.join(agreement)}."
     )
 
 
