@@ -62,6 +62,6 @@ def in_processes(work: Callable[..., _T], pieces: Iterable[tuple[Any, ...]], job
 
     Raises `WorkerKilled` if a process was ended from outside.
     """
-    parallel = joblib.Parallel(n_jobs=jobs, backend="loky", return_as="generator_unordered")
+    parallel = joblib.Parallel(n_jobs=jobs, prefer="processes", return_as="generator_unordered")
     with killed_are_told():
         yield from parallel(ending_with_parent(work, *piece) for piece in pieces)

@@ -91,7 +91,7 @@ def gradient_products(
     model.zero_grad(set_to_none=True)
     shown = [policy.encode(asked.context, asked.problems[k])]
     with torch.enable_grad():
-        policy.answer_logprobs(shown, [policy.encode_answer(asked.answers[k])]).sum().backward()  # type: ignore[no-untyped-call]
+        policy.answer_logprobs(shown, [policy.encode_answer(asked.answers[k])]).sum().backward()
     product = inner = own = size = 0.0
     for parameter, u, g in zip(model.parameters(), along, gradient, strict=True):
         size += float(g.double().square().sum())

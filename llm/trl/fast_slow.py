@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from trl import GRPOConfig, GRPOTrainer
+from trl.trainer.grpo_config import GRPOConfig
+from trl.trainer.grpo_trainer import GRPOTrainer
 
 from fstsim.errors import InputError
 from fstsim.llm.contexts.prompt_evolution import PromptEvolution
@@ -153,17 +154,20 @@ class FastSlowGRPOTrainer(GRPOTrainer):
     ) -> Any:
         # TRL sends a vLLM server the first prompt of each group alone; the prompts of ours differ
         each = 1 if self.use_vllm else num_generations
-        return super()._generate_single_turn(prompt_ids, images, multimodal_fields, each, has_tool_images)
+        parent: Any = super()
+        return parent._generate_single_turn(prompt_ids, images, multimodal_fields, each, has_tool_images)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
+        parent: Any = super()
+        parent._save_checkpoint(model, trial)
         if self.args.should_save:
             folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
             write_json(folder / _FILE, {"population": plain(asdict(self.population)), "rounds": self.rounds})
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         # here, because with DeepSpeed the trainer loads weights in another way, but passes by here
-        super()._load_optimizer_and_scheduler(checkpoint)
+        parent: Any = super()
+        parent._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is None:
             return
         path = Path(checkpoint) / _FILE

@@ -143,7 +143,7 @@ def validate(
 def _check_model(base: Policy, model: str, only: Sequence[str]) -> None:
     """InputError unless there are chapters for the model, and ``only`` names some of them."""
     if base.template != "world":
-        words = base.tokenizer.decode(base.encode_answer(language.WORDS), skip_special_tokens=True)
+        words = str(base.tokenizer.decode(base.encode_answer(language.WORDS), skip_special_tokens=True))
         if base.template != "chat" or " ".join(words.split()) != language.WORDS:
             raise InputError(
                 "predictions need the base model, one made by fstsim pretrain, or a chat model that writes English; "

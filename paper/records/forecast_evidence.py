@@ -63,7 +63,8 @@ def points(found: dict[str, Any]) -> Points:
     forecast = {skill: np.array([found["changes"][step][skill] for step in steps]) for skill in run}
     # learning rates are constant in these runs: summed rates are in proportion to steps
     raw = {s: -at[:, None] * np.array(found["league"]["at_base"]["overlap"][s]) for s in run}
-    line = best_fit(*(np.concatenate([v.ravel() for v in held.values()]) for held in (raw, run)), 1)
+    x, y = (np.concatenate([v.ravel() for v in held.values()]) for held in (raw, run))
+    line = best_fit(x, y, 1)
     cuts = np.cumsum([v.size for v in raw.values()])[:-1]
     overlap = {s: part.reshape(raw[s].shape) for s, part in zip(raw, np.split(np.asarray(line), cuts), strict=True)}
     return Points(title_of(found), forecast, overlap, run)

@@ -73,7 +73,10 @@ def record(out: Path, planned: Planned, seeds: int, rng: np.random.Generator, **
         write_json(place / "summary.json", {"last": rows[-1], "prompts": [""]})
         if config.method == "fst":
             cells = ("base_empty", "trained_empty", "base_evolved", "trained_evolved")
-            write_json(place / "decomposition.json", {"context": "", **{name: float(rng.uniform()) for name in cells}})
+            write_json(
+                place / "decomposition.json",
+                {"context": "", **{f"{name}{error}": float(rng.uniform()) for name in cells for error in ("", "_se")}},
+            )
 
 
 @pytest.fixture(scope="module", params=[1, 3, 5])
