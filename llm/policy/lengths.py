@@ -5,6 +5,8 @@ With padding on the left their numbers would depend on the prompts beside them. 
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 import torch
 from transformers import PreTrainedModel
 
@@ -61,12 +63,29 @@ def score_lengths(model: PreTrainedModel, r: Rollouts) -> torch.Tensor:
     return torch.cat(parts)[torch.cat(order).argsort()]
 
 
+_TRIED_KINDS: dict[Hashable, bool] = {}
+
+
 @torch.no_grad()
 def check_rows(model: PreTrainedModel) -> bool:
     """Whether rows that are padded on the left give the log-probabilities of plain passes: tried on three prompts.
 
     False where only unpadded rows do. Raises InputError where neither does: a state in place of a cache, or a model that fails.
+    It is the architecture that is tried: copies of a model with other weights are not tried again.
     """
+    kind = (
+        type(model),
+        getattr(model.forward, "__func__", model.forward),
+        model.config.to_json_string(),
+        model.dtype,
+        model.device.type,
+    )
+    if kind not in _TRIED_KINDS:
+        _TRIED_KINDS[kind] = _try_rows(model)
+    return _TRIED_KINDS[kind]
+
+
+def _try_rows(model: PreTrainedModel) -> bool:
     was_training = model.training
     model.eval()
     said = "its cached passes do not give the numbers of plain ones"

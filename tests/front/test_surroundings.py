@@ -45,7 +45,8 @@ def test_a_terminal_without_these_characters() -> None:
 def test_ctrl_c_while_modules_are_imported(seconds: float) -> None:
     # it says so when it imports numpy, which it does after its own first module: how long Python takes to start is not ours
     code = (
-        "import sys, runpy; sys.orig_argv[1:3] = ['-m', 'fstsim']; told = []\n"
+        "import sys, runpy, signal; sys.orig_argv[1:3] = ['-m', 'fstsim']; told = []\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # where pytest itself runs without Ctrl-C
         "def hook(event, args):\n"
         "    if event == 'import' and args[0] == 'numpy' and not told:\n"
         "        told.append(1); print(flush=True)\n"
