@@ -237,7 +237,7 @@ def make_run(folder: Path, seeds: int = 2) -> None:
             place / "environment.json",
             {"commit": "0123456789abcdef+dirty", "device": "cuda", "versions": {"torch": "2"}},
         )
-        write_json(place / "summary.json", {"seconds": 2.5})
+        write_json(place / "summary.json", {"seconds": 2.5, "prompts": [""]})
 
 
 def test_recorded_and_fresh_runs_are_listed_once_with_their_configurations(tmp_path: Path) -> None:
