@@ -168,8 +168,6 @@ class Trajectory:
                 )
                 names = ("step", "time", "samples", "log_odds", "mean_old", "mean_new")
                 return Trajectory(problem, **{name: data[name] for name in names}, status=header["status"])
-        except FileNotFoundError as error:
-            raise InputError(f"no trajectory at {path}") from error
         except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile, zlib.error) as error:
             raise InputError(f"{path} is not a trajectory saved by fstsim") from error
 

@@ -21,7 +21,7 @@ from scipy.special import expit, log_expit, logit
 
 from fstsim.errors import InputError
 from fstsim.theory.fast_slow import no_context_kl
-from fstsim.theory.leash_loss import token_decisions, token_tree
+from fstsim.theory.leash_loss import rest_from_last_token
 from fstsim.theory.numerics.inputs import finite, mass, positive
 
 Array = NDArray[np.float64]
@@ -145,6 +145,21 @@ def least_control(policy: ArrayLike, base: ArrayLike) -> tuple[Array, Array]:
     return weight, (q * left * left).sum(axis=-1)
 
 
+def _k3_decision(given: Array, value: Array, strength: Array) -> Array:
+    """Next-token probabilities at which a leash of k3 rests, its samples held."""
+    # the sum over tokens falls and is convex in V: from below, Newton's steps never go too far
+    least = np.where(given > 0.0, value - strength * (1.0 - given), -np.inf).max(axis=-1, keepdims=True)
+    shares = given
+    for _ in range(_NEWTON):
+        room = np.where(given > 0.0, strength + least - value, 1.0)
+        shares = strength * given / room
+        step = (shares.sum(axis=-1, keepdims=True) - 1.0) / (shares / room).sum(axis=-1, keepdims=True)
+        least = least + step
+        if (np.abs(step) <= _ROUNDING * strength).all():
+            break
+    return np.asarray(shares / shares.sum(axis=-1, keepdims=True))
+
+
 def k3_loss_policy(base: ArrayLike, reward: ArrayLike, tau: ArrayLike, tokens: int = 2) -> Array:
     r"""Sequence probabilities ``(..., A^L)`` at which a leash of k3 as a loss rests, its samples drawn and held.
 
@@ -155,29 +170,7 @@ def k3_loss_policy(base: ArrayLike, reward: ArrayLike, tau: ArrayLike, tokens: i
     >>> k3_loss_policy([0.9, 0.05, 0.025, 0.025], [0, 0, 0, 1], 0.25).round(3).tolist()
     [0.248, 0.014, 0.081, 0.657]
     """
-    p, length = token_tree(base, tokens)
-    value, strength = finite(reward, "reward"), positive(tau, "tau")[..., None, None]
-    p, value = np.broadcast_arrays(p, value)
-    chosen = []
-    for given in reversed(token_decisions(p, tokens, length)):
-        value = value.reshape(given.shape)
-        # the sum over tokens falls and is convex in V: from below, Newton's steps never go too far
-        least = np.where(given > 0.0, value - strength * (1.0 - given), -np.inf).max(axis=-1, keepdims=True)
-        shares = given
-        for _ in range(_NEWTON):
-            room = np.where(given > 0.0, strength + least - value, 1.0)
-            shares = strength * given / room
-            step = (shares.sum(axis=-1, keepdims=True) - 1.0) / (shares / room).sum(axis=-1, keepdims=True)
-            least = least + step
-            if (np.abs(step) <= _ROUNDING * strength).all():
-                break
-        q = shares / shares.sum(axis=-1, keepdims=True)
-        value = (q * value).sum(axis=-1)
-        chosen.append(q)
-    policy = np.ones((*p.shape[:-1], 1))
-    for q in reversed(chosen):
-        policy = (policy[..., None] * q).reshape(*q.shape[:-2], -1)
-    return policy
+    return rest_from_last_token(base, reward, tau, tokens, _k3_decision)
 
 
 def k3_loss_log_odds(base_log_odds: ArrayLike, gap: ArrayLike) -> Array:

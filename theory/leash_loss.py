@@ -14,6 +14,7 @@ a shorter sequence is one with sure tokens at its end. Source: own derivation; s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, get_args
 
 import numpy as np
@@ -53,6 +54,37 @@ def token_decisions(policy: Array, tokens: int, length: int) -> list[Array]:
     return found
 
 
+Decision = Callable[[Array, Array, Array], Array]
+"""``decide(given, value, strength)``: next-token probabilities ``(..., A)`` at every prefix, from those of the base, the value
+to come after each token, and the strength of the leash ``(..., 1, 1)``."""
+
+
+def rest_from_last_token(base: ArrayLike, reward: ArrayLike, tau: ArrayLike, tokens: int, decide: Decision) -> Array:
+    """Sequence probabilities ``(..., A^L)`` of a policy that decides by ``decide`` at every prefix, from the last token to the first.
+
+    ``value`` at a prefix is the mean of that after its tokens, and the reward at the end. Arguments and errors as in
+    `leash_loss_policy`.
+    """
+    p, length = token_tree(base, tokens)
+    value, strength = finite(reward, "reward"), positive(tau, "tau")[..., None, None]
+    p, value = np.broadcast_arrays(p, value)
+    chosen = []
+    for given in reversed(token_decisions(p, tokens, length)):
+        value = value.reshape(given.shape)
+        q = decide(given, value, strength)
+        value = (q * value).sum(axis=-1)
+        chosen.append(q)
+    policy = np.ones((*p.shape[:-1], 1))
+    for q in reversed(chosen):
+        policy = (policy[..., None] * q).reshape(*q.shape[:-2], -1)
+    return policy
+
+
+def _tilted(given: Array, value: Array, strength: Array) -> Array:
+    tilted = given * np.exp((value - value.max(axis=-1, keepdims=True)) / strength)
+    return np.asarray(tilted / tilted.sum(axis=-1, keepdims=True))
+
+
 def leash_loss_policy(base: ArrayLike, reward: ArrayLike, tau: ArrayLike, tokens: int = 2) -> Array:
     r"""Sequence probabilities ``(..., A^L)`` at which the leash as a loss rests.
 
@@ -63,20 +95,7 @@ def leash_loss_policy(base: ArrayLike, reward: ArrayLike, tau: ArrayLike, tokens
     >>> leash_loss_policy([0.9, 0.05, 0.025, 0.025], [0, 0, 0, 1], 0.25).round(3).tolist()
     [0.258, 0.014, 0.013, 0.715]
     """
-    p, length = token_tree(base, tokens)
-    value, strength = finite(reward, "reward"), positive(tau, "tau")[..., None, None]
-    p, value = np.broadcast_arrays(p, value)
-    chosen = []
-    for given in reversed(token_decisions(p, tokens, length)):
-        value = value.reshape(given.shape)
-        tilted = given * np.exp((value - value.max(axis=-1, keepdims=True)) / strength)
-        q = tilted / tilted.sum(axis=-1, keepdims=True)
-        value = (q * value).sum(axis=-1)
-        chosen.append(q)
-    policy = np.ones((*p.shape[:-1], 1))
-    for q in reversed(chosen):
-        policy = (policy[..., None] * q).reshape(*q.shape[:-2], -1)
-    return policy
+    return rest_from_last_token(base, reward, tau, tokens, _tilted)
 
 
 def sequence_tilt(base: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Array:

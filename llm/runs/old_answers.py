@@ -18,7 +18,8 @@ import torch
 from fstsim.errors import InputError
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.tasks.parse import problems_hash
-from fstsim.llm.types import Answered, Demonstrated, Followed, Problem, Score, Split, Task, rule_words
+from fstsim.llm.tasks.wrapped import Wrapped
+from fstsim.llm.types import Answered, Demonstrated, Problem, Task
 from fstsim.records import read_json, write_json
 
 FILE = "old_answers.json"
@@ -28,29 +29,11 @@ _KEYS = ("old_answers", "cut", "problems_sha256")
 
 
 @dataclass(frozen=True)
-class WithOldAnswers:
+class WithOldAnswers(Wrapped):
     """``task`` with what the base writes by itself as the old behaviour: ``old``, by the ``uid`` of a problem, filled by `known`."""
 
     task: Answered
     old: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
-
-    @property
-    def name(self) -> str:
-        """That of the task."""
-        return self.task.name
-
-    @property
-    def exact(self) -> bool:
-        """That of the task."""
-        return self.task.exact
-
-    def problems(self, split: Split) -> Sequence[Problem]:
-        """Those of the task."""
-        return self.task.problems(split)
-
-    def score(self, problem: Problem, completion: str) -> Score:
-        """That of the task."""
-        return self.task.score(problem, completion)
 
     def answer(self, problem: Problem) -> str:
         """That of the task."""
@@ -59,16 +42,6 @@ class WithOldAnswers:
     def old_answer(self, problem: Problem) -> str:
         """The base's greedy completion."""
         return self.old[problem.uid]
-
-    def rule_words(self, template: str) -> str | None:
-        """Those of the task, None if it has none."""
-        return rule_words(self.task, template)
-
-    def next_task(self, met: Sequence[Task], template: str) -> Demonstrated | None:
-        """That of the task, None if it knows none."""
-        if not isinstance(self.task, Followed):
-            return None
-        return self.task.next_task([t.task if isinstance(t, WithOldAnswers) else t for t in met], template)
 
 
 def with_old_answers(tasks: Sequence[Task], policy: Policy) -> list[Task]:

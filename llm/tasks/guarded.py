@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from fstsim.llm.types import Answered, Demonstrated, Followed, Measured, Problem, Score, Split, Task, rule_words
+from fstsim.llm.tasks.wrapped import Wrapped
+from fstsim.llm.types import Answered, Demonstrated, Measured, Problem, Score, Task
 
 
 @dataclass
@@ -28,35 +28,10 @@ class VerifierErrors:
 
 
 @dataclass(frozen=True)
-class Guarded:
+class Guarded(Wrapped):
     """``task`` with a verifier that never raises."""
 
-    task: Task
     errors: VerifierErrors
-
-    @property
-    def name(self) -> str:
-        """That of the task."""
-        return self.task.name
-
-    @property
-    def exact(self) -> bool:
-        """That of the task."""
-        return self.task.exact
-
-    def problems(self, split: Split) -> Sequence[Problem]:
-        """Those of the task."""
-        return self.task.problems(split)
-
-    def rule_words(self, template: str) -> str | None:
-        """Those of the task, None if it has none."""
-        return rule_words(self.task, template)
-
-    def next_task(self, met: Sequence[Task], template: str) -> Demonstrated | None:
-        """That of the task, None if it knows none."""
-        if not isinstance(self.task, Followed):
-            return None
-        return self.task.next_task([t.task if isinstance(t, Guarded) else t for t in met], template)
 
     def score(self, problem: Problem, completion: str) -> Score:
         """The task's score; 0 if it raises or gives no reward in [0, 1]."""

@@ -517,7 +517,7 @@ def test_what_is_no_trajectory_is_refused(tmp_path: Path) -> None:
     for name, file in files.items():
         with pytest.raises(InputError, match=r"not a trajectory|is not a file"):
             pytest.fail(f"{name} was read: {Trajectory.load(file)}")
-    with pytest.raises(InputError, match="no trajectory at"):
+    with pytest.raises(InputError, match="there is no file"):
         Trajectory.load(tmp_path / "nowhere.npz")
 
 
