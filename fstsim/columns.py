@@ -56,6 +56,7 @@ COLUMNS = (
         table=True,
         legend="old behaviour",
     ),
+    Column("old_mass_deployed", model=Meaning("the same with the system's state left on"), table=True),
     Column("old_region_mass", Meaning("probability of the old region")),
     Column(
         "drift",
@@ -63,9 +64,11 @@ COLUMNS = (
         Meaning("accuracy lost on old skills, own context"),
         table=True,
     ),
+    Column("drift_deployed", model=Meaning("accuracy lost on old skills with the system's state left on"), table=True),
     Column("drift_nll", model=Meaning("NLL gained on old skills", "nats a token"), table=True),
     Column("old_skills", model=Meaning("held-out reward on the tasks of --old, own context"), table=True),
     Column("old_skills_drift", model=Meaning("reward lost on them"), table=True),
+    Column("old_skills_deployed", model=Meaning("the same with the system's state left on"), table=True),
     Column("old_skill_{task}", model=Meaning("held-out reward on one of them")),
     Column("old_nll_{task}", model=Meaning("NLL of one of them that is read as it stands", "nats a token")),
     Column("verifier_errors", model=Meaning("completions on which a verifier raised, each scored 0"), count=True),
@@ -83,6 +86,13 @@ COLUMNS = (
         table=True,
         legend="KL(base ‖ now)",
     ),
+    Column(
+        "kl_deployed",
+        model=Meaning("KL(now in its context, state on || base without), how far behaviour is", "nats a sequence"),
+        table=True,
+    ),
+    Column("kl_deployed_from", model=Meaning("KL(base without || now in its context, state on)", "nats a sequence")),
+    Column("kl_excess", model=Meaning("of the first, what its success does not need", "nats a sequence"), table=True),
     Column("kl_to_base_token", model=Meaning("KL(now || base)", "nats a token"), table=True),
     Column(
         "entropy", Meaning("of the choice of mode", "nats"), Meaning("of the policy", "nats a sequence"), table=True
@@ -93,6 +103,9 @@ COLUMNS = (
         Meaning("supervised steps to half on the next task"),
         table=True,
     ),
+    Column("relearn_state", model=Meaning("steps to half on the next task in the system's own channel"), table=True),
+    Column("numbers_trained", model=Meaning("numbers that the system trains"), count=True),
+    Column("bytes_stored", model=Meaning("of the system's state"), count=True),
     Column("train_reward", model=Meaning("of the rollouts in the last step"), table=True, legend="rollouts"),
     Column("fast_best", model=Meaning("validation score of the best context, last round"), table=True),
     Column("fast_rollouts", model=Meaning("rollouts of the last fast round"), table=True),

@@ -39,6 +39,7 @@ from fstsim.theory.adam import (
     adam_step_bound,
 )
 from fstsim.theory.clipping import clipped_replay_bias_bound, clipped_replay_mass
+from fstsim.theory.deployed import deployed_kl_floor
 from fstsim.theory.drift import convergence_certificate, reverse_drift_certificate
 from fstsim.theory.fast_slow import (
     fast_slow_allocation,
@@ -310,6 +311,7 @@ __all__ = [
     "demonstrator_drift_bound",
     "demonstrator_fixed_point",
     "demonstrator_rate",
+    "deployed_kl_floor",
     "drift_at",
     "drift_from_kl",
     "drift_from_kl_gap",

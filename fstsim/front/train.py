@@ -26,7 +26,9 @@ class Train:
     task: _Tasks = ("strings:reverse",)
     """what is trained; several tasks are trained one after the other. family:rule+rule, of family strings, digits or
     star_graph, with rules from the table that fstsim tasks prints (a family alone is its default task; family@size has
-    problems of another size; /share at the end rewards every right symbol, not right answers alone); file.jsonl, a problem a
+    problems of another size; /share at the end rewards every right symbol, not right answers alone; strings:rotate~sort is a
+    switch: the first rule where a problem begins in the lower half of the symbols, else the second); stream:TASK,TASK, problems of
+    several tasks in turn; file.jsonl, a problem a
     line: an object with prompt (or chat messages) and answer (or answers), optional old_answer, split and context;
     language:plural:bare and the like, the language suite for chat models (fstsim tasks --model shows it);
     module.py:object or package.module:object, a Task of fstsim.llm.types or a function that returns one, run with your rights;

@@ -35,10 +35,14 @@ class Weights:
     clip: float = 1.0
     reusable: list[Reusable] = field(default_factory=list)
 
+    def trained(self) -> list[torch.nn.Parameter]:
+        """What gradients are clipped over: all weights of the policy."""
+        return list(self.policy.model.parameters())
+
     def apply(self, what: str) -> float:
         """One optimizer step with the gradient that is there; returns its norm. Raises Diverged if it is not finite."""
         self.reusable.clear()
-        parameters = [p for p in self.policy.model.parameters() if p.grad is not None]
+        parameters = [p for p in self.trained() if p.grad is not None]
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.clip)) if parameters else 0.0
         if not math.isfinite(norm):
             self.optimizer.zero_grad(set_to_none=True)

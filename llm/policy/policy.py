@@ -27,7 +27,7 @@ from fstsim.llm.policy.chat import ChatForm, chat_form, end_of_turn
 from fstsim.llm.policy.declared import position_limit, vocabulary_size
 from fstsim.llm.policy.lengths import check_rows, sample_lengths, score_lengths
 from fstsim.llm.policy.loading import SHIPPED, load_model
-from fstsim.llm.policy.rollouts import Request, Rollouts, owners, token_logprobs
+from fstsim.llm.policy.rollouts import Request, Rollouts, ended_logprobs, owners, token_logprobs
 from fstsim.llm.policy.running import Switch, recomputed
 from fstsim.llm.policy.sampling import sample_rows, sample_tree
 from fstsim.llm.policy.scoring import score_groups, score_rows, score_tree
@@ -317,12 +317,7 @@ class Policy:
         The answers' own last token (of `encode_answer`) stands for all of them: sampling stops at each, and reads the same text.
         """
         shown = self.forced(prompts, answers)
-        logits = self.logits(shown)
-        last = shown.mask.sum(1, keepdim=True) - 1
-        at_end = logits.gather(1, last[..., None].expand(-1, -1, logits.shape[-1]))[:, 0]
-        ends = torch.tensor(self.end_tokens, device=logits.device)
-        ended = torch.logsumexp(at_end[:, ends], -1) - torch.logsumexp(at_end, -1)
-        return token_logprobs(logits, shown).scatter(1, last, ended[:, None]).sum(-1)
+        return ended_logprobs(self.logits(shown), shown, self.end_tokens)
 
     def forced(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> Rollouts:
         """Given answers (with their end tokens) as rollouts, one a prompt: for teacher forcing."""

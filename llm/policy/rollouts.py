@@ -80,6 +80,14 @@ def token_logprobs(logits: torch.Tensor, rollouts: Rollouts) -> torch.Tensor:
     return torch.where(rollouts.mask, picked, 0.0)
 
 
+def ended_logprobs(logits: torch.Tensor, rollouts: Rollouts, ends: Sequence[int]) -> torch.Tensor:
+    """Log-probability ``(B,)``, nats, of every completion up to its last token, and of any of ``ends`` in the place of that one."""
+    last = rollouts.mask.sum(1, keepdim=True) - 1
+    at_end = logits.gather(1, last[..., None].expand(-1, -1, logits.shape[-1]))[:, 0]
+    ended = torch.logsumexp(at_end[:, torch.tensor(ends, device=logits.device)], -1) - torch.logsumexp(at_end, -1)
+    return token_logprobs(logits, rollouts).scatter(1, last, ended[:, None]).sum(-1)
+
+
 def owners(prompts: int, repeats: int | Sequence[int]) -> torch.Tensor:
     """The prompt of each completion, ``(B,)``, on the CPU: ``repeats`` of every prompt, or of prompt i ``repeats[i]``."""
     counts = torch.as_tensor([repeats] * prompts if isinstance(repeats, int) else list(repeats))

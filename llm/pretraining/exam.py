@@ -6,7 +6,7 @@ no generation; the same pass gives the probability of the answer and its NLL.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,8 +15,9 @@ from transformers import PreTrainedTokenizerBase
 
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.pretraining.corpus import IGNORED, reflection_line, some_rules
-from fstsim.llm.tasks.families import FAMILIES
+from fstsim.llm.tasks.families import FAMILIES, Family
 from fstsim.llm.tasks.rules import SIZES, draw_problem
+from fstsim.llm.types import Problem
 
 _BLOCK = 128  # rows evaluated together
 
@@ -62,6 +63,43 @@ class Forced:
         )
 
 
+Item = tuple[str, Problem, str]
+"""The rules in words, the problem, and the right answer, symbols with spaces between them."""
+
+
+def _families(
+    tokenizer: PreTrainedTokenizerBase, sizes: Mapping[str, int], seed: int
+) -> Iterator[tuple[Family, int, np.random.Generator]]:
+    """Each family in ``sizes`` that the tokenizer knows, with the rules that it knows, its size and its own generator."""
+    known = set(tokenizer.get_vocab())
+    for index, family in enumerate(FAMILIES.values()):
+        size = sizes.get(family.name)
+        if size is None or not set(family.symbols) <= known:
+            continue
+        rules = {word: rule for word, rule in family.rules.items() if word in known}
+        yield replace(family, rules=rules), size, np.random.default_rng([seed, index])
+
+
+def _items(
+    family: Family, size: int, rng: np.random.Generator, problems: int, depth: int
+) -> Iterator[tuple[str, list[Item]]]:
+    for count in range(depth + 1):
+        items = []
+        for _ in range(problems):
+            problem, start = draw_problem(family, rng, "test", size)
+            rules = some_rules(family, count, rng)
+            items.append((" ".join(rules), problem, " ".join(family.apply(rules, start))))
+        yield f"accuracy_{family.name}_{count}" if count else f"old_mass_{family.name}", items
+
+
+def world_items(
+    tokenizer: PreTrainedTokenizerBase, sizes: Mapping[str, int], problems: int, seed: int = 5, depth: int = 3
+) -> Iterator[tuple[str, list[Item]]]:
+    """The parts of `Exam.of_world` that ask for answers, by name: the same problems, rules and answers."""
+    for family, size, rng in _families(tokenizer, sizes, seed):
+        yield from _items(family, size, rng, problems, depth)
+
+
 @dataclass(frozen=True)
 class Exam:
     """Named parts, each a block of teacher-forced answers; ``kind`` accuracy, reflection or old_mass."""
@@ -84,25 +122,14 @@ class Exam:
         not in it is not asked, nor is a family or a rule that the tokenizer has no words for.
         """
         parts = []
-        known = set(tokenizer.get_vocab())
-        for index, family in enumerate(FAMILIES.values()):
-            size = (sizes or SIZES).get(family.name)
-            if size is None or not set(family.symbols) <= known:
-                continue
-            family = replace(family, rules={word: rule for word, rule in family.rules.items() if word in known})
-            rng = np.random.default_rng([seed, index])
 
-            def encode(shown: str, written: str) -> tuple[list[int], list[int]]:
-                answer = tokenizer(written, add_special_tokens=False)["input_ids"]
-                return tokenizer(shown)["input_ids"], [*answer, tokenizer.eos_token_id]
+        def encode(shown: str, written: str) -> tuple[list[int], list[int]]:
+            answer = tokenizer(written, add_special_tokens=False)["input_ids"]
+            return tokenizer(shown)["input_ids"], [*answer, tokenizer.eos_token_id]
 
-            for count in range(depth + 1):
-                rows = []
-                for _ in range(problems):
-                    problem, start = draw_problem(family, rng, "test", size)
-                    rules = some_rules(family, count, rng)
-                    rows.append(encode(f"{' '.join(rules)} | {problem.text} =", " ".join(family.apply(rules, start))))
-                name = f"accuracy_{family.name}_{count}" if count else f"old_mass_{family.name}"
+        for family, size, rng in _families(tokenizer, sizes or SIZES, seed):
+            for name, items in _items(family, size, rng, problems, depth):
+                rows = [encode(f"{words} | {problem.text} =", answer) for words, problem, answer in items]
                 parts.append((name, Forced.of(rows, tokenizer.pad_token_id)))
             if not reflections:  # the longest lines: half of the cost
                 continue

@@ -101,6 +101,19 @@ class TrainConfig:
                 raise InputError(
                     f"--adapter is used by methods that train weights; {self.method} leaves them as they are"
                 )
+        if self.learner is not None and self.learner.deploys:
+            for flag, on in {
+                "--adapter": self.adapter,
+                "--gradient-checkpointing": self.gradient_checkpointing,
+            }.items():
+                if on:
+                    raise InputError(
+                        f"{flag} is used by methods that train weights; {self.method} leaves them as they are"
+                    )
+            if self.precision != "float32":
+                raise InputError(
+                    f"--precision {self.precision} is used by methods that train weights; {self.method} has float32 alone"
+                )
         if self.steps < 1:
             raise InputError(f"steps must be at least 1, got {self.steps}")
         if not 0.0 < self.lr < 10.0:

@@ -5,6 +5,8 @@ r"""Probes: the columns of a run for a language model, on fixed problems, exact 
 - KL(now || base) and KL(base || now), nats a sequence: sequences are sampled from the first argument, and at each of their
   tokens the KL of the next-token distributions is taken with the full vocabulary (Rao-Blackwellised): by the chain rule
   its sum has the sequences' KL as expectation. Standard errors are over sequences. The same context on both sides.
+- K2 = KL(policy in its contexts || base in none), both directions, is how far behaviour is from the base; ``kl_excess`` is
+  what it has beyond the least that the success on each problem needs (statement deployed-kl-floor), where success is exact.
 - The old behaviour's mass is the probability of its answer, exactly, where the task says what it is. Old skills are what
   was passed as ``skills`` (`fstsim.llm.runs.skills`).
 """
@@ -20,18 +22,12 @@ import torch
 
 from fstsim.errors import InputError
 from fstsim.llm.learners.losses import inside, token_entropy, token_kl
+from fstsim.llm.policy.blocks import block_size
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import Rollouts
 from fstsim.llm.types import Answered, Demonstrated, Population, Problem, Skills, Task
 from fstsim.settings import check_types
-
-_BLOCK = 256  # rollouts of one pass
-_LOGITS = 1 << 25  # and logits: with large vocabularies fewer rollouts at a time
-
-
-def block_size(policy: Policy, length: int) -> int:
-    """Rollouts of one pass, for completions of ``length`` tokens."""
-    return max(1, min(_BLOCK, _LOGITS // (length * policy.vocabulary)))
+from fstsim.theory.deployed import deployed_kl_floor
 
 
 @dataclass(frozen=True)
@@ -97,16 +93,51 @@ def sequence_kl(p: Policy, q: Policy, rollouts: Rollouts) -> np.ndarray:
     return sequence_kl_and_entropy(p, q, rollouts)[0]
 
 
-@torch.no_grad()
 def sequence_kl_and_entropy(p: Policy, q: Policy, rollouts: Rollouts) -> tuple[np.ndarray, np.ndarray]:
     """`sequence_kl`, and the entropy of ``p`` summed over the same tokens, from one pass of ``p``; nats, ``(B,)`` each."""
-    kl, entropy = [], []
+    (kl,), entropy = sequence_kls(p, rollouts, [(q, rollouts)])
+    return kl, entropy
+
+
+@torch.no_grad()
+def sequence_kls(
+    p: Policy, rollouts: Rollouts, others: Sequence[tuple[Policy, Rollouts]]
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """KL(p || q) of each q in ``others`` and the entropy of ``p``, nats, ``(B,)`` each, from one pass of ``p``.
+
+    ``rollouts`` were sampled by ``p``; beside each q stand the same completions after the prompts that q sees.
+    """
+    kls: list[list[np.ndarray]] = [[] for _ in others]
+    entropy = []
     for rows in torch.arange(len(rollouts), device=p.device).split(block_size(p, rollouts.completions.shape[1])):
         part = rollouts.take(rows)
         own = p.logits(part)
-        kl.append(inside(token_kl(own, q.logits(part)), part.mask).sum(-1).double().cpu().numpy())
+        for found, (q, shown) in zip(kls, others, strict=True):
+            given = token_kl(own, q.logits(part if shown is rollouts else shown.take(rows)))
+            found.append(inside(given, part.mask).sum(-1).double().cpu().numpy())
         entropy.append(inside(token_entropy(own), part.mask).sum(-1).double().cpu().numpy())
-    return np.concatenate(kl), np.concatenate(entropy)
+    return [np.concatenate(found) for found in kls], np.concatenate(entropy)
+
+
+def behaviour(to_bare: np.ndarray, from_bare: np.ndarray) -> dict[str, float]:
+    """Columns of K2, how far a deployed system is from the base alone, in both directions."""
+    row = {}
+    row["kl_deployed"], row["kl_deployed_se"] = mean_se(to_bare)
+    row["kl_deployed_from"], row["kl_deployed_from_se"] = mean_se(from_bare)
+    return row
+
+
+def excess(to_bare: np.ndarray, logps: np.ndarray, base_logps: np.ndarray) -> dict[str, float]:
+    """The column of what a system's KL has beyond its floor, problem by problem (statement deployed-kl-floor)."""
+    beyond = to_bare - deployed_kl_floor(log_odds(logps), log_odds(base_logps))
+    value, error = mean_se(beyond)
+    return {"kl_excess": value, "kl_excess_se": error}
+
+
+def log_odds(logps: np.ndarray) -> np.ndarray:
+    """Log-odds from log-probabilities, nats; what float32 rounds to certainty counts as 1e-12 short of it."""
+    short = np.minimum(logps, -1e-12)
+    return short - np.log(-np.expm1(short))
 
 
 def sample_once(
@@ -141,12 +172,26 @@ class Probe:
     skills: Sequence[Skills] = ()
     _problems: list[Problem] = field(init=False, default_factory=list)
     _base_rollouts: dict[tuple[str, ...], Rollouts] = field(init=False, default_factory=dict)
+    _base_logps: np.ndarray | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self._problems = list(self.task.problems("test"))[: self.config.problems]
 
+    @property
+    def problems(self) -> Sequence[Problem]:
+        """The held-out problems."""
+        return self._problems
+
     def _sampled(self, policy: Policy, contexts: tuple[str, ...]) -> Rollouts:
         return sample_once(policy, contexts, self._problems, self.seed, self.config.max_new_tokens)
+
+    def _base_wrote(self, contexts: tuple[str, ...]) -> Rollouts:
+        if contexts not in self._base_rollouts:
+            self._base_rollouts[contexts] = self._sampled(self.base, contexts)
+        return self._base_rollouts[contexts]
+
+    def _prompts(self, policy: Policy, contexts: tuple[str, ...]) -> list[list[int]]:
+        return policy.encode_all([(contexts[i % len(contexts)], p) for i, p in enumerate(self._problems)])
 
     @torch.no_grad()
     def measure(self, policy: Policy, population: Population) -> dict[str, Any]:
@@ -161,9 +206,10 @@ class Probe:
         if contexts != ("",):
             row |= self.reward(policy, ("",), "_no_context")
         self._drift(policy, row)
-        self._distances(policy, ("",), row, "_no_context" if contexts != ("",) else "")
+        kls = self._distances(policy, ("",), row, "_no_context" if contexts != ("",) else "")
         if contexts != ("",):
-            self._distances(policy, contexts, row, "")
+            kls = self._distances(policy, contexts, row, "")
+        self._behaviour(policy, contexts, kls, row)
         policy.model.train(training)
         return row
 
@@ -184,19 +230,53 @@ class Probe:
         for skills in self.skills:
             row |= skills.measure(policy)
 
-    def _distances(self, policy: Policy, contexts: tuple[str, ...], row: dict[str, Any], tail: str) -> None:
+    def _distances(
+        self, policy: Policy, contexts: tuple[str, ...], row: dict[str, Any], tail: str
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """KL with these contexts on both sides, into ``row``; returned: KL(policy in them || base in none), both directions."""
+        told = contexts != ("",)
         now = self._sampled(policy, contexts)
         length = now.mask.sum(-1).double().cpu().numpy()
-        to_base, entropy = sequence_kl_and_entropy(policy, self.base, now)
-        if contexts not in self._base_rollouts:
-            self._base_rollouts[contexts] = self._sampled(self.base, contexts)
-        then = self._base_rollouts[contexts]
-        from_base = sequence_kl(self.base, policy, then)
+        others = [(self.base, now)]
+        if told:
+            others.append((self.base, self.base.with_prompts(now, self._prompts(self.base, ("",)))))
+        kls, entropy = sequence_kls(policy, now, others)
+        to_base, to_bare = kls[0], kls[-1]
+        then = self._base_wrote(contexts)
+        from_base = from_bare = sequence_kl(self.base, policy, then)
+        if told:
+            bare = self._base_wrote(("",))
+            seen = policy.with_prompts(bare, self._prompts(policy, contexts))
+            (from_bare,), _ = sequence_kls(self.base, bare, [(policy, seen)])
         row[f"kl_to_base{tail}"], row[f"kl_to_base{tail}_se"] = mean_se(to_base)
         row[f"kl_from_base{tail}"], row[f"kl_from_base{tail}_se"] = mean_se(from_base)
         row[f"kl_to_base{tail}_token"] = float(to_base.sum() / length.sum())
         row[f"kl_from_base{tail}_token"] = float(from_base.sum() / float(then.mask.sum()))
         row[f"entropy{tail}"], row[f"entropy{tail}_se"] = mean_se(entropy)
+        return to_bare, from_bare
+
+    def _behaviour(
+        self, policy: Policy, contexts: tuple[str, ...], kls: tuple[np.ndarray, np.ndarray], row: dict[str, Any]
+    ) -> None:
+        """How far the policy in its contexts is from the base in none, and what of that its success does not need."""
+        row |= behaviour(*kls)
+        task = self.task
+        if not (task.exact and isinstance(task, Answered)):
+            return
+        answers = [policy.encode_answer(task.answer(p)) for p in self._problems]
+        if self._base_logps is None:
+            self._base_logps = _in_blocks(self.base, self._prompts(self.base, ("",)), answers)
+        logps = _in_blocks(policy, self._prompts(policy, contexts), answers)
+        row |= excess(kls[0], logps, self._base_logps)
+
+
+def _in_blocks(policy: Policy, prompts: Sequence[list[int]], answers: Sequence[list[int]]) -> np.ndarray:
+    size = block_size(policy, max(map(len, answers)))
+    parts = [
+        policy.answer_logprobs(prompts[first : first + size], answers[first : first + size])
+        for first in range(0, len(prompts), size)
+    ]
+    return torch.cat(parts).double().cpu().numpy()
 
 
 def relearn_steps(
@@ -218,7 +298,7 @@ def relearn_steps(
     from fstsim.llm.learners.sft import SupervisedFineTuning
     from fstsim.llm.learners.weights import Weights
 
-    learner = Policy.of(copy.deepcopy(policy.model), policy.tokenizer)
+    learner = Policy.of(copy.deepcopy(policy.model).requires_grad_(True), policy.tokenizer)
     weights = Weights(learner, policy, torch.optim.AdamW(learner.model.parameters(), lr=lr, weight_decay=0.0))
     problems = list(task.problems("test"))[:held_out]
     answers = [task.answer(p) for p in problems]

@@ -35,6 +35,10 @@ from fstsim.llm.runs.probes import Probe, relearn_steps
 from fstsim.llm.runs.run_checkpoint import RunRecord, State, load_run, save_run
 from fstsim.llm.runs.run_input import check_problems, check_tasks, with_tasks
 from fstsim.llm.runs.skills import old_skills
+from fstsim.llm.systems.probe import SystemProbe
+from fstsim.llm.systems.relearning import relearn_state
+from fstsim.llm.systems.state import save_system
+from fstsim.llm.systems.weights import SystemWeights, trainable
 from fstsim.llm.tasks.guarded import VerifierErrors, guarded
 from fstsim.llm.types import Followed, Population, Task
 from fstsim.reading import is_there
@@ -158,7 +162,10 @@ def _train(
     (tasks, old), (slow, fast, every, start), (progress, measured, write_model) = measured_on, channels, wishes
     rng = np.random.default_rng(config.seed)
     # policy and base measure, in float32; the weights hold the same models as the learners run them
-    if config.adapter:
+    if config.learner is not None and config.learner.deploys:
+        base = policy  # frozen: one model is both, and the system stands beside it
+        policy.model.requires_grad_(False)
+    elif config.adapter:
         policy, base = with_adapter(policy, config.adapter, config.seed)
     else:
         base = Policy.of(copy.deepcopy(policy.model).requires_grad_(False), policy.tokenizer)
@@ -170,12 +177,12 @@ def _train(
         state, record = load_run(checkpoint, state, rng)
         _write_record(out, record)  # killed between the checkpoint and its rows
         if (out / "summary.json").exists():
-            if write_model and not (out / "model").exists():
-                save_policy(policy, out / "model")
+            if write_model:
+                _write_result(config, policy, state, out)
             return record.rows
     rows, rounds = record.rows, record.rounds
     clock = _Clock(record.spent, _checkpoint_bytes(weights) / _DISK)
-    relearn = _relearning(config, policy, tasks)
+    relearn = _relearning(config, policy, weights, tasks)
     errors = VerifierErrors(first=record.errors)
     shown = config.learner is not None and config.learner.shows_old
     tasks = known(tasks, base, out, config.probe.problems, shown=shown)
@@ -183,13 +190,15 @@ def _train(
     with clock.on("probe_seconds"):
         skills = old_skills(base, [guarded(task, errors) for task in old], config.probe, config.seed)
         probes = [Probe(base, task, config.probe, config.seed, skills) for task in tasks]
+        if isinstance(weights, SystemWeights):
+            probes = [SystemProbe.of(probe) for probe in probes]
         if not rows:
             rows.append(plain({"step": 0, "samples": 0, "task": 0, **_measure(probes, policy, state), **errors.take()}))
         else:
             errors.take()  # of measuring the base anew: the row of step 0 has them
     if relearn is not None and len(rows) == 1:
         with clock.on("relearn_seconds"):
-            rows[0]["relearn"] = relearn()
+            rows[0] |= relearn()
     tell = measured or (lambda _: None)
     for row in rows:
         if "reward" in row:
@@ -213,7 +222,7 @@ def _train(
                     row |= _measure(probes, policy, state)
             if last and relearn is not None:
                 with clock.on("relearn_seconds"):
-                    row["relearn"] = relearn()
+                    row |= relearn()
             rows.append(plain(row | errors.take()))
             if probed:
                 tell(rows[-1])
@@ -226,9 +235,17 @@ def _train(
                 progress(state.step, _note(rows, (state.samples - drawn) / clock.elapsed()))
             set_rate(weights.optimizer, config.optimizer.rate(config.lr, state.step, total))  # of the next step
     if write_model:
-        save_policy(policy, out / "model")
+        _write_result(config, policy, state, out)
     write_json(out / "summary.json", _summary(config, record, state))
     return rows
+
+
+def _write_result(config: TrainConfig, policy: Policy, state: State, out: Path) -> None:
+    """The trained model, or the state of the system that was trained beside it, where it is not there yet."""
+    if isinstance(state.weights, SystemWeights):
+        save_system(config, state.weights.system, out)
+    elif not (out / "model").exists():
+        save_policy(policy, out / "model")
 
 
 def _checkpoint_bytes(weights: Weights) -> float:
@@ -238,7 +255,9 @@ def _checkpoint_bytes(weights: Weights) -> float:
     return 4.0 * count + 8.0 * sum(p.numel() for group in weights.optimizer.param_groups for p in group["params"])
 
 
-def _relearning(config: TrainConfig, policy: Policy, tasks: Sequence[Task]) -> Callable[[], int] | None:
+def _relearning(
+    config: TrainConfig, policy: Policy, weights: Weights, tasks: Sequence[Task]
+) -> Callable[[], dict[str, int]] | None:
     """What measures relearning, if it is to be measured and there is a task after the last one.
 
     It trains a copy and costs as much as all other probes together: models of the laboratory's world, which are small,
@@ -252,11 +271,23 @@ def _relearning(config: TrainConfig, policy: Policy, tasks: Sequence[Task]) -> C
     if following is None:
         return None
     size = _relearn(policy) | ({} if most is None else {"most": most})
-    return functools.partial(relearn_steps, policy, following, **size)
+    again = functools.partial(relearn_steps, policy, following, **size)
+    if not isinstance(weights, SystemWeights):
+        return lambda: {"relearn": again()}
+    bare = functools.cache(again)  # its weights stay
+    own = {name: size[name] for name in ("most", "held_out") if name in size}
+    return lambda: {
+        "relearn": bare(),
+        "relearn_state": relearn_state(config, policy, weights.system, following, **own),
+    }
 
 
 def _weights(config: TrainConfig, policy: Policy, base: Policy, *, shadowed: bool) -> Weights:
     """What the learners change: the models of ``policy`` and ``base`` themselves, run in the precision of ``config``."""
+    if config.learner is not None and config.learner.deploys:
+        system = config.learner.deploy(base, config.seed)
+        optimizer = config.optimizer.build(trainable(system), config.lr, config.seed)
+        return SystemWeights(policy, base, optimizer, config.clip, system=system)
     optimizer = config.optimizer.build(own_weights(policy).values(), config.lr, config.seed)
     if config.gradient_checkpointing:
         policy = with_checkpointing(policy)
@@ -285,17 +316,18 @@ def _write_record(out: Path, record: RunRecord) -> None:
             keep_text(out / name, text)
 
 
-def _measure(probes: list[Probe], policy: Policy, state: State) -> dict[str, Any]:
-    """The probe of the present task on ``policy``, and the reward on every other task of the sequence.
+def _measure(probes: Sequence[Any], policy: Policy, state: State) -> dict[str, Any]:
+    """The probe of the present task on ``policy``, or on the system that is trained, and the reward on every other task.
 
     ``_task{k}`` in the contexts in use, ``_task{k}_own_context`` in the context kept from that task, where there is one.
     """
-    row = probes[state.task].measure(policy, state.context)
+    measured = state.weights.system if isinstance(state.weights, SystemWeights) else policy
+    row: dict[str, Any] = probes[state.task].measure(measured, state.context)
     archive = dict(state.context.archive)
     for k, probe in enumerate(probes):
         if k != state.task:
-            row |= probe.reward(policy, state.context.prompts, f"_task{k}")
-            if probe.task.name in archive:
+            row |= probe.reward(measured, state.context.prompts, f"_task{k}")
+            if isinstance(probe, Probe) and probe.task.name in archive:
                 row |= probe.reward(policy, (archive[probe.task.name],), f"_task{k}_own_context")
     return row
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fstsim.errors import InputError
-from fstsim.llm.tasks import language, rules
+from fstsim.llm.tasks import language, rules, stream, switch
 from fstsim.llm.tasks.families import FAMILIES
 from fstsim.llm.tasks.jsonl import read_jsonl
 from fstsim.llm.tasks.python import load_task, objects_of, source_hash
@@ -23,11 +23,13 @@ _PYTHON = re.compile(r".+\.py:\w+|[^\W\d]\w*(\.[^\W\d]\w*)+:\w+")
 def parse_task(name: str) -> Task:
     """The task that ``--task`` and ``--old`` name. Raises InputError if there is none, or its file or module is wrong.
 
-    ``family[@size][:rule[+rule ...]][/reward]``, ``language:RELATION[@ASK][:BEHAVIOUR][/normalised]``, ``file.jsonl``,
+    ``family[@size][:rule[+rule ...]][/reward]``, ``family:rules~rules`` (a switch), ``stream:TASK,TASK``, ``language:RELATION[@ASK][:BEHAVIOUR][/normalised]``, ``file.jsonl``,
     ``module.py:object``, ``package.module:object`` or ``reasoning_gym:NAME?size=..&key=..``.
     """
     if rules.names_rules(name):
-        return rules.parse_rules(name)
+        return switch.parse_switch(name) if switch.MARK in name else rules.parse_rules(name)
+    if name.startswith(stream.PREFIX):
+        return stream.parse_stream(name, parse_task)
     if name.startswith(language.PREFIX):
         return language.language_task(name)
     if name.startswith(PREFIX):
@@ -44,7 +46,7 @@ def parse_task(name: str) -> Task:
         )
     raise InputError(
         f"task {name!r} is unknown; a task is family:rule+rule, family@size:rule+rule, or either with /share, "
-        f"with family one of {', '.join(FAMILIES)}; or file.jsonl, module.py:object, package.module:object, {PREFIX}NAME or {language.PREFIX}NAME"
+        f"with family one of {', '.join(FAMILIES)}; family:rules~rules, {stream.PREFIX}TASK,TASK, file.jsonl, module.py:object, package.module:object, {PREFIX}NAME or {language.PREFIX}NAME"
     )
 
 
@@ -56,7 +58,7 @@ def own_problems(names: Sequence[str], tasks: Sequence[Task]) -> dict[str, str]:
     return {
         name: problems_hash(task)
         for name, task in zip(names, tasks, strict=True)
-        if not (rules.names_rules(name) and rules.parse_rules(name) == task)
+        if not (rules.names_rules(name) and parse_task(name) == task)
     }
 
 

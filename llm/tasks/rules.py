@@ -182,7 +182,7 @@ def parse_start(problem: Problem) -> Symbols:
 
 def names_rules(name: str) -> bool:
     """Whether ``name`` begins like the name of a task of this world, right or not."""
-    return re.split("[/:@]", name, maxsplit=1)[0] in FAMILIES
+    return re.split("[/:@~]", name, maxsplit=1)[0] in FAMILIES
 
 
 def parse_rules(name: str, reward: str | None = None) -> RuleTask:

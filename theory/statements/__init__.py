@@ -12,6 +12,7 @@ from fstsim.theory.statements import (
     clipping,
     coarse_adam,
     convergence,
+    deployed,
     fast_slow,
     fast_slow_asymptote,
     fast_slow_time,
@@ -94,6 +95,7 @@ SECTIONS: tuple[tuple[str, tuple[Statement, ...]], ...] = (
     ("KL estimators", kl_estimators.STATEMENTS),
     ("KL estimators", kl_estimator_gradients.STATEMENTS),
     ("coarse adam", coarse_adam.STATEMENTS),
+    ("deployed systems", deployed.STATEMENTS),
 )
 ALL_STATEMENTS: tuple[Statement, ...] = tuple(statement for _, section in SECTIONS for statement in section)
 

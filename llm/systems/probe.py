@@ -1,0 +1,122 @@
+"""Probes of a deployed system: the columns of a run with the state left on, and beside them those of the bare weights.
+
+``reward`` is the system's, ``reward_no_context`` that of its bare weights, as a run with contexts has them; ``old_mass`` and
+``drift`` are measured with the state removed, ``old_mass_deployed`` and ``drift_deployed`` with the state left on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from fstsim.llm.runs.probes import Probe, behaviour, excess, mean_se
+from fstsim.llm.runs.skills import TaskSkills
+from fstsim.llm.systems.measure import SystemExam, answer_scores, deployed_kl, system_rewards
+from fstsim.llm.systems.system import Asked, Bare, Deployed
+from fstsim.llm.types import Answered, Demonstrated, Measured, Population, rule_words
+
+_OF_BARE = ("reward", "kl_to_base", "kl_from_base", "entropy")
+"""Columns that the system has as well: those of its bare weights get the ending _no_context."""
+
+
+@dataclass
+class SystemProbe:
+    """Measures a system beside the ``probe`` of its bare weights; what never changes is computed once."""
+
+    probe: Probe
+    exam: SystemExam | None = None
+    _bare_row: dict[str, Any] = field(init=False, default_factory=dict)
+    _base_logps: np.ndarray | None = field(init=False, default=None)
+
+    @classmethod
+    def of(cls, probe: Probe) -> SystemProbe:
+        """With the exam of the world where the base is of one."""
+        base = probe.base
+        return cls(probe, SystemExam.of(base, probe.config.exam) if base.template == "world" else None)
+
+    def _asked(self, contexts: Sequence[str]) -> list[Asked]:
+        return [(contexts[i % len(contexts)], p) for i, p in enumerate(self.probe.problems)]
+
+    @torch.no_grad()
+    def measure(self, system: Deployed, population: Population) -> dict[str, Any]:
+        """One row; the context of the population stands beside what the system itself has."""
+        probe, contexts = self.probe, population.prompts
+        row = self._bare(system)
+        row |= self.reward(system, contexts)
+        here, base = self._asked(contexts), Bare(probe.base)
+        most, seed = probe.config.max_new_tokens, probe.seed
+        told = contexts != ("",)
+        bare = self._asked(("",))
+        to_base, entropy = deployed_kl(system, base, (here, here), seed, most)
+        from_base, _ = deployed_kl(base, system, (here, here), seed, most)
+        to_bare, from_bare = to_base, from_base
+        if told:
+            to_bare, _ = deployed_kl(system, base, (here, bare), seed, most)
+            from_bare, _ = deployed_kl(base, system, (bare, here), seed, most)
+        row["kl_to_base"], row["kl_to_base_se"] = mean_se(to_base)
+        row["kl_from_base"], row["kl_from_base_se"] = mean_se(from_base)
+        row["entropy"], row["entropy_se"] = mean_se(entropy)
+        row |= behaviour(to_bare, from_bare)
+        row |= self._excess(system, here, to_bare)
+        row |= self._old(system)
+        size = system.size
+        return row | {"numbers_trained": size.trained, "bytes_stored": size.stored}
+
+    def reward(self, system: Deployed, contexts: Sequence[str], tail: str = "") -> dict[str, float]:
+        """Mean reward of the system on held-out problems, exactly for exact tasks."""
+        probe = self.probe
+        values, _ = system_rewards(system, probe.task, self._asked(contexts), probe.seed, probe.config.max_new_tokens)
+        mean, error = mean_se(values)
+        return {f"reward{tail}": mean, f"reward{tail}_se": error}
+
+    def _bare(self, system: Deployed) -> dict[str, Any]:
+        """The row of the bare weights; of frozen ones it is measured once: they are the base itself."""
+        frozen = system.bare.model is self.probe.base.model
+        if not (frozen and self._bare_row):
+            row = self.probe.measure(system.bare, Population())
+            for name in [name for name in row if name.removesuffix("_se") in _OF_BARE or name.endswith("_token")]:
+                stem, tail = (name.removesuffix("_se"), "_se") if name.endswith("_se") else (name, "")
+                stem, token = (stem.removesuffix("_token"), "_token") if stem.endswith("_token") else (stem, "")
+                row[f"{stem}_no_context{tail}{token}"] = row.pop(name)
+            self._bare_row = row
+        return dict(self._bare_row)
+
+    def _excess(self, system: Deployed, here: Sequence[Asked], to_bare: np.ndarray) -> dict[str, float]:
+        task = self.probe.task
+        if not (task.exact and isinstance(task, Answered)):
+            return {}
+        answers = [task.answer(p) for p in self.probe.problems]
+        if self._base_logps is None:
+            self._base_logps = answer_scores(Bare(self.probe.base), self._asked(("",)), answers)[0]
+        return excess(to_bare, answer_scores(system, here, answers)[0], self._base_logps)
+
+    def _old(self, system: Deployed) -> dict[str, float]:
+        """Old behaviour and old skills with the state left on."""
+        row: dict[str, float] = {}
+        task = self.probe.task
+        if isinstance(task, Demonstrated):
+            answers = [task.old_answer(p) for p in self.probe.problems]
+            mass = np.exp(answer_scores(system, self._asked(("",)), answers)[0])
+            row["old_mass_deployed"], row["old_mass_deployed_se"] = mean_se(mass)
+        if self.exam is not None:
+            row["drift_deployed"] = self.exam.base - self.exam.accuracy(system)
+        for skills in self.probe.skills:
+            if isinstance(skills, TaskSkills):
+                row |= _old_tasks(system, skills)
+        return row
+
+
+def _old_tasks(system: Deployed, skills: TaskSkills) -> dict[str, float]:
+    """Mean reward on the tasks of --old, each in its own context, with the state left on; texts that are read are left out."""
+    values = []
+    for task in skills.tasks:
+        if isinstance(task, Measured):
+            continue
+        context = rule_words(task, system.bare.template) or ""
+        asked = [(context, p) for p in list(task.problems("test"))[: skills.config.problems]]
+        values.append(float(system_rewards(system, task, asked, skills.seed, skills.config.max_new_tokens)[0].mean()))
+    return {"old_skills_deployed": float(np.mean(values))} if values else {}
