@@ -1,0 +1,116 @@
+"""What the claims are held against: recorded runs by name, judged predictions by kind, and the ends of all runs."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+
+from fstsim.errors import InputError
+from fstsim.llm.runs.recorded import read_metrics
+from fstsim.paper import DATA
+from fstsim.paper.bridge.numbers import Verdict, read_verdicts
+from fstsim.paper.experiments.numbers import Curves, Estimate, estimate, read_curves
+from fstsim.records import read_json
+
+Array = NDArray[np.float64]
+_RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class End:
+    """A recorded run of one seed: its method, tasks, learning rate and leash, and its first and last row."""
+
+    run: str
+    method: str
+    tasks: tuple[str, ...]
+    lr: float
+    leash: float
+    first: Mapping[str, Any]
+    last: Mapping[str, Any]
+
+    def bare(self, column: str) -> float:
+        """The last value of a column with no context, where the run has contexts."""
+        return float(self.last.get(f"{column}_no_context", self.last[column]))
+
+
+class Evidence:
+    """Records below ``data``, each read once."""
+
+    def __init__(self, data: Path = DATA) -> None:
+        self.data = data
+
+    def curves(self, name: str, where: str = "experiments") -> Curves:
+        """Every seed of a recorded run. Raises InputError if it is not recorded."""
+        found = _curves(self.data / where, name)
+        if found is None:
+            raise InputError(f"{self.data / where} holds no finished run {name}")
+        return found
+
+    def end(self, name: str, column: str, where: str = "experiments") -> Estimate:
+        """A column at the end of a run, over seeds."""
+        return estimate(self.curves(name, where)[column][:, -1])
+
+    @functools.cached_property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """The judged predictions."""
+        return read_verdicts(self.data / "validation")
+
+    def judged(self, *kinds: str) -> list[Verdict]:
+        """Those of these kinds."""
+        return [row for row in self.verdicts if row.label.kind in kinds]
+
+    @functools.cached_property
+    def ends(self) -> tuple[End, ...]:
+        """The end of every recorded run of experiments and validation, seed by seed."""
+        paths = [p for where in ("experiments", "validation") for p in sorted((self.data / where).glob("runs/*/seed-*"))]
+        return tuple(_end(path) for path in paths if (path / "summary.json").exists())
+
+
+@functools.lru_cache(maxsize=256)
+def _curves(out: Path, name: str) -> Curves | None:
+    return read_curves(out, name)
+
+
+def _end(path: Path) -> End:
+    config = read_json(path / "config.json")
+    rows = [row for row in read_metrics(path) if row.get("reward") is not None]
+    learner = config.get("learner") or {}
+    leash = float(learner.get("leash") or 0.0) + float(learner.get("leash_loss") or 0.0)
+    return End(
+        path.parent.name, config["method"], tuple(config["tasks"]), float(config["lr"]), leash, rows[0], rows[-1]
+    )
+
+
+def counted(rows: Sequence[Verdict]) -> str:
+    """How many of some judged predictions are confirmed, falsified and undecided."""
+    found = [row.verdict for row in rows]
+    parts = [f"{found.count(name)} {name}" for name in ("confirmed", "falsified", "undecided") if name in found]
+    return f"{len(rows)} predictions: {', '.join(parts)}"
+
+
+def rank_correlation(x: Sequence[float], y: Sequence[float], groups: Sequence[str]) -> Estimate:
+    """Spearman's correlation with a 95 % bootstrap interval over ``groups`` (runs whose seeds belong together)."""
+    xs, ys, names = np.asarray(x, float), np.asarray(y, float), np.asarray(groups)
+    members = [np.flatnonzero(names == name) for name in dict.fromkeys(groups)]
+    rng = np.random.default_rng(0)
+    draws = []
+    for _ in range(_RESAMPLES):
+        chosen = np.concatenate([members[k] for k in rng.integers(len(members), size=len(members))])
+        value = _spearman(xs[chosen], ys[chosen])
+        if np.isfinite(value):
+            draws.append(value)
+    low, high = np.quantile(draws, (0.025, 0.975))
+    return Estimate(_spearman(xs, ys), float(low), float(high), len(members))
+
+
+def _spearman(x: Array, y: Array) -> float:
+    if np.ptp(x) == 0.0 or np.ptp(y) == 0.0:
+        return float("nan")
+    return float(spearmanr(x, y).statistic)
