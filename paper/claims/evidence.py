@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
+from scipy.stats import rankdata
 
 from fstsim.errors import InputError
 from fstsim.llm.runs.recorded import read_metrics
@@ -20,7 +20,7 @@ from fstsim.paper.experiments.numbers import Curves, Estimate, estimate, read_cu
 from fstsim.records import read_json
 
 Array = NDArray[np.float64]
-_RESAMPLES = 1000
+_RESAMPLES = 400
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,13 @@ class Evidence:
         """A column at the end of a run, over seeds."""
         return estimate(self.curves(name, where)[column][:, -1])
 
+    def rate(self, name: str, where: str = "experiments") -> float:
+        """Learning rate of a run."""
+        paths = sorted((self.data / where / "runs" / name).glob("seed-*/config.json"))
+        if not paths:
+            raise InputError(f"{self.data / where} holds no run {name}")
+        return float(read_json(paths[0])["lr"])
+
     @functools.cached_property
     def verdicts(self) -> tuple[Verdict, ...]:
         """The judged predictions."""
@@ -69,7 +76,9 @@ class Evidence:
     @functools.cached_property
     def ends(self) -> tuple[End, ...]:
         """The end of every recorded run of experiments and validation, seed by seed."""
-        paths = [p for where in ("experiments", "validation") for p in sorted((self.data / where).glob("runs/*/seed-*"))]
+        paths = [
+            p for where in ("experiments", "validation") for p in sorted((self.data / where).glob("runs/*/seed-*"))
+        ]
         return tuple(_end(path) for path in paths if (path / "summary.json").exists())
 
 
@@ -82,7 +91,7 @@ def _end(path: Path) -> End:
     config = read_json(path / "config.json")
     rows = [row for row in read_metrics(path) if row.get("reward") is not None]
     learner = config.get("learner") or {}
-    leash = float(learner.get("leash") or 0.0) + float(learner.get("leash_loss") or 0.0)
+    leash = sum(float(learner.get(name) or 0.0) for name in ("leash_reward", "leash_loss"))
     return End(
         path.parent.name, config["method"], tuple(config["tasks"]), float(config["lr"]), leash, rows[0], rows[-1]
     )
@@ -113,4 +122,4 @@ def rank_correlation(x: Sequence[float], y: Sequence[float], groups: Sequence[st
 def _spearman(x: Array, y: Array) -> float:
     if np.ptp(x) == 0.0 or np.ptp(y) == 0.0:
         return float("nan")
-    return float(spearmanr(x, y).statistic)
+    return float(np.corrcoef(rankdata(x), rankdata(y))[0, 1])

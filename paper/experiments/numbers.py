@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
+from scipy.special import expit
 
 from fstsim.crossings import first_crossing
 from fstsim.intervals import student_interval
@@ -173,10 +174,18 @@ def _fit(x: Array, y: Array) -> float:
     def residual(p: Array) -> Array:
         return sigmoid_curve(x, *p) - y
 
+    def slopes(p: Array) -> Array:
+        start, asymptote, middle, steepness = p
+        away = np.log(middle / np.maximum(x, 1e-9))
+        share = expit(-steepness * away)
+        bend = -(asymptote - start) * share * (1.0 - share)
+        return np.stack((1.0 - share, share, bend * steepness / middle, bend * away), axis=-1)
+
     found = least_squares(
         residual,
         (y[0], y.max(), max(x[-1] / 4, 1.0), 2.0),
         bounds=([-0.05, 0.0, 1.0, 0.2], [1.0, 1.05, 10.0 * x[-1], 20.0]),
+        jac=slopes,
         max_nfev=4000,
     )
     return float(found.x[1]) if found.success else np.nan

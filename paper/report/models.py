@@ -13,6 +13,7 @@ from fstsim.llm.experiments.run import recorded
 from fstsim.number_text import html_number
 from fstsim.paper.bridge import figure as bridge_figure
 from fstsim.paper.experiments.shown import SHOWN
+from fstsim.paper.report.claims import claim_section
 from fstsim.paper.report.page import image, interval, row, table, table_of
 from fstsim.paper.report.runs import Source, sources
 from fstsim.reading import check_object, understood
@@ -109,6 +110,8 @@ def model_section(experiments: Path, validation: Path) -> str:
         for s in found:
             with understood(s.experiments):
                 drawn.append(_experiments(s, Path(name)))
+    if claims := claim_section():
+        parts.append(claims)
     if any(drawn):
         parts += ['<h2 id="experiments">Experiments: fast and slow training</h2>', *drawn]
     return "\n".join(parts)

@@ -29,6 +29,7 @@ _TITLE = "fstsim: what post-training forgets, and how fast"
 _PARTS = (
     ("verdicts", "Verdicts"),
     ("bridge", "Toy and model"),
+    ("claims", "Claims"),
     ("experiments", "Experiments"),
     ("simulator", "Simulator"),
     ("checks", "Checks"),

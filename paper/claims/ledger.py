@@ -1,0 +1,25 @@
+"""Every claim of the ledger by group, and the ledger as rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from fstsim.paper import DATA
+from fstsim.paper.claims import fast_slow, forgetting
+from fstsim.paper.claims.claim import Claim, Finding
+from fstsim.paper.claims.evidence import Evidence
+
+GROUPS: Mapping[str, Sequence[Claim]] = {
+    "What is forgotten": forgetting.CLAIMS,
+    "Fast and slow, plasticity": fast_slow.CLAIMS,
+}
+"""Groups of claims, in the order of the page."""
+
+
+def findings(data: Path = DATA) -> Iterator[tuple[str, Claim, Finding]]:
+    """Group, claim and what came out, claim by claim."""
+    evidence = Evidence(data)
+    for group, claims in GROUPS.items():
+        for claim in claims:
+            yield group, claim, claim.find(evidence)
