@@ -15,6 +15,8 @@ from fstsim.llm.tasks.families import FAMILIES
 from fstsim.llm.tasks.jsonl import read_jsonl
 from fstsim.llm.tasks.python import load_task, objects_of, source_hash
 from fstsim.llm.tasks.reasoning_gym import PREFIX, load_gym
+from fstsim.llm.tasks.scratch import PREFIX as SCRATCH
+from fstsim.llm.tasks.scratch import parse_scratch
 from fstsim.llm.types import SPLITS, Answered, Demonstrated, Task
 
 _PYTHON = re.compile(r".+\.py:\w+|[^\W\d]\w*(\.[^\W\d]\w*)+:\w+")
@@ -23,13 +25,15 @@ _PYTHON = re.compile(r".+\.py:\w+|[^\W\d]\w*(\.[^\W\d]\w*)+:\w+")
 def parse_task(name: str) -> Task:
     """The task that ``--task`` and ``--old`` name. Raises InputError if there is none, or its file or module is wrong.
 
-    ``family[@size][:rule[+rule ...]][/reward]``, ``language:RELATION[@ASK][:BEHAVIOUR][/normalised]``, ``file.jsonl``,
+    ``family[@size][:rule[+rule ...]][/reward]``, ``scratch:family[@size]:rule+rule[/chain]``, ``language:RELATION[@ASK][:BEHAVIOUR][/normalised]``, ``file.jsonl``,
     ``module.py:object``, ``package.module:object`` or ``reasoning_gym:NAME?size=..&key=..``.
     """
     if rules.names_rules(name):
         return rules.parse_rules(name)
     if name.startswith(language.PREFIX):
         return language.language_task(name)
+    if name.startswith(SCRATCH):
+        return parse_scratch(name)
     if name.startswith(PREFIX):
         return load_gym(name)
     if name.endswith(".jsonl"):
@@ -44,7 +48,7 @@ def parse_task(name: str) -> Task:
         )
     raise InputError(
         f"task {name!r} is unknown; a task is family:rule+rule, family@size:rule+rule, or either with /share, "
-        f"with family one of {', '.join(FAMILIES)}; or file.jsonl, module.py:object, package.module:object, {PREFIX}NAME or {language.PREFIX}NAME"
+        f"with family one of {', '.join(FAMILIES)}; or file.jsonl, module.py:object, package.module:object, {PREFIX}NAME, {SCRATCH}NAME or {language.PREFIX}NAME"
     )
 
 
