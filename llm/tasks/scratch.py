@@ -13,6 +13,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -47,6 +48,16 @@ def with_rules(problem: Problem, rules: Sequence[str]) -> Problem:
     words = "; then ".join(explained[word] for word in rules)
     question = f"{problem.question}\nRules, one after the other: {words}."
     return replace(problem, text=f"{' '.join(rules)} | {problem.text}", question=question)
+
+
+@cache
+def _problems(family: str, rules: tuple[str, ...], depth: int, size: int | None, split: Split) -> tuple[Problem, ...]:
+    words = list(FAMILIES[family].rules)
+    found = []
+    for problem in RuleTask(family, (), size=size).problems(split):
+        drawn = _digest(problem, f"rules {depth}").integers(len(words), size=depth)
+        found.append(with_rules(problem, rules or [words[k] for k in drawn]))
+    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -97,12 +108,7 @@ class ScratchTask:
 
     def problems(self, split: Split) -> Sequence[Problem]:
         """The family's problems of the split, each with its rules."""
-        words = list(self._family.rules)
-        found = []
-        for problem in RuleTask(self.family, (), size=self.size).problems(split):
-            drawn = _digest(problem, f"rules {self.depth}").integers(len(words), size=self.depth)
-            found.append(with_rules(problem, self.rules or [words[k] for k in drawn]))
-        return found
+        return _problems(self.family, self.rules, self.depth, self.size, split)
 
     def right(self, problem: Problem) -> str:
         """The right list."""
