@@ -7,8 +7,8 @@ Three kinds of lines, the loss on what follows the mark only:
 - ``in > out ; in > out ; in > out ; in > out ? rules``: the reflection; lists only, so that a fast channel can write
   the same line from the environment's feedback.
 
-A scratch corpus has half of these lines with a problem, and in place of the other half, of equal number, chains and direct
-answers under 2 to 4 rules (`fstsim.llm.tasks.chains`), each step of a chain in either notation.
+A scratch corpus has half of these lines with a problem, and in place of the other half chains, and some direct answers, under
+2 to 4 rules (`fstsim.llm.tasks.chains`), each step of a chain in either notation.
 
 Problems come from the train split alone.
 """
@@ -46,6 +46,13 @@ EMPHASIS: Mapping[str, float] = {"strings": 0.8, "digits": 1.0, "star_graph": 1.
 
 SCRATCH_DEPTHS = (2, 3, 4)
 """Rules of a line of the scratch corpus, each as often."""
+OLD_LINES: Mapping[str, float] = {"strings": 0.4, "digits": 0.5, "star_graph": 0.5}
+"""Old lines of a scratch corpus by family, relative to the configured number: half, or a third, of what a base is trained on."""
+CHAIN_LINES: Mapping[str, float] = {"strings": 2 / 3, "digits": 5 / 6, "star_graph": 1 / 3}
+"""Chains by family, relative to the configured number of lines: to apply one of several rules is new, and takes most lines (with a
+quarter of all lines as chains, 200 steps of 64 lines wrote 6 % of chains of two rules, see paper/LOG.md)."""
+DIRECT_LINES = 1 / 6
+"""Direct answers under as many rules, relative to it."""
 
 _ID = {token: i for i, token in enumerate(vocabulary())}
 IGNORED = -100
@@ -66,7 +73,7 @@ class CorpusConfig:
     depths: tuple[float, ...] | None = None
     """shares of lines with one, two, ... rules among those with rules; None: `DEPTHS`"""
     scratch: bool = False
-    """half of the lines with a problem are a chain or a direct answer under 2 to 4 rules, one each; star graphs are never bare"""
+    """half as many lines with a problem, and chains and direct answers under 2 to 4 rules beside them; star graphs are never bare"""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -209,10 +216,10 @@ def training_batches(config: CorpusConfig, seed: int, step: int, progress: float
         size = config.size(family.name, step)
         lines = round(EMPHASIS[family.name] * config.problems)
         bare = family.name == "star_graph" and progress < WALKS_FIRST and not config.scratch
-        extra = lines // 4 if config.scratch else 0
-        old = lines - 2 * extra
+        old = round(OLD_LINES[family.name] * config.problems) if config.scratch else lines
         batches.append(collate([problem_line(family, size, rng, bare, config.shares) for _ in range(old)]))
-        for chain in (False, True)[: 2 * bool(extra)]:
-            batches.append(collate([scratch_line(family, size, rng, chain) for _ in range(extra)]))
+        for chain, share in ((False, DIRECT_LINES), (True, CHAIN_LINES[family.name])) if config.scratch else ():
+            more = max(1, round(share * config.problems))
+            batches.append(collate([scratch_line(family, size, rng, chain) for _ in range(more)]))
         batches.append(collate([reflection_line(family, size, rng) for _ in range(config.reflections)]))
     return batches

@@ -22,6 +22,7 @@ from fstsim.llm.tasks.rules import draw_problem
 DEPTHS = (2, 3, 4, 5, 6)
 """Rules of the chains that are asked; the corpus has up to 4."""
 LEARNED = 4
+_EACH_NOTATION = 3  # rules of the chains that are asked in each notation alone
 _NOTATIONS: Mapping[str, tuple[str, ...]] = {"chain": MARKS, "chain_forward": (FORWARD,), "chain_backward": (BACKWARD,)}
 CHAIN_SHARE = 0.95
 """Least accuracy of chains, relative to the product of the accuracies of single rules."""
@@ -31,7 +32,7 @@ SLACK = 0.02
 
 @dataclass(frozen=True)
 class ScratchExam:
-    """Named parts: ``chain``, ``chain_forward``, ``chain_backward`` and ``direct``, each ``_FAMILY_K`` under K rules."""
+    """Named parts: ``chain`` and ``direct``, each ``_FAMILY_K`` under K rules, ``chain_forward`` and ``chain_backward`` under 3."""
 
     parts: tuple[tuple[str, Forced], ...]
     marks: tuple[int, ...]
@@ -64,6 +65,8 @@ class ScratchExam:
                         first, *rest = written(write(steps, right))
                         rows[name].append(([*prompt, first], rest))
                 for name, pairs in rows.items():
+                    if name not in ("chain", "direct") and depth != _EACH_NOTATION:
+                        continue
                     forced = Forced.of(pairs, tokenizer.pad_token_id, () if name == "direct" else marks)
                     parts.append((f"{name}_{family.name}_{depth}", forced))
         return cls(tuple(parts), marks)

@@ -60,8 +60,15 @@ def own_problems(names: Sequence[str], tasks: Sequence[Task]) -> dict[str, str]:
     return {
         name: problems_hash(task)
         for name, task in zip(names, tasks, strict=True)
-        if not (rules.names_rules(name) and rules.parse_rules(name) == task)
+        if not _fixes(name, task)
     }
+
+
+def _fixes(name: str, task: Task) -> bool:
+    """Whether ``task`` is all that ``name`` can mean: problems of families follow from it."""
+    if name.startswith(SCRATCH):
+        return parse_scratch(name) == task
+    return rules.names_rules(name) and rules.parse_rules(name) == task
 
 
 def problems_hash(task: Task) -> str:
