@@ -38,6 +38,7 @@ from fstsim.theory.adam import (
     adam_steady_step,
     adam_step_bound,
 )
+from fstsim.theory.chain_mass import chain_log_odds_paid, chain_mass_rate, chain_mass_rest
 from fstsim.theory.clipping import clipped_replay_bias_bound, clipped_replay_mass
 from fstsim.theory.drift import convergence_certificate, reverse_drift_certificate
 from fstsim.theory.fast_slow import (
@@ -300,6 +301,9 @@ __all__ = [
     "capped_displacement",
     "capped_displacement_bounds",
     "check_statement",
+    "chain_log_odds_paid",
+    "chain_mass_rate",
+    "chain_mass_rest",
     "chernoff_coefficient",
     "chernoff_information",
     "clipped_replay_bias_bound",
