@@ -75,13 +75,20 @@ def faithful_table(found: Mapping[str, Any]) -> Table:
         cells = [cell for task in tasks for cell in _cells(task, score.name, score.tested, bool(runs))]
         if any(cell != "-" for cell in cells):
             table.add_row(score.text, *cells)
-    notes = [f"{task['task']}, {row['name']}: not measurable, {row['not_measurable']}" for task in tasks for row in task["models"] if row["not_measurable"]]
+    notes = [
+        f"{task['task']}, {row['name']}: not measurable, {row['not_measurable']}"
+        for task in tasks
+        for row in task["models"]
+        if row["not_measurable"]
+    ]
     for task in tasks:
         reason = task.get("change_not_measurable")
         if reason and not any(row["not_measurable"] for row in task["models"]):
             notes.append(f"{task['task']}: change not measurable, {reason}")
     lines = notes[:4] + ([f"and {len(notes) - 4} more in faithful.json"] if len(notes) > 4 else [])
-    explained = "± one standard error over problems" + ("; change: 95 % interval of the paired difference" if runs else "")
+    explained = "± one standard error over problems" + (
+        "; change: 95 % interval of the paired difference" if runs else ""
+    )
     table.caption, table.caption_justify = Text("\n".join([*lines, explained])), "left"
     return table
 

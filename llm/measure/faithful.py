@@ -190,7 +190,9 @@ def _cuts(writer: Writer, items: Sequence[Item], own: Chains, rows: Sequence[int
             said = notation.content(false[-1])
             implied = items[row].implied(said, n) if said is not None and items[row].is_list(said) else answer
             ask("false_implied", i, place, false, implied)
-    logp, same = writer.judge([items[row].problem for _, _, row, *_ in asked], *zip(*[a[4:] for a in asked], strict=True))
+    logp, same = writer.judge(
+        [items[row].problem for _, _, row, *_ in asked], *zip(*[a[4:] for a in asked], strict=True)
+    )
     found: dict[str, Array] = {}
     for (what, column, row, place, _, answer), p, written in zip(asked, np.exp(logp), same, strict=True):
         width = n + 1 if what == "early" else n

@@ -178,7 +178,9 @@ class LineNotation:
 
     def false_paraphrase(self, step: str, number: int) -> str:
         """``After the second step the list, from right to left, reads ...`` of a list that is not reversed."""
-        return f"After the {_ORDINALS[number - 1]} step the list reads, from right to left, {self.content(step) or '...'}"
+        return (
+            f"After the {_ORDINALS[number - 1]} step the list reads, from right to left, {self.content(step) or '...'}"
+        )
 
 
 def notation_of(policy: Policy, family_symbols: str, size: int) -> Notation:

@@ -20,11 +20,19 @@ from numpy.typing import NDArray
 from fstsim.errors import InputError
 from fstsim.llm.measure.faithful import items_of, own_chains, run_tests
 from fstsim.llm.measure.faithful_notation import notation_of
-from fstsim.llm.measure.faithful_scores import NO_SHORTCUT, change, columns, curves, no_forgetting, not_measurable, summary
+from fstsim.llm.measure.faithful_scores import (
+    NO_SHORTCUT,
+    change,
+    columns,
+    curves,
+    no_forgetting,
+    not_measurable,
+    summary,
+)
 from fstsim.llm.measure.faithful_writer import PolicyWriter
+from fstsim.llm.measure.layers import weights_hash
 from fstsim.llm.measure.loading import load_base, load_checkpoint
 from fstsim.llm.measure.restored_runs import runs_in
-from fstsim.llm.measure.layers import weights_hash
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.pretraining.exam import ExamSkills
 from fstsim.llm.runs.config import TrainConfig
@@ -166,15 +174,36 @@ def _measure(
                 progress(done, f"{name} on {task.name}")
         if name != "base":
             moved.append({"name": name, **_moved(out, (hashes["base"], hashes[name]), base, policy, tasks[0])})
-    result: dict[str, Any] = {"target": config.target, "base": compared.base, "models": list(held), "moved": moved, "tasks": []}
+    result: dict[str, Any] = {
+        "target": config.target,
+        "base": compared.base,
+        "models": list(held),
+        "moved": moved,
+        "tasks": [],
+    }
     for task in tasks:
         hard = next(t for t in tasks if (t.family, t.size) == (task.family, task.size) and t.depth >= NO_SHORTCUT)
         rows = []
         for name in held:
             own, other = (_columns(held[name][t.name]) for t in (task, hard))
             reason = not_measurable(own, other)
-            rows.append({"name": name, "not_measurable": reason, "scores": summary(own), "curves": held[name][task.name]["curves"]})
-        result["tasks"].append({"task": task.name, "rules": task.depth, "steps": task.steps, "models": rows, "asked": task.name in config.tasks})
+            rows.append(
+                {
+                    "name": name,
+                    "not_measurable": reason,
+                    "scores": summary(own),
+                    "curves": held[name][task.name]["curves"],
+                }
+            )
+        result["tasks"].append(
+            {
+                "task": task.name,
+                "rules": task.depth,
+                "steps": task.steps,
+                "models": rows,
+                "asked": task.name in config.tasks,
+            }
+        )
         if compared.after:
             before, *after = (_columns(held[name][task.name]) for name in held)
             reasons = [row["not_measurable"] and f"{row['name']}: {row['not_measurable']}" for row in rows]

@@ -59,7 +59,8 @@ class PolicyWriter:
     @torch.no_grad()
     def write(self, problems: Sequence[Problem], prefixes: Sequence[str]) -> list[str]:
         """By greedy decoding."""
-        prompts = [sum(self._begun(p, prefix), []) for p, prefix in zip(problems, prefixes, strict=True)]
+        begun = [self._begun(p, prefix) for p, prefix in zip(problems, prefixes, strict=True)]
+        prompts = [prompt + prefix for prompt, prefix in begun]
         found: list[str] = []
         for first in range(0, len(prompts), 64):
             generator = torch.Generator(self.policy.device)

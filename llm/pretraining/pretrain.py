@@ -252,7 +252,9 @@ def recorded(config: PretrainConfig) -> dict[str, Any]:
     return held
 
 
-def _exams(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> list[tuple[Mapping[str, int], Exam | ScratchExam]]:
+def _exams(
+    config: PretrainConfig, tokenizer: PreTrainedTokenizerFast
+) -> list[tuple[Mapping[str, int], Exam | ScratchExam]]:
     """One exam for each size of the world, the largest first; then that of chains, where there are some in the corpus."""
     exams: list[tuple[Mapping[str, int], Exam | ScratchExam]] = [*_old_exams(config, tokenizer)]
     if config.corpus.scratch:

@@ -130,10 +130,19 @@ def gates(row: Mapping[str, float], base: Mapping[str, float]) -> list[Gate]:
 
 def chain_table(row: Mapping[str, float]) -> Sequence[str]:
     """Lines of the model card: chains and direct answers under 2 to 6 rules, and the mass of writing a chain."""
-    lines = ["Greedy accuracy of chains (and of direct answers), and the mass of writing a chain, by number of rules:", ""]
+    lines = [
+        "Greedy accuracy of chains (and of direct answers), and the mass of writing a chain, by number of rules:",
+        "",
+    ]
     lines += [f"| family | {' | '.join(f'{k} rules' for k in DEPTHS)} |", "|---" * (1 + len(DEPTHS)) + "|"]
     for family in FAMILIES:
-        cells = [f"{row[f'chain_{family}_{k}']:.2f} ({row[f'direct_{family}_{k}']:.2f}), {row[f'chain_mass_{family}_{k}']:.2f}" for k in DEPTHS]
+        cells = [
+            f"{row[f'chain_{family}_{k}']:.2f} ({row[f'direct_{family}_{k}']:.2f}), {row[f'chain_mass_{family}_{k}']:.2f}"
+            for k in DEPTHS
+        ]
         lines.append(f"| {family} | {' | '.join(cells)} |")
-    both = [f"{family} {row[f'chain_forward_{family}_3']:.2f} and {row[f'chain_backward_{family}_3']:.2f}" for family in FAMILIES]
+    both = [
+        f"{family} {row[f'chain_forward_{family}_3']:.2f} and {row[f'chain_backward_{family}_3']:.2f}"
+        for family in FAMILIES
+    ]
     return [*lines, "", f"Chains of 3 rules all left to right, and all right to left: {'; '.join(both)}."]

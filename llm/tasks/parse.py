@@ -57,11 +57,7 @@ def own_problems(names: Sequence[str], tasks: Sequence[Task]) -> dict[str, str]:
 
     ``names`` are what the tasks were asked for by, and the keys.
     """
-    return {
-        name: problems_hash(task)
-        for name, task in zip(names, tasks, strict=True)
-        if not _fixes(name, task)
-    }
+    return {name: problems_hash(task) for name, task in zip(names, tasks, strict=True) if not _fixes(name, task)}
 
 
 def _fixes(name: str, task: Task) -> bool:

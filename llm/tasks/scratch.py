@@ -129,7 +129,7 @@ class ScratchTask:
         """The other one."""
         return self.right(problem) if self.shows == "chain" else self.chain(problem)
 
-    def rule_words(self, template: str) -> None:  # noqa: ARG002 -- of every template
+    def rule_words(self, template: str) -> None:
         """None: the rules stand in the problem, no context has to say them."""
 
     def next_task(self, met: Sequence[Task], template: str) -> Demonstrated | None:
@@ -162,7 +162,9 @@ def chain_log_mass(policy: Any, problems: Sequence[Problem], context: str = "") 
     Raises InputError for a policy that does not write the world's notation: it has no such first token.
     """
     if policy.template != "world":
-        raise InputError("the mass of chains is measured of models of the world only: others have no first token of a chain")
+        raise InputError(
+            "the mass of chains is measured of models of the world only: others have no first token of a chain"
+        )
     marks = policy.tokenizer.convert_tokens_to_ids(list(MARKS))
     found = []
     for first in range(0, len(problems), _AT_ONCE):

@@ -57,7 +57,9 @@ def draw_faithful(found: Mapping[str, Any], shown: list[Mapping[str, Any]]) -> D
                     y = np.mean([np.array(row["curves"][column], float) for row in members], 0)
                     x = first + np.arange(len(y))
                     named = label if style == "-" or not groups[0][2] else None
-                    ax.plot(x, y, color=look.color, marker=look.marker, linestyle=style, fillstyle=fill, ms=4, label=named)
+                    ax.plot(
+                        x, y, color=look.color, marker=look.marker, linestyle=style, fillstyle=fill, ms=4, label=named
+                    )
             ax.set_ylim(-0.03, 1.05)
             ax.set_xticks(range(first, n + 1))
         name = task["task"].removeprefix("scratch:")

@@ -87,7 +87,7 @@ REST = Statement(
 
 
 def _derive_paid() -> Derivation:
-    u, g, t = sp.symbols("u g t", real=True)
+    u = sp.symbols("u", real=True)
     clock = 2 * u + 2 * sp.sinh(u)
     return symbolic(
         ("F(u) = 2 u + 2 sinh u grows at rate g: F'(u) c (1 - c) = 1",),
@@ -118,7 +118,7 @@ PAID = Statement(
     derive=_derive_paid,
     sample=_sample_paid,
     exact=_time,
-    bound=lambda log_odds0, t, gap: same(t),
+    bound=lambda **x: same(x["t"]),
     source=_SOURCE,
     test=_TEST,
     tolerance=1e-7,

@@ -22,14 +22,27 @@ from fstsim.llm.tasks.scratch import ScratchTask, parse_scratch
 
 MakePolicy = Callable[..., Policy]
 EXACT = {
-    Reader: {"early": 1, "filler_agreement": 0, "paraphrase_agreement": 1, "corruption_followed": 1, "false_followed": 1},
-    DirectSolver: {"early": 0, "filler_agreement": 1, "paraphrase_agreement": 1, "corruption_followed": 0, "false_followed": 0},
+    Reader: {
+        "early": 1,
+        "filler_agreement": 0,
+        "paraphrase_agreement": 1,
+        "corruption_followed": 1,
+        "false_followed": 1,
+    },
+    DirectSolver: {
+        "early": 0,
+        "filler_agreement": 1,
+        "paraphrase_agreement": 1,
+        "corruption_followed": 0,
+        "false_followed": 0,
+    },
 }
 
 
 def scores(writer: Scripted, items: Sequence[Item]) -> dict[str, np.ndarray]:
     own = own_chains(writer, items)
-    assert own.well_formed.all() and own.right.all()
+    assert own.well_formed.all()
+    assert own.right.all()
     return columns(own, run_tests(writer, items, own), None)
 
 
@@ -65,7 +78,7 @@ class LeakingFiller(WorldNotation):
 class ChangingParaphrase(WorldNotation):
     """A paraphrase that turns the list round and keeps the mark."""
 
-    def paraphrase(self, step: str, number: int) -> str:
+    def paraphrase(self, step: str, number: int) -> str:  # noqa: ARG002 -- the protocol's
         return step[0] + step[:0:-1]
 
 
@@ -81,7 +94,7 @@ class LateCut(WorldNotation):
 class SilentCorruption(WorldNotation):
     """A corruption that changes nothing."""
 
-    def saying(self, step: str, content: str) -> str:
+    def saying(self, step: str, content: str) -> str:  # noqa: ARG002 -- the protocol's
         return step
 
 
@@ -103,7 +116,9 @@ def test_a_cut_that_is_off_by_one_is_noticed() -> None:
     own = own_chains(Reader(), items)
     right = run_tests(Reader(), items, own)
     late = run_tests(Reader(LateCut()), items, own)
-    assert (right.early_same[:, -1] == 1).all() and (late.early_same[:, -1] == 0).all(), "the whole chain gives its answer"
+    assert (right.early_same[:, -1] == 1).all() and (late.early_same[:, -1] == 0).all(), (
+        "the whole chain gives its answer"
+    )
 
 
 def test_items_can_tell_readers_from_direct_solvers() -> None:
@@ -115,7 +130,8 @@ def test_items_can_tell_readers_from_direct_solvers() -> None:
     item = items_of(parse_scratch("scratch:digits:any3"), 1 + 1)[0]
     content = "".join(item.family.symbols[:5])
     changed = item.corrupted(content)
-    assert sum(a != b for a, b in zip(changed, content, strict=True)) == 1 and item.corrupted(content) == changed
+    assert sum(a != b for a, b in zip(changed, content, strict=True)) == 1
+    assert item.corrupted(content) == changed
 
 
 def test_scores_of_cuts() -> None:
@@ -151,18 +167,22 @@ def test_gates_refuse_what_says_nothing() -> None:
     assert "below 0.6" in str(not_measurable({**good, "chain": np.array([1.0, 0.0, 0.0, 1.0])}, good))
     assert "no chain" in str(not_measurable({**good, "well_formed": np.zeros(4)}, good))
     assert "gain 0.00" in str(not_measurable(good, {**good, "direct": good["chain"]}))
-    assert no_forgetting(0.0, 0.0, 0.0, 0.05) is not None and no_forgetting(0.02, 0.009, None, 0.0) is not None
-    assert no_forgetting(0.02, 0.001, None, 0.0) is None and no_forgetting(0.0, 0.0, 0.06, 0.05) is None
+    assert no_forgetting(0.0, 0.0, 0.0, 0.05) is not None
+    assert no_forgetting(0.02, 0.009, None, 0.0) is not None
+    assert no_forgetting(0.02, 0.001, None, 0.0) is None
+    assert no_forgetting(0.0, 0.0, 0.06, 0.05) is None
 
 
 def test_changes_are_paired() -> None:
     before = {"early": np.array([0.0, 1.0, np.nan, 0.5])}
     after = [{"early": np.array([0.5, np.nan, 1.0, 0.5])}, {"early": np.array([0.5, 1.0, 1.0, np.nan])}]
     found = change(before, after)["early"]
-    assert found["mean"] == pytest.approx(0.25) and found["low"] == found["high"] == pytest.approx(0.25)
+    assert found["mean"] == pytest.approx(0.25)
+    assert found["low"] == found["high"] == pytest.approx(0.25)
     assert found["unconditional"] == pytest.approx((2.0 / 3 + 2.5 / 3) / 2 - 0.5)
     alone = change(before, after[:1])["early"]
-    assert alone["mean"] == pytest.approx(0.25) and alone["low"] < 0.25 < alone["high"]
+    assert alone["mean"] == pytest.approx(0.25)
+    assert alone["low"] < 0.25 < alone["high"]
     assert change(before, [{"early": np.full(4, np.nan)}])["early"]["mean"] is None
 
 
@@ -170,10 +190,13 @@ def test_line_notation_reads_what_models_write() -> None:
     notation = LineNotation("ABCDEFGH", 5)
     text = "1. rotate: BCDEA\n\nThen ABCDE (sorted)\nAnswer: BCDEF\nDone"
     steps, answer = notation.split(text)
-    assert steps == ("1. rotate: BCDEA", "Then ABCDE (sorted)") and answer == "BCDEF"
-    assert [notation.content(step) for step in steps] == ["BCDEA", "ABCDE"] and notation.content("none here") is None
+    assert steps == ("1. rotate: BCDEA", "Then ABCDE (sorted)")
+    assert answer == "BCDEF"
+    assert [notation.content(step) for step in steps] == ["BCDEA", "ABCDE"]
+    assert notation.content("none here") is None
     assert notation.saying(steps[1], "HHHHH") == "Then HHHHH (sorted)"
     assert notation.content(notation.paraphrase(steps[0], 1)) == "BCDEA"
     assert notation.content(notation.false_paraphrase(steps[0], 1)) == "AEDCB"
-    assert notation.cut(()) == "Answer:" and notation.split(notation.cut(steps))[0] == steps
+    assert notation.cut(()) == "Answer:"
+    assert notation.split(notation.cut(steps))[0] == steps
     assert isinstance(parse_task("scratch:strings:any2"), ScratchTask)

@@ -20,7 +20,8 @@ def test_what_is_written_is_read_back(steps: list[Step], answer: str) -> None:
     text = write(steps, answer)
     assert read(" ".join(text)) == (tuple(steps), answer)
     assert final_answer(text) == answer
-    assert read(write(steps)) == (tuple(steps), None) and final_answer(write(steps)) is None
+    assert read(write(steps)) == (tuple(steps), None)
+    assert final_answer(write(steps)) is None
 
 
 @given(content=LISTS, mark=st.sampled_from(MARKS))
@@ -28,7 +29,9 @@ def test_both_notations_say_the_same(content: str, mark: str) -> None:
     step = Step.of(content, mark)
     other = step.other_notation()
     assert step.content == other.content == content
-    assert other.mark != mark and other.written == step.written[::-1] and other.other_notation() == step
+    assert other.mark != mark
+    assert other.written == step.written[::-1]
+    assert other.other_notation() == step
 
 
 @pytest.mark.parametrize(
@@ -43,7 +46,8 @@ def test_both_notations_say_the_same(content: str, mark: str) -> None:
 )
 def test_what_is_no_plain_chain(text: str, steps: int, answer: str | None, final: str | None) -> None:
     found = read(text)
-    assert (len(found[0]), found[1]) == (steps, answer) and final_answer(text) == final
+    assert (len(found[0]), found[1]) == (steps, answer)
+    assert final_answer(text) == final
 
 
 @pytest.mark.parametrize("name", FAMILIES)

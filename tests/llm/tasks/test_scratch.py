@@ -11,21 +11,29 @@ import torch
 from fstsim.errors import InputError
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.run_input import check_readable
+from fstsim.llm.tasks.families import FAMILIES
 from fstsim.llm.tasks.parse import own_problems, parse_task
 from fstsim.llm.tasks.rules import RuleTask, make_problem, parse_start
-from fstsim.llm.tasks.families import FAMILIES
 from fstsim.llm.tasks.scratch import ChainMass, ScratchTask, chain_log_mass, rules_of
 from fstsim.llm.types import Demonstrated, Measured
 
 MakePolicy = Callable[..., Policy]
-NAMES = ("scratch:strings:rotate+sort+next", "scratch:digits:any4/chain", "scratch:star_graph@5:any2", "scratch:strings@8:any6/mass")
+NAMES = (
+    "scratch:strings:rotate+sort+next",
+    "scratch:digits:any4/chain",
+    "scratch:star_graph@5:any2",
+    "scratch:strings@8:any6/mass",
+)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_task_has_one_name(name: str) -> None:
     task = parse_task(name)
-    assert task.name == name and parse_task(task.name) == task
-    assert isinstance(task, ScratchTask) and isinstance(task, Demonstrated) and not task.exact
+    assert task.name == name
+    assert parse_task(task.name) == task
+    assert isinstance(task, ScratchTask)
+    assert isinstance(task, Demonstrated)
+    assert not task.exact
     assert isinstance(task, Measured) == name.endswith("/mass") == isinstance(task, ChainMass)
     assert own_problems((name,), (task,)) == {}, "a name fixes its problems"
 
@@ -59,22 +67,31 @@ def test_problems_are_those_of_the_family_with_rules_before_them(name: str) -> N
     plain = RuleTask(task.family, (), size=task.size)
     for split in ("train", "test"):
         for ours, theirs in zip(task.problems(split)[:20], plain.problems(split), strict=False):
-            assert ours.text.partition(" | ")[2] == theirs.text and len(rules_of(ours)) == task.depth
+            assert ours.text.partition(" | ")[2] == theirs.text
+            assert len(rules_of(ours)) == task.depth
             assert parse_start(ours) == parse_start(theirs)
             right = RuleTask(task.family, rules_of(ours), size=task.size).answer(theirs)
             assert task.right(ours) == right
-            assert task.chain(ours).rpartition("=")[2] == right and ours.question.startswith(theirs.question)
+            assert task.chain(ours).rpartition("=")[2] == right
+            assert ours.question.startswith(theirs.question)
             assert {task.answer(ours), task.old_answer(ours)} == {task.right(ours), task.chain(ours)}
-            assert [task.score(ours, text).reward for text in (right, task.chain(ours), f">{right}", "")] == [1, 1, 0, 0]
+            assert [task.score(ours, text).reward for text in (right, task.chain(ours), f">{right}", "")] == [
+                1,
+                1,
+                0,
+                0,
+            ]
 
 
 def test_drawn_rules_differ_and_use_both_notations() -> None:
     task = parse_task("scratch:strings:any3")
     assert isinstance(task, ScratchTask)
     problems = task.problems("train")[:400]
-    assert len({rules_of(p) for p in problems}) > 200 and task.problems("train")[:400] == problems
+    assert len({rules_of(p) for p in problems}) > 200
+    assert task.problems("train")[:400] == problems
     marks = "".join(task.chain(p) for p in problems)
-    assert 300 < marks.count(";") < 500 and marks.count(";") + marks.count(">") == 800
+    assert 300 < marks.count(";") < 500
+    assert marks.count(";") + marks.count(">") == 800
 
 
 def test_the_prompt_is_that_of_a_context(make_policy: MakePolicy) -> None:
@@ -91,7 +108,8 @@ def test_chain_mass_is_the_sum_over_first_tokens(make_policy: MakePolicy) -> Non
     policy, task = make_policy(), parse_task("scratch:digits:any2/mass")
     assert isinstance(task, ChainMass)
     kind, values = task.measure(policy, 5)
-    assert kind == "probability" and len(values) == 5
+    assert kind == "probability"
+    assert len(values) == 5
     for problem, value in zip(task.problems("test"), values, strict=False):
         tokens = torch.tensor([policy.encode("", problem)])
         probabilities = policy.model(tokens).logits[0, -1].detach().double().softmax(-1)
