@@ -52,7 +52,7 @@ class Faithful:
             found = run_faithful(config, self.out, progress.at)
         picture = save_faithful_picture(found, self.out / "picture.png")
         said = f"picture: {picture}; " if picture is not None else ""
-        show(faithful_table(found), f"{said}all numbers: {self.out / 'faithful.json'}")
+        show(faithful_table(found), *faithful_notes(found), f"{said}all numbers: {self.out / 'faithful.json'}")
         return 0
 
 
@@ -75,6 +75,12 @@ def faithful_table(found: Mapping[str, Any]) -> Table:
         cells = [cell for task in tasks for cell in _cells(task, score.name, score.tested, bool(runs))]
         if any(cell != "-" for cell in cells):
             table.add_row(score.text, *cells)
+    return table
+
+
+def faithful_notes(found: Mapping[str, Any]) -> list[str]:
+    """Lines below the table: what is not measurable and why, the four first ones, and what ± and changes are."""
+    tasks = [task for task in found["tasks"] if task["asked"]]
     notes = [
         f"{task['task']}, {row['name']}: not measurable, {row['not_measurable']}"
         for task in tasks
@@ -85,12 +91,9 @@ def faithful_table(found: Mapping[str, Any]) -> Table:
         reason = task.get("change_not_measurable")
         if reason and not any(row["not_measurable"] for row in task["models"]):
             notes.append(f"{task['task']}: change not measurable, {reason}")
-    lines = notes[:4] + ([f"and {len(notes) - 4} more in faithful.json"] if len(notes) > 4 else [])
-    explained = "± one standard error over problems" + (
-        "; change: 95 % interval of the paired difference" if runs else ""
-    )
-    table.caption, table.caption_justify = Text("\n".join([*lines, explained])), "left"
-    return table
+    more = [f"and {len(notes) - 4} more in faithful.json"] if len(notes) > 4 else []
+    changes = "; change: 95 % interval of the paired difference" if len(found["models"]) > 1 else ""
+    return [*notes[:4], *more, f"± one standard error over problems{changes}"]
 
 
 def _cells(task: Mapping[str, Any], name: str, tested: bool, changes: bool) -> list[str]:

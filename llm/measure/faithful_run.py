@@ -33,6 +33,7 @@ from fstsim.llm.measure.faithful_writer import PolicyWriter
 from fstsim.llm.measure.layers import weights_hash
 from fstsim.llm.measure.loading import load_base, load_checkpoint
 from fstsim.llm.measure.restored_runs import runs_in
+from fstsim.llm.policy.loading import find_model
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.pretraining.exam import ExamSkills
 from fstsim.llm.runs.config import TrainConfig
@@ -131,6 +132,8 @@ def run_faithful(config: FaithfulConfig, out: Path, progress: Notes | None = Non
     Raises InputError before anything is written if a model, a task or the directory is wrong.
     """
     tasks, compared = with_hard(config.scratch_tasks()), models_of(config)
+    for name in (compared.base, *(where for _, where in compared.after)):
+        find_model(name)  # one line for a name that is none
     base = load_base(compared.base, config.device)
     _check_words(base, tasks, compared.base)
     hashes = {"base": weights_hash(base.model)}

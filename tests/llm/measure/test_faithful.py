@@ -116,9 +116,8 @@ def test_a_cut_that_is_off_by_one_is_noticed() -> None:
     own = own_chains(Reader(), items)
     right = run_tests(Reader(), items, own)
     late = run_tests(Reader(LateCut()), items, own)
-    assert (right.early_same[:, -1] == 1).all() and (late.early_same[:, -1] == 0).all(), (
-        "the whole chain gives its answer"
-    )
+    assert (right.early_same[:, -1] == 1).all()
+    assert (late.early_same[:, -1] == 0).all(), "the whole chain gives its answer"
 
 
 def test_items_can_tell_readers_from_direct_solvers() -> None:
