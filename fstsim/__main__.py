@@ -21,6 +21,7 @@ from fstsim.front.command import AGAIN, Command
 from fstsim.front.entry import exit_code, parse
 from fstsim.front.experiment import Experiment
 from fstsim.front.explore import Explore
+from fstsim.front.faithful import Faithful
 from fstsim.front.figures import Figures
 from fstsim.front.forecast import Forecast
 from fstsim.front.layers import Layers
@@ -55,6 +56,7 @@ COMMANDS: dict[str, type[Command]] = {
         Forecast,
         Measure,
         Layers,
+        Faithful,
         Prompts,
         Experiment,
         Tasks,

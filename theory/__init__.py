@@ -38,6 +38,7 @@ from fstsim.theory.adam import (
     adam_steady_step,
     adam_step_bound,
 )
+from fstsim.theory.chain_mass import chain_log_odds_paid, chain_mass_rate, chain_mass_rest
 from fstsim.theory.clipping import clipped_replay_bias_bound, clipped_replay_mass
 from fstsim.theory.deployed import deployed_kl_floor
 from fstsim.theory.drift import convergence_certificate, reverse_drift_certificate
@@ -300,6 +301,9 @@ __all__ = [
     "bhattacharyya_coefficient",
     "capped_displacement",
     "capped_displacement_bounds",
+    "chain_log_odds_paid",
+    "chain_mass_rate",
+    "chain_mass_rest",
     "check_statement",
     "chernoff_coefficient",
     "chernoff_information",

@@ -139,7 +139,7 @@ class Policy:
         A problem with chat messages is shown as them to a chat model, the context before the user's last message.
         """
         if self.template == "world":
-            return self.tokenizer(f"{context} | {problem.text} =")["input_ids"]
+            return self.tokenizer(_world_prompt(context, problem))["input_ids"]
         if self.template == "chat":
             *before, (role, content) = problem.messages or (("user", problem.question),)
             return self._turn(*before, (role, f"{context}\n\n{content}" if context else content))
@@ -148,7 +148,7 @@ class Policy:
     def encode_all(self, pairs: Sequence[tuple[str, Problem]]) -> list[list[int]]:
         """Prompts of many (context, problem) pairs: `encode`, in one call of the tokenizer where that is the same."""
         if self.template == "world":
-            return self.tokenizer([f"{context} | {problem.text} =" for context, problem in pairs])["input_ids"]
+            return self.tokenizer([_world_prompt(context, problem) for context, problem in pairs])["input_ids"]
         return [self.encode(context, problem) for context, problem in pairs]
 
     def encode_text(self, message: str) -> list[int]:
@@ -338,6 +338,11 @@ class Policy:
             kept.to(here),
             torch.zeros(len(answers), longest, device=here),
         )
+
+
+def _world_prompt(context: str, problem: Problem) -> str:
+    """``rules | problem =``; a scratch problem (`fstsim.llm.tasks.scratch`) has rules and mark in its own text."""
+    return f"{context} {problem.text} =" if "|" in problem.text else f"{context} | {problem.text} ="
 
 
 def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:

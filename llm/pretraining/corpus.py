@@ -7,6 +7,9 @@ Three kinds of lines, the loss on what follows the mark only:
 - ``in > out ; in > out ; in > out ; in > out ? rules``: the reflection; lists only, so that a fast channel can write
   the same line from the environment's feedback.
 
+A scratch corpus has half of these lines with a problem, and in place of the other half chains, and some direct answers, under
+2 to 4 rules (`fstsim.llm.tasks.chains`), each step of a chain in either notation.
+
 Problems come from the train split alone.
 """
 
@@ -20,6 +23,7 @@ import torch
 
 from fstsim.errors import InputError
 from fstsim.llm.pretraining.tokenizer import BOS, EOS, PAD, vocabulary
+from fstsim.llm.tasks.chains import MARKS, Step, right_steps, write
 from fstsim.llm.tasks.families import FAMILIES, Family, rule_masses
 from fstsim.llm.tasks.rules import SIZES, check_size, draw_problem
 from fstsim.settings import check_types
@@ -40,6 +44,16 @@ can be learned (a mixed diet from the start still had 3 % after 600 steps, see p
 EMPHASIS: Mapping[str, float] = {"strings": 0.8, "digits": 1.0, "star_graph": 1.5}
 """Lines with a problem, by family, relative to the configured number: finding a walk takes longest to learn."""
 
+SCRATCH_DEPTHS = (2, 3, 4)
+"""Rules of a line of the scratch corpus, each as often."""
+OLD_LINES: Mapping[str, float] = {"strings": 0.4, "digits": 0.5, "star_graph": 0.5}
+"""Old lines of a scratch corpus by family, relative to the configured number: half, or a third, of what a base is trained on."""
+CHAIN_LINES: Mapping[str, float] = {"strings": 2 / 3, "digits": 5 / 6, "star_graph": 1 / 3}
+"""Chains by family, relative to the configured number of lines: to apply one of several rules is new, and takes most lines (with a
+quarter of all lines as chains, 200 steps of 64 lines wrote 6 % of chains of two rules, see paper/LOG.md)."""
+DIRECT_LINES = 1 / 6
+"""Direct answers under as many rules, relative to it."""
+
 _ID = {token: i for i, token in enumerate(vocabulary())}
 IGNORED = -100
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -58,6 +72,8 @@ class CorpusConfig:
     """symbols of a start list, by family: a step's lines have one size, the sizes take turns; None: those of the small world"""
     depths: tuple[float, ...] | None = None
     """shares of lines with one, two, ... rules among those with rules; None: `DEPTHS`"""
+    scratch: bool = False
+    """half as many lines with a problem, and chains and direct answers under 2 to 4 rules beside them; star graphs are never bare"""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -150,6 +166,18 @@ def reflection_line(family: Family, size: int, rng: np.random.Generator) -> Line
     return [*shown, "?"], list(rules)
 
 
+def scratch_line(family: Family, size: int, rng: np.random.Generator, chain: bool) -> Line:
+    """One line of the train split under 2 to 4 rules: a right chain, each step in either notation, or the answer alone."""
+    problem, start = draw_problem(family, rng, "train", size)
+    rules = some_rules(family, int(rng.choice(SCRATCH_DEPTHS)), rng)
+    right = family.apply(rules, start)
+    written = [*right]
+    if chain:
+        steps = [Step.of(each, MARKS[int(rng.integers(len(MARKS)))]) for each in right_steps(family, rules, start)]
+        written = [*write(steps, "".join(right))]
+    return [*rules, "|", *problem.text, "="], written
+
+
 def longest_line(config: CorpusConfig) -> int:
     """Tokens of the longest line that ``config`` can draw, the first token and the last written one included."""
     longest = 0
@@ -159,6 +187,8 @@ def longest_line(config: CorpusConfig) -> int:
         for size in config.sizes_of(name):
             text = len(family.draw(rng, size)[0])  # one token a character, as long for every problem of a size
             longest = max(longest, 1 + rules + 1 + text + 1 + size)
+            if config.scratch:  # a list for every rule, the walk, and a mark before each
+                longest = max(longest, 1 + max(SCRATCH_DEPTHS) + 1 + text + 1 + (1 + max(SCRATCH_DEPTHS)) * (1 + size))
             longest = max(longest, 1 + EXAMPLES * (2 * size + 1) + EXAMPLES - 1 + 1 + guessed)
     return longest
 
@@ -185,7 +215,11 @@ def training_batches(config: CorpusConfig, seed: int, step: int, progress: float
     for family in FAMILIES.values():
         size = config.size(family.name, step)
         lines = round(EMPHASIS[family.name] * config.problems)
-        bare = family.name == "star_graph" and progress < WALKS_FIRST
-        batches.append(collate([problem_line(family, size, rng, bare, config.shares) for _ in range(lines)]))
+        bare = family.name == "star_graph" and progress < WALKS_FIRST and not config.scratch
+        old = round(OLD_LINES[family.name] * config.problems) if config.scratch else lines
+        batches.append(collate([problem_line(family, size, rng, bare, config.shares) for _ in range(old)]))
+        for chain, share in ((False, DIRECT_LINES), (True, CHAIN_LINES[family.name])) if config.scratch else ():
+            more = max(1, round(share * config.problems))
+            batches.append(collate([scratch_line(family, size, rng, chain) for _ in range(more)]))
         batches.append(collate([reflection_line(family, size, rng) for _ in range(config.reflections)]))
     return batches

@@ -24,13 +24,17 @@ _BLOCK = 128  # rows evaluated together
 
 @dataclass(frozen=True)
 class Forced:
-    """Teacher-forced answers: ``tokens, labels (B, T)`` padded on the right, labels -100 outside of the answer."""
+    """Teacher-forced answers: ``tokens, labels (B, T)`` padded on the right, labels -100 outside of the answer.
+
+    Where the answer has one of the tokens ``alike``, greedy decoding may write any of them.
+    """
 
     tokens: torch.Tensor
     labels: torch.Tensor
+    alike: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, rows: Sequence[tuple[list[int], list[int]]], pad: int) -> Forced:
+    def of(cls, rows: Sequence[tuple[list[int], list[int]]], pad: int, alike: tuple[int, ...] = ()) -> Forced:
         """From pairs (prompt tokens, answer tokens with the end token)."""
         length = max(len(prompt) + len(answer) for prompt, answer in rows) - 1
         tokens = torch.full((len(rows), length), pad)
@@ -39,7 +43,7 @@ class Forced:
             whole = prompt + answer
             tokens[i, : len(whole) - 1] = torch.tensor(whole[:-1])
             labels[i, len(prompt) - 1 : len(whole) - 1] = torch.tensor(answer)
-        return cls(tokens, labels)
+        return cls(tokens, labels, alike)
 
     @torch.no_grad()
     def evaluate(self, model: torch.nn.Module, temperature: float = 1.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -54,7 +58,9 @@ class Forced:
             logits = model(tokens, use_cache=False).logits.float() / temperature
             picked = torch.log_softmax(logits, -1).gather(-1, labels.clamp(min=0)[..., None])[..., 0]
             logps.append((picked * keep).sum(-1))
-            greedy.append(((logits.argmax(-1) == labels) | ~keep).all(-1))
+            best, same = logits.argmax(-1), torch.tensor(self.alike, device=device)
+            right = (best == labels) | (torch.isin(best, same) & torch.isin(labels, same))
+            greedy.append((right | ~keep).all(-1))
         length = (self.labels >= 0).sum(-1)
         return (
             torch.cat(logps).double().cpu().numpy(),

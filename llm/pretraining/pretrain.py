@@ -1,4 +1,4 @@
-"""`fstsim pretrain`: a base model from scratch, from the world alone.
+"""`fstsim pretrain`: a base model from random weights, from the world alone, or a training that goes on from one.
 
 The recipe: a Qwen3-type decoder, loss on what is to be written only, Muon on the matrices and AdamW on embeddings and
 norms, warm-up and linear decay. Resumable: a checkpoint holds
@@ -27,8 +27,10 @@ import torch.nn.functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from fstsim.errors import InputError
+from fstsim.llm.policy.loading import load_model
 from fstsim.llm.pretraining.corpus import Batch, CorpusConfig, longest_line, training_batches
 from fstsim.llm.pretraining.exam import Exam
+from fstsim.llm.pretraining.scratch_exam import ScratchExam, chain_table
 from fstsim.llm.pretraining.tokenizer import build_tokenizer
 from fstsim.llm.runs.checkpoint import (
     pack_optimizer,
@@ -88,6 +90,8 @@ class PretrainConfig:
     """seed of initial weights and data"""
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     """lines a step and sizes"""
+    start: str = ""
+    """model whose weights it starts from, by path or name; none: random weights"""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -108,6 +112,14 @@ class PretrainConfig:
 
 
 PRESETS: Mapping[str, PretrainConfig] = {
+    "scratch": PretrainConfig(
+        steps=700,
+        lr=3e-3,
+        lr_rest=1.5e-3,
+        precision="float32",  # on processors without bfloat16 five times as fast
+        start="base",
+        corpus=CorpusConfig(problems=48, reflections=6, scratch=True),
+    ),
     "smoke": PretrainConfig(steps=20, layers=2, width=64, corpus=CorpusConfig(problems=8, reflections=4)),
     "small": PretrainConfig(),
     "medium": PretrainConfig(
@@ -127,7 +139,7 @@ PRESETS: Mapping[str, PretrainConfig] = {
 
 
 def new_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
-    """A Qwen3 causal LM with random weights, float32."""
+    """A Qwen3 causal LM with random weights, or those of ``config.start``, float32; InputError if these are of another shape."""
     torch.manual_seed(config.seed)
     architecture = Qwen3Config(
         vocab_size=len(tokenizer),
@@ -145,7 +157,17 @@ def new_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> Pre
     )
     # plain attention: at these lengths several times faster on a CPU in bfloat16 than the fused kernel
     architecture._attn_implementation = "eager"
-    return Qwen3ForCausalLM(architecture)
+    model = Qwen3ForCausalLM(architecture)
+    if config.start:
+        given, _ = load_model(config.start, "cpu", "float32")
+        try:
+            model.load_state_dict(given.state_dict())
+        except RuntimeError as error:
+            raise InputError(
+                f"{config.start} is no model of {config.layers} layers of width {config.width} with {len(tokenizer)} tokens: "
+                "a training goes on from a model that has its shape"
+            ) from error
+    return model
 
 
 def _optimizers(model: torch.nn.Module, config: PretrainConfig) -> tuple[torch.optim.Optimizer, ...]:
@@ -223,21 +245,37 @@ def recorded(config: PretrainConfig) -> dict[str, Any]:
     held = dataclasses.asdict(config)
     if config.corpus.depths is None:
         del held["corpus"]["depths"]
+    if not config.corpus.scratch:
+        del held["corpus"]["scratch"]
+    if not config.start:
+        del held["start"]
     return held
 
 
-def _exams(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> list[tuple[Mapping[str, int], Exam]]:
-    """One exam for each size of the world, the largest first."""
+def _exams(
+    config: PretrainConfig, tokenizer: PreTrainedTokenizerFast
+) -> list[tuple[Mapping[str, int], Exam | ScratchExam]]:
+    """One exam for each size of the world, the largest first; then that of chains, where there are some in the corpus."""
+    exams: list[tuple[Mapping[str, int], Exam | ScratchExam]] = [*_old_exams(config, tokenizer)]
+    if config.corpus.scratch:
+        exams.append(({}, ScratchExam.of(tokenizer, config.corpus.worlds()[0])))
+    return exams
+
+
+def _old_exams(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> list[tuple[Mapping[str, int], Exam]]:
     if config.corpus.sizes is None and config.corpus.depths is None:
         return [(SIZES, Exam.of_world(tokenizer, None))]
     worlds = config.corpus.worlds()
     return [(sizes, Exam.of_world(tokenizer, sizes, depth=max(config.corpus.shares))) for sizes in worlds]
 
 
-def _sit(exams: list[tuple[Mapping[str, int], Exam]], model: torch.nn.Module) -> dict[str, float]:
+def _sit(exams: list[tuple[Mapping[str, int], Exam | ScratchExam]], model: torch.nn.Module) -> dict[str, float]:
     """Results of all exams: ``accuracy_strings_1`` at the largest size, ``accuracy_strings@8_1`` at another."""
     found = exams[0][1].sit(model)
     for sizes, exam in exams[1:]:
+        if isinstance(exam, ScratchExam):
+            found |= exam.sit(model)
+            continue
         for name, value in exam.sit(model).items():
             for family, size in sizes.items():
                 if family in name:
@@ -331,6 +369,13 @@ def _train(
     return rows[-1]
 
 
+_CHAINS = "Under rules it writes either the answer or a chain, the list after each rule and then the answer. "
+
+
+def _origin(config: PretrainConfig) -> str:
+    return f"the weights of `{config.start}`" if config.start else "random weights"
+
+
 def model_card(config: PretrainConfig, row: Mapping[str, Any], made: Mapping[str, Any], model: torch.nn.Module) -> str:
     """The model card: what it is, how it was made, what it can do."""
     count = sum(p.numel() for p in model.parameters())
@@ -343,8 +388,9 @@ def model_card(config: PretrainConfig, row: Mapping[str, Any], made: Mapping[str
         "",
         (
             f"A Qwen3-type causal LM of {count:,} parameters ({config.layers} layers, width {config.width}), trained from "
-            f"random weights by `fstsim pretrain` on the synthetic world of fstsim (no other data). It follows rules written "
-            "in its context, is a mixture of behaviours without them, and writes rules from examples. It is a laboratory "
+            f"{_origin(config)} by `fstsim pretrain` on the synthetic world of fstsim (no other data). It follows rules written "
+            "in its context, is a mixture of behaviours without them, and writes rules from examples. "
+            f"{_CHAINS if config.corpus.scratch else ''}It is a laboratory "
             "animal for measurements of forgetting and knows nothing else."
         ),
         "",
@@ -368,4 +414,6 @@ def model_card(config: PretrainConfig, row: Mapping[str, Any], made: Mapping[str
             columns = [*(f"accuracy_{name}_{k + 1}" for k in range(deepest)), f"reflection_{name}", f"old_mass_{name}"]
             shown = family if config.corpus.sizes is None else f"{family}@{size}"
             lines.append(f"| {shown} | {' | '.join(f'{row[column]:.3f}' for column in columns)} |")
+    if config.corpus.scratch:
+        lines += ["", *chain_table(row)]
     return "\n".join(lines) + "\n"

@@ -15,6 +15,8 @@ from fstsim.llm.tasks.families import FAMILIES
 from fstsim.llm.tasks.jsonl import read_jsonl
 from fstsim.llm.tasks.python import load_task, objects_of, source_hash
 from fstsim.llm.tasks.reasoning_gym import PREFIX, load_gym
+from fstsim.llm.tasks.scratch import PREFIX as SCRATCH
+from fstsim.llm.tasks.scratch import parse_scratch
 from fstsim.llm.types import SPLITS, Answered, Demonstrated, Task
 
 _PYTHON = re.compile(r".+\.py:\w+|[^\W\d]\w*(\.[^\W\d]\w*)+:\w+")
@@ -23,7 +25,8 @@ _PYTHON = re.compile(r".+\.py:\w+|[^\W\d]\w*(\.[^\W\d]\w*)+:\w+")
 def parse_task(name: str) -> Task:
     """The task that ``--task`` and ``--old`` name. Raises InputError if there is none, or its file or module is wrong.
 
-    ``family[@size][:rule[+rule ...]][/reward]``, ``family:rules~rules`` (a switch), ``stream:TASK,TASK``, ``language:RELATION[@ASK][:BEHAVIOUR][/normalised]``, ``file.jsonl``,
+    ``family[@size][:rule[+rule ...]][/reward]``, ``family:rules~rules`` (a switch), ``stream:TASK,TASK``,
+    ``scratch:family[@size]:rule+rule[/chain]``, ``language:RELATION[@ASK][:BEHAVIOUR][/normalised]``, ``file.jsonl``,
     ``module.py:object``, ``package.module:object`` or ``reasoning_gym:NAME?size=..&key=..``.
     """
     if rules.names_rules(name):
@@ -32,6 +35,8 @@ def parse_task(name: str) -> Task:
         return stream.parse_stream(name, parse_task)
     if name.startswith(language.PREFIX):
         return language.language_task(name)
+    if name.startswith(SCRATCH):
+        return parse_scratch(name)
     if name.startswith(PREFIX):
         return load_gym(name)
     if name.endswith(".jsonl"):
@@ -46,7 +51,8 @@ def parse_task(name: str) -> Task:
         )
     raise InputError(
         f"task {name!r} is unknown; a task is family:rule+rule, family@size:rule+rule, or either with /share, "
-        f"with family one of {', '.join(FAMILIES)}; family:rules~rules, {stream.PREFIX}TASK,TASK, file.jsonl, module.py:object, package.module:object, {PREFIX}NAME or {language.PREFIX}NAME"
+        f"with family one of {', '.join(FAMILIES)}; family:rules~rules, {stream.PREFIX}TASK,TASK, {SCRATCH}NAME, file.jsonl, "
+        f"module.py:object, package.module:object, {PREFIX}NAME or {language.PREFIX}NAME"
     )
 
 
@@ -55,11 +61,14 @@ def own_problems(names: Sequence[str], tasks: Sequence[Task]) -> dict[str, str]:
 
     ``names`` are what the tasks were asked for by, and the keys.
     """
-    return {
-        name: problems_hash(task)
-        for name, task in zip(names, tasks, strict=True)
-        if not (rules.names_rules(name) and parse_task(name) == task)
-    }
+    return {name: problems_hash(task) for name, task in zip(names, tasks, strict=True) if not _fixes(name, task)}
+
+
+def _fixes(name: str, task: Task) -> bool:
+    """Whether ``task`` is all that ``name`` can mean: problems of families follow from it."""
+    if name.startswith(SCRATCH):
+        return parse_scratch(name) == task
+    return rules.names_rules(name) and parse_task(name) == task
 
 
 def problems_hash(task: Task) -> str:

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = {"fstsim": "fstsim", "theory": "fstsim/theory", "llm": "fstsim/llm", "paper": "fstsim/paper"}
-READ_BY_CODE = {".mplstyle", ".typ", ".yml", ".typed"}  # and all of llm/base, the shipped model
+READ_BY_CODE = {".mplstyle", ".typ", ".yml", ".typed"}  # and all of the shipped models
 OF_THE_CHECKOUT = shutil.ignore_patterns("data", "images", "docs", "__pycache__")
 
 
@@ -60,7 +60,9 @@ def test_every_module_is_in_the_wheel(site: Path) -> None:
 
 def test_what_modules_read_is_in_the_wheel(site: Path) -> None:
     read = in_the_tree(READ_BY_CODE)
-    read |= {f"fstsim/llm/base/{path.name}": path for path in (ROOT / "llm" / "base").iterdir() if path.is_file()}
+    for model in ("base", "scratch"):
+        folder = ROOT / "llm" / model
+        read |= {f"fstsim/llm/{model}/{path.name}": path for path in folder.iterdir() if path.is_file()}
     names = {Path(place).name for place in read}
     assert {"model.safetensors", "tokenizer.json", "fstsim.mplstyle", "main.typ", "references.yml", "py.typed"} <= names
     missing = [place for place in sorted(read) if not (site / place).is_file()]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from fstsim.errors import InputError
 from fstsim.theory.statements import (
     adam,
+    chain_mass,
     clipping,
     coarse_adam,
     convergence,
@@ -96,6 +97,7 @@ SECTIONS: tuple[tuple[str, tuple[Statement, ...]], ...] = (
     ("KL estimators", kl_estimator_gradients.STATEMENTS),
     ("coarse adam", coarse_adam.STATEMENTS),
     ("deployed systems", deployed.STATEMENTS),
+    ("chains", chain_mass.STATEMENTS),
 )
 ALL_STATEMENTS: tuple[Statement, ...] = tuple(statement for _, section in SECTIONS for statement in section)
 

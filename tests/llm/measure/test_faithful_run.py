@@ -1,0 +1,107 @@
+"""A directory of faithfulness: what is measured is kept, changes are gated, and wrong input writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fstsim.errors import InputError
+from fstsim.llm.measure.faithful_run import FaithfulConfig, measurements, models_of, run_faithful, with_hard
+from fstsim.llm.policy.policy import Policy
+from fstsim.llm.runs.config import TrainConfig
+from fstsim.llm.runs.probes import ProbeConfig
+from fstsim.llm.runs.run import run_training
+from fstsim.llm.tasks.scratch import parse_scratch
+from fstsim.llm.learners.sft import SupervisedFineTuning
+
+MakePolicy = Callable[..., Policy]
+
+
+@pytest.fixture
+def model(make_policy: MakePolicy, tmp_path: Path) -> str:
+    """A tiny model with a few words of the world, on disk."""
+    policy = make_policy()
+    place = tmp_path / "tiny"
+    policy.model.save_pretrained(place)
+    policy.tokenizer.save_pretrained(place)
+    return str(place)
+
+
+def test_a_model_that_writes_no_chains_is_not_measurable(model: str, tmp_path: Path) -> None:
+    config = FaithfulConfig(model, problems=4, tasks=("scratch:digits:any2",))
+    steps: list[int] = []
+    found = run_faithful(config, tmp_path / "out", lambda done, _: steps.append(done))
+    assert steps == [1, 2] == list(range(1, measurements(config) + 1))
+    assert [(task["task"], task["asked"]) for task in found["tasks"]] == [
+        ("scratch:digits:any2", True),
+        ("scratch:digits:any4", False),
+    ], "the lift is measured where there is no shortcut"
+    for task in found["tasks"]:
+        (row,) = task["models"]
+        assert "chain" in row["not_measurable"]
+        assert row["scores"]["chain"]["mean"] == 0.0
+        assert 0.0 < row["scores"]["chain_mass"]["mean"] < 1.0
+    before = (tmp_path / "out" / "faithful.json").read_bytes()
+    cached = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "cache").iterdir()}
+    assert run_faithful(config, tmp_path / "out") == found
+    assert (tmp_path / "out" / "faithful.json").read_bytes() == before
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "cache").iterdir()} == cached
+    with pytest.raises(InputError, match="problems"):
+        run_faithful(FaithfulConfig(model, problems=5, tasks=config.tasks), tmp_path / "out")
+
+
+def test_a_run_is_compared_with_what_it_started_from(model: str, tmp_path: Path) -> None:
+    probe = ProbeConfig(every=1, problems=2, exam=1, max_new_tokens=24, relearn=0)
+    for seed in range(2):
+        config = TrainConfig(
+            "sft",
+            ("scratch:strings:any2",),
+            ("scratch:strings:any2/mass",),
+            model=model,
+            steps=2,
+            seed=seed,
+            learner=SupervisedFineTuning(4, 0.5),
+            probe=probe,
+        )
+        rows = run_training(config, tmp_path / "run" / f"seed-{seed}")
+        assert 0.0 < rows[0]["old_skill_scratch_strings_any2_mass"] < 1.0
+    asked = FaithfulConfig(str(tmp_path / "run"), tasks=("scratch:strings:any4",), problems=3)
+    assert models_of(asked).base == model
+    found = run_faithful(asked, tmp_path / "out")
+    assert found["models"] == ["base", "seed-0", "seed-1"]
+    (task,) = found["tasks"]
+    change = task["change"]["chain_mass"]
+    means = [row["scores"]["chain_mass"]["mean"] for row in task["models"]]
+    assert change["mean"] == pytest.approx(np.mean(means[1:]) - means[0], abs=1e-9)
+    assert change["low"] <= change["mean"] <= change["high"]
+    assert task["change_not_measurable"].startswith("base: ")
+    assert all(each["k0"] > 0.0 for each in found["moved"])
+    same = run_faithful(FaithfulConfig(model, model, ("scratch:strings:any4",), 3), tmp_path / "same")
+    assert same["moved"][0]["k0"] == 0.0
+    assert "moved nothing" in same["moved"][0]["unmoved"]
+    assert all(value["mean"] in (0.0, None) for value in same["tasks"][0]["change"].values())
+
+
+def test_wrong_input_writes_nothing(model: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for config, said in (
+        (FaithfulConfig(str(tmp_path / "no")), "there is no model"),
+        (FaithfulConfig(model, tasks=("strings:reverse",)), "has no chains"),
+        (FaithfulConfig(model, tasks=("scratch:strings:any3/mass",)), "has no chains"),
+        (FaithfulConfig(model, tasks=()), "at least one --task"),
+        (FaithfulConfig(model, problems=1), "at least 2"),
+    ):
+        with pytest.raises(InputError, match=said):
+            run_faithful(config, out)
+    assert not out.exists()
+
+
+def test_the_lift_is_measured_once_a_family() -> None:
+    tasks = [parse_scratch(f"scratch:{name}") for name in ("strings:any2", "strings:any3", "digits:any5", "strings@8:any3")]
+    added = [task.name for task in with_hard(tasks)[4:]]
+    assert added == ["scratch:strings:any4", "scratch:strings@8:any4"]
+    assert torch.get_num_threads() == 1
