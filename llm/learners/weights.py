@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,6 +49,18 @@ class Weights:
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return norm
+
+    def forget_moments(self) -> None:
+        """Let the optimizer begin anew: no moments, no steps made."""
+        self.optimizer.state.clear()
+
+    def beside(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """What a checkpoint holds beside policy and optimizer: tensors by name, and a JSON-ready rest."""
+        return {}, {}
+
+    def with_beside(self, tensors: Mapping[str, torch.Tensor], meta: Mapping[str, Any], path: Path) -> Weights:  # noqa: ARG002
+        """These weights with what `beside` gave, as the checkpoint at ``path`` holds it. Raises InputError where it is none."""
+        return self
 
 
 def sample_problems(problems: Sequence[Problem], count: int, rng: np.random.Generator) -> list[Problem]:

@@ -23,7 +23,6 @@ import numpy as np
 
 from fstsim.fast_slow import FastLearner, FastSlowState, Schedule, SlowLearner, fast_slow
 from fstsim.llm.contexts.prompt_evolution import UNUSABLE
-from fstsim.llm.learners.shadow import ShadowedWeights
 from fstsim.llm.learners.weights import Weights
 from fstsim.llm.policy.adapters import check_adapter, own_weights, save_policy, with_adapter, with_checkpointing
 from fstsim.llm.policy.policy import Policy
@@ -162,7 +161,7 @@ def _train(
         policy, base = with_adapter(policy, config.adapter, config.seed)
     else:
         base = Policy.of(copy.deepcopy(policy.model).requires_grad_(False), policy.tokenizer)
-    weights = _weights(config, policy, base, shadowed=config.learner is not None and config.learner.shadowed)
+    weights = _weights(config, policy, base)
     state: State = FastSlowState(weights, Population((start,)))
     record = RunRecord()
     checkpoint = out / "checkpoint.safetensors"
@@ -196,17 +195,18 @@ def _train(
             tell(row)
     total, drawn = config.steps * len(tasks), state.samples
     set_rate(weights.optimizer, config.optimizer.rate(config.lr, state.step, total))
+    plan, steps = (tasks, [config.steps] * len(tasks)) if config.learner is None else config.learner.plan(tasks, config.steps)
     if state.step < total:
-        run = fast_slow(tasks, slow, fast, state, Schedule(config.steps, every), rng)
+        run = fast_slow(plan, slow, fast, state, Schedule(steps, every), rng)
         for state in run:
-            last = state.step == total
-            probed = config.probe.due(state.step_in_task) or state.step_in_task == config.steps
-            row = {"step": state.step, "samples": state.samples, "task": state.task, **state.slow.metrics}
+            last, task = state.step == total, state.task % len(tasks)
+            probed = config.probe.due(state.step_in_task) or state.step_in_task == steps[state.task]
+            row = {"step": state.step, "samples": state.samples, "task": task, **state.slow.metrics}
             if (state.step_in_task - 1) % every == 0 and state.fast.metrics:
                 unusable = {key: value for key, value in state.fast.metrics.items() if key == UNUSABLE}
                 row |= {key: value for key, value in state.fast.metrics.items() if key != UNUSABLE}
                 rounds.append(
-                    {"step": state.step - 1, "task": state.task, **dataclasses.asdict(state.context), **unusable}
+                    {"step": state.step - 1, "task": task, **dataclasses.asdict(state.context), **unusable}
                 )
             if probed:
                 with clock.on("probe_seconds"):
@@ -233,8 +233,8 @@ def _train(
 
 def _checkpoint_bytes(weights: Weights) -> float:
     """About how large a checkpoint is: every weight that is in it, and the optimizer's moments."""
-    held = [weights.policy, *([weights.shadow] if isinstance(weights, ShadowedWeights) else [])]
-    count = sum(p.numel() for each in held for p in own_weights(each).values())
+    held = [*own_weights(weights.policy).values(), *weights.beside()[0].values()]
+    count = sum(p.numel() for p in held)
     return 4.0 * count + 8.0 * sum(p.numel() for group in weights.optimizer.param_groups for p in group["params"])
 
 
@@ -255,14 +255,14 @@ def _relearning(config: TrainConfig, policy: Policy, tasks: Sequence[Task]) -> C
     return functools.partial(relearn_steps, policy, following, **size)
 
 
-def _weights(config: TrainConfig, policy: Policy, base: Policy, *, shadowed: bool) -> Weights:
+def _weights(config: TrainConfig, policy: Policy, base: Policy) -> Weights:
     """What the learners change: the models of ``policy`` and ``base`` themselves, run in the precision of ``config``."""
     optimizer = config.optimizer.build(own_weights(policy).values(), config.lr, config.seed)
     if config.gradient_checkpointing:
         policy = with_checkpointing(policy)
     weights = Weights(policy, base, optimizer, config.clip)
-    if shadowed:
-        weights = ShadowedWeights.start(weights)
+    if config.learner is not None:
+        weights = config.learner.hold(weights)
     if config.precision == "float32":
         return weights
     halves: dict[str, Any] = {
@@ -290,10 +290,11 @@ def _measure(probes: list[Probe], policy: Policy, state: State) -> dict[str, Any
 
     ``_task{k}`` in the contexts in use, ``_task{k}_own_context`` in the context kept from that task, where there is one.
     """
-    row = probes[state.task].measure(policy, state.context)
+    task = state.task % len(probes)  # of a learner's own plan: see `Learner.plan`
+    row = probes[task].measure(policy, state.context)
     archive = dict(state.context.archive)
     for k, probe in enumerate(probes):
-        if k != state.task:
+        if k != task:
             row |= probe.reward(policy, state.context.prompts, f"_task{k}")
             if probe.task.name in archive:
                 row |= probe.reward(policy, (archive[probe.task.name],), f"_task{k}_own_context")

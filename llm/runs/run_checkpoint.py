@@ -12,7 +12,6 @@ import numpy as np
 
 from fstsim.errors import InputError
 from fstsim.fast_slow import FastSlowState
-from fstsim.llm.learners.shadow import ShadowedWeights
 from fstsim.llm.learners.weights import Weights
 from fstsim.llm.policy.adapters import own_weights
 from fstsim.llm.runs.checkpoint import (
@@ -29,8 +28,6 @@ from fstsim.reading import understood
 
 State = FastSlowState[Weights, Population]
 
-_SHADOW = "shadow.model"
-"""What the names of the shadow's weights begin with in a checkpoint."""
 _SPENT = ("seconds", "probe_seconds", "relearn_seconds")
 _COUNTERS = ("step", "task", "step_in_task", "slow_samples", "fast_samples")
 
@@ -62,10 +59,8 @@ def save_run(path: Path, state: State, record: RunRecord, rng: np.random.Generat
         **({"errors": record.errors} if record.errors else {}),
     }
     tensors |= {f"model.{name}": weight for name, weight in own_weights(state.weights.policy).items()}
-    if isinstance(state.weights, ShadowedWeights):
-        tensors |= {f"{_SHADOW}.{name}": weight for name, weight in own_weights(state.weights.shadow).items()}
-        meta["age"] = state.weights.age
-    write_checkpoint(path, tensors, meta)
+    beside, numbers = state.weights.beside()
+    write_checkpoint(path, tensors | beside, meta | numbers)
 
 
 def load_run(path: Path, fresh: State, rng: np.random.Generator) -> tuple[State, RunRecord]:
@@ -81,11 +76,8 @@ def load_run(path: Path, fresh: State, rng: np.random.Generator) -> tuple[State,
 def _loaded(
     path: Path, tensors: Tensors, meta: Mapping[str, Any], fresh: State, rng: np.random.Generator
 ) -> tuple[State, RunRecord]:
-    weights = fresh.weights
-    put_parameters(own_weights(weights.policy), tensors, path)
-    if isinstance(weights, ShadowedWeights):
-        put_parameters(own_weights(weights.shadow), tensors, path, _SHADOW)
-        weights = replace(weights, age=meta["age"])
+    put_parameters(own_weights(fresh.weights.policy), tensors, path)
+    weights = fresh.weights.with_beside(tensors, meta, path)
     try:
         unpack_optimizer(weights.optimizer, "optimizer", tensors, meta["optimizer"])
     except ValueError as error:
