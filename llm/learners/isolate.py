@@ -126,6 +126,8 @@ class Isolation(Learner):
     """what copies are merged into: that of the last stage, or the start"""
     contested: Contested = "larger"
     """value of an entry in several cores: of the task that moved it furthest, or their mean"""
+    flat_angle: float = 1e-4
+    """angle below which SLERP is linear, radians, at least 0 and below pi (3: the merge is linear)"""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -151,7 +153,8 @@ class Isolation(Learner):
     def merging(self) -> Merging:
         """How copies become one model."""
         arm = self.parts
-        return Merging(arm.transplant, arm.slerp, self.omega, self.slerp_on, self.backbone, self.contested)
+        turn = self.omega, self.slerp_on, self.backbone, self.contested, self.flat_angle
+        return Merging(arm.transplant, arm.slerp, *turn)
 
     def copies(self, tasks: int) -> int:
         """The start, and every tuned copy until they are merged."""

@@ -21,6 +21,7 @@ from fstsim.theory.statements import (
     group_batches,
     group_contexts,
     group_normalised,
+    isolation,
     kl_estimator_gradients,
     kl_estimators,
     leash_loss,
@@ -94,6 +95,7 @@ SECTIONS: tuple[tuple[str, tuple[Statement, ...]], ...] = (
     ("KL estimators", kl_estimators.STATEMENTS),
     ("KL estimators", kl_estimator_gradients.STATEMENTS),
     ("coarse adam", coarse_adam.STATEMENTS),
+    ("isolation", isolation.STATEMENTS),
 )
 ALL_STATEMENTS: tuple[Statement, ...] = tuple(statement for _, section in SECTIONS for statement in section)
 
