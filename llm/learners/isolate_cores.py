@@ -41,9 +41,7 @@ def _of_flat(shapes: Tensors, chosen: torch.Tensor, count: int) -> dict[str, tor
     flat = torch.zeros(count, dtype=torch.bool, device=chosen.device)
     flat[chosen] = True
     parts = flat.split([own.numel() for own in shapes.values()])
-    return {
-        name: part.view(own.shape).to(own.device) for (name, own), part in zip(shapes.items(), parts, strict=True)
-    }
+    return {name: part.view(own.shape).to(own.device) for (name, own), part in zip(shapes.items(), parts, strict=True)}
 
 
 def union(shapes: Tensors, cores: Sequence[Mask]) -> dict[str, torch.Tensor]:
@@ -139,9 +137,7 @@ def merge(start: Tensors, tuned: Sequence[Tensors], cores: Sequence[Mask], how: 
     return out
 
 
-def _folded(
-    began: torch.Tensor, backbone: torch.Tensor, others: Sequence[torch.Tensor], how: Merging
-) -> torch.Tensor:
+def _folded(began: torch.Tensor, backbone: torch.Tensor, others: Sequence[torch.Tensor], how: Merging) -> torch.Tensor:
     """One copy after the other joins, so that with linear steps all have the weights that `Merging.omega` says."""
     origin = began if how.slerp_on == "vectors" else torch.zeros_like(began)
     at, weight = backbone - origin, 1.0 - how.omega

@@ -63,9 +63,7 @@ class IsolatedWeights(Weights):
         counts = {"tuned": len(self.tuned), "cores": len(self.cores), "stages": self.stages, "age": self.age}
         return tensors, {"isolation": {**counts, "frozen": self.frozen is not None}}
 
-    def with_beside(
-        self, tensors: Mapping[str, torch.Tensor], meta: Mapping[str, Any], path: Path
-    ) -> IsolatedWeights:
+    def with_beside(self, tensors: Mapping[str, torch.Tensor], meta: Mapping[str, Any], path: Path) -> IsolatedWeights:
         """With what `beside` gave. Raises InputError where it is of another model."""
         held = meta["isolation"]
 

@@ -55,9 +55,7 @@ class ShadowedWeights(Weights):
         """The shadow, and the age."""
         return {f"{_SHADOW}.{name}": weight for name, weight in own_weights(self.shadow).items()}, {"age": self.age}
 
-    def with_beside(
-        self, tensors: Mapping[str, torch.Tensor], meta: Mapping[str, Any], path: Path
-    ) -> ShadowedWeights:
+    def with_beside(self, tensors: Mapping[str, torch.Tensor], meta: Mapping[str, Any], path: Path) -> ShadowedWeights:
         """With the shadow's weights put into it, and the age."""
         put_parameters(own_weights(self.shadow), tensors, path, _SHADOW)
         return replace(self, age=meta["age"])

@@ -139,6 +139,7 @@ def run_training(
     if config.learner is not None:
         for task in tasks:
             config.learner.check(policy, config.context, task)
+        config.learner.plan(tasks, config.steps)  # says what is wrong with the steps before any work
     environs = environment(config.seed, config.device)
     defaults = dataclasses.asdict(TrainConfig(method=config.method))
     with claimed_directory(out, dataclasses.asdict(config), environs, "training run", defaults):
@@ -195,7 +196,9 @@ def _train(
             tell(row)
     total, drawn = config.steps * len(tasks), state.samples
     set_rate(weights.optimizer, config.optimizer.rate(config.lr, state.step, total))
-    plan, steps = (tasks, [config.steps] * len(tasks)) if config.learner is None else config.learner.plan(tasks, config.steps)
+    plan, steps = (
+        (tasks, [config.steps] * len(tasks)) if config.learner is None else config.learner.plan(tasks, config.steps)
+    )
     if state.step < total:
         run = fast_slow(plan, slow, fast, state, Schedule(steps, every), rng)
         for state in run:
@@ -205,9 +208,7 @@ def _train(
             if (state.step_in_task - 1) % every == 0 and state.fast.metrics:
                 unusable = {key: value for key, value in state.fast.metrics.items() if key == UNUSABLE}
                 row |= {key: value for key, value in state.fast.metrics.items() if key != UNUSABLE}
-                rounds.append(
-                    {"step": state.step - 1, "task": task, **dataclasses.asdict(state.context), **unusable}
-                )
+                rounds.append({"step": state.step - 1, "task": task, **dataclasses.asdict(state.context), **unusable})
             if probed:
                 with clock.on("probe_seconds"):
                     row |= _measure(probes, policy, state)

@@ -25,7 +25,7 @@ from fstsim.theory.isolation import forward_time, frozen_share
 def test_the_time_is_the_integral(start: float, share: float, way: float) -> None:
     at = -60.0 if share == 0.0 else 60.0 if share == 1.0 else max(-60.0, min(60.0, float(logit(share))))
     end = start + way * (at - start)
-    if not 1e-6 < abs(end - start) or (0.0 < share < 1.0 and not abs(end - logit(share)) > 1e-5):
+    if not abs(end - start) > 1e-6 or (0.0 < share < 1.0 and not abs(end - logit(share)) > 1e-5):
         return
     with mp.workdps(30):
         q = mp.mpf(share)
@@ -70,7 +70,9 @@ def test_torch_takes_the_time_that_the_share_says(how: str) -> None:
     _, rest = frozen_share(loadings.numpy(), frozen.numpy(), how)  # type: ignore[arg-type]
     assert counts[1] / counts[0] == pytest.approx(float(rest), rel=2e-2)
     if how == "sgd":
-        assert rate * counts[1] == pytest.approx(float(forward_time(1.0, end, 0.0)) / float((loadings**2).sum()), rel=2e-2)
+        assert rate * counts[1] == pytest.approx(
+            float(forward_time(1.0, end, 0.0)) / float((loadings**2).sum()), rel=2e-2
+        )
 
 
 def test_the_end_is_the_share_of_old_demonstrations_whatever_is_frozen() -> None:
