@@ -165,7 +165,7 @@ def _readings(
     with torch.no_grad():
         for own, start in zip(policy.model.parameters(), given.base.model.parameters(), strict=True):
             own.copy_(start)
-    weights = _weights(was, policy, given.base, shadowed=False)
+    weights = _weights(was, policy, given.base)
     state: Any = FastSlowState(weights, given.population)
     slow: Any = was.learner.begin(was.context)[0]
     rng = np.random.default_rng(was.seed)

@@ -43,6 +43,10 @@ class ForecastConfig:
         if train.method not in FORECAST:
             why = "moves contexts too" if METHODS[train.method].evolves else "moves a second copy of the weights"
             raise InputError(f"method {train.method} cannot be forecast, it {why}; allowed: {', '.join(FORECAST)}")
+        if train.learner is not None and train.learner.copies(1):
+            raise InputError(
+                f"--reset-every cannot be forecast: method {train.method} then moves a second copy of the weights"
+            )
         if len(train.tasks) != 1:
             raise InputError(f"one task is forecast at a time, got {len(train.tasks)}: {', '.join(train.tasks)}")
         if not self.at:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fstsim.llm.learners.distill import Distillation
+from fstsim.llm.learners.isolate import Isolation
 from fstsim.llm.learners.learner import Learner
 from fstsim.llm.learners.mixture import MixtureDistillation
 from fstsim.llm.learners.oapl import OAPL
@@ -21,5 +22,6 @@ LEARNERS: Mapping[str, type[Learner]] = {
     "oapl": OAPL,
     "mixture": MixtureDistillation,
     "distill": Distillation,
+    "isolate": Isolation,
 }
 """Every slow learner by the name of its method."""

@@ -7,15 +7,17 @@ what a configuration records are derived from its fields. A field that is no fla
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from fstsim.fast_slow import StepInfo
+from fstsim.llm.learners.shadow import ShadowedWeights
+from fstsim.llm.learners.weights import Weights
 from fstsim.llm.policy.policy import Policy
-from fstsim.llm.types import Population
+from fstsim.llm.types import Population, Task
 
 if TYPE_CHECKING:
     from fstsim.llm.systems.system import Deployed
@@ -31,7 +33,7 @@ class Learner(ABC):
     about: ClassVar[str]
     """what it does, in one phrase, for help and tables"""
     shadowed: ClassVar[bool] = False
-    """whether its weights need a second copy that moves with the run (`fstsim.llm.learners.shadow`)"""
+    """whether it always needs a copy of the weights beside policy and base (`fstsim.llm.learners.shadow`)"""
 
     deploys: ClassVar[bool] = False
     """whether it leaves the model as it is and trains a system beside it (`deploy`)"""
@@ -40,6 +42,22 @@ class Learner(ABC):
     def shows_old(self) -> bool:
         """Whether it shows old answers of problems of the train split."""
         return False
+
+    def copies(self, tasks: int) -> int:  # noqa: ARG002 -- most hold as many whatever the number of tasks
+        """Copies of the trained weights that a run on so many tasks holds at most, beside policy and base."""
+        return int(self.shadowed)
+
+    def hold(self, weights: Weights) -> Weights:
+        """``weights`` with what this learner keeps beside policy and base: a shadow where it needs one."""
+        return ShadowedWeights.start(weights) if self.shadowed else weights
+
+    def plan(self, tasks: Sequence[Task], steps: int) -> tuple[list[Any], list[int]]:
+        """What the slow steps of a run are made on, in order, and how many on each: every task, ``steps`` each.
+
+        A learner may have blocks of its own in place of the tasks: their number is a multiple of that of the tasks, block k is
+        measured as task k modulo their number, and all steps together are as many.
+        """
+        return list(tasks), [steps] * len(tasks)
 
     @abstractmethod
     def step(self, weights: Any, context: Population, task: Any, rng: np.random.Generator) -> tuple[Any, StepInfo]:

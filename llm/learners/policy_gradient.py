@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, get_args
 
 import numpy as np
@@ -32,6 +32,7 @@ from fstsim.llm.learners.losses import (
     reinforce_loss,
     token_entropy,
 )
+from fstsim.llm.learners.shadow import ShadowedWeights
 from fstsim.llm.learners.weights import Diverged, Weights, chunks, generator_from, sample_problems, share_out
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import Rollouts, check_batch, token_logprobs
@@ -74,6 +75,9 @@ class PolicyGradient(Learner):
     k2 pulls like the exact one, k3 (the KL term of GRPO) along KL(base || policy), and k1 does not pull at all"""
     kl_estimator_ratio: bool = False
     """k1, k2 or k3 times the importance ratio: then k1 and k3 pull like the exact one, and k2 does not"""
+    reset_every: int = 0
+    """slow steps after which the leash is tied to the policy as it is then, and the optimizer begins anew (ProRL); 0: it stays
+    tied to the base. Each settled period adds 1/strength to the log-odds: such a leash delays, it does not retain"""
     temperature: float = 1.0
     """temperature of sampling"""
     max_new_tokens: int = 8
@@ -99,6 +103,12 @@ class PolicyGradient(Learner):
         if self.leash_loss_prefix and self.leash_loss == 0.0:
             raise InputError("leash_loss_prefix needs a leash_loss above 0")
         self.check_estimator()
+        if self.reset_every < 0:
+            raise InputError(f"reset_every must be at least 0, got {self.reset_every}")
+        if self.reset_every and not self.leash_loss + self.leash_reward > 0.0:
+            raise InputError(
+                "reset_every needs a leash_loss or leash_reward above 0: it moves what the leash is tied to"
+            )
         if not 0.0 < self.temperature < math.inf:
             raise InputError(f"temperature must be positive, got {self.temperature}")
 
@@ -116,10 +126,32 @@ class PolicyGradient(Learner):
         if self.kl_estimator_ratio and not sampled:
             raise InputError("kl_estimator_ratio needs kl_estimator k1, k2 or k3: the exact KL has no sample to weigh")
 
+    def copies(self, tasks: int) -> int:  # noqa: ARG002 -- one, whatever the tasks
+        """One where the leash is tied anew."""
+        return int(self.reset_every > 0)
+
+    def hold(self, weights: Weights) -> Weights:
+        """With a shadow, which the leash is tied to, where it is tied anew."""
+        return ShadowedWeights.start(weights) if self.reset_every else weights
+
+    def tie(self, weights: Weights) -> None:
+        """Before a step: where it is due, the reference becomes the policy, exactly, and the optimizer has no moments.
+
+        Before the first step both are so already. Source: 2505.24864; the fixed point that moves: `exp-family-unification-fixed-point`.
+        """
+        if isinstance(weights, ShadowedWeights) and weights.age % self.reset_every == 0:
+            weights.follow(1.0)
+            weights.forget_moments()
+
+    @staticmethod
+    def reference(weights: Weights) -> Policy:
+        """What the leash is tied to: the shadow where there is one, else the base."""
+        return weights.shadow if isinstance(weights, ShadowedWeights) else weights.base
+
     def leash(
         self, logits: torch.Tensor, base_logits: torch.Tensor, logp: torch.Tensor, part: Rollouts
     ) -> torch.Tensor:
-        """The leash as a loss on ``part``, nats a sequence: ``logits`` and ``logp`` of the policy, ``base_logits`` of the base."""
+        """The leash as a loss on ``part``, nats a sequence: ``logits`` and ``logp`` of the policy, ``base_logits`` of its reference."""
         if self.kl_estimator != "exact":
             held = part.logprobs if self.kl_estimator_ratio else None
             return estimated_leash_loss(logp, token_logprobs(base_logits, part), part.mask, self.kl_estimator, held)
@@ -130,6 +162,7 @@ class PolicyGradient(Learner):
         self, weights: Weights, context: Population, task: Task, rng: np.random.Generator
     ) -> tuple[Weights, StepInfo]:
         """Sample, score, update in place; ``samples`` counts what was sampled here, not what a fast round had sampled."""
+        self.tie(weights)
         reusable = weights.reusable[0] if weights.reusable else None
         weights.reusable.clear()  # its rollouts are used here or never: no checkpoint has to hold them
         problems: list[Problem] = []
@@ -149,6 +182,8 @@ class PolicyGradient(Learner):
         metrics = self.learn(weights, rollouts, rewards, groups, f"{task.name}, problems {problems[0].text}...")
         if reusable is not None:
             metrics["reused"] = reused
+        if isinstance(weights, ShadowedWeights):
+            weights = replace(weights, age=weights.age + 1)
         return weights, StepInfo(len(rollouts) - reused, metrics)
 
     def roll_out(
@@ -203,7 +238,7 @@ class PolicyGradient(Learner):
         shaped = rewards
         if self.leash_reward > 0.0:
             with torch.no_grad():
-                base = weights.base.logprobs(rollouts)
+                base = self.reference(weights).logprobs(rollouts)
             shaped = leashed_rewards(rewards, rollouts.logprobs, base, rollouts.mask, self.leash_reward)
         advantages, dead = group_advantages(shaped, groups, self.advantage)
         live = torch.arange(len(rollouts), device=rewards.device)
@@ -212,10 +247,10 @@ class PolicyGradient(Learner):
         tokens, sequences = float(rollouts.mask.sum()), len(rollouts)
         metrics = {"train_reward": float(rewards.mean()), "dead_share": float(dead.float().mean())}
         metrics["length"] = tokens / sequences
-        capped, entropy, seen, norms, value = 0.0, 0.0, 0.0, [], 0.0
+        capped, entropy, seen, held, norms, value = 0.0, 0.0, 0.0, 0.0, [], 0.0
         for _ in range(self.updates):
             # kept on the device until the pass is launched: each float() before it would wait for what is running
-            sums = torch.zeros(4, dtype=torch.float64, device=rewards.device)
+            sums = torch.zeros(5, dtype=torch.float64, device=rewards.device)
             for rows in chunks(rollouts, live, weights.policy.vocabulary):
                 part = rollouts.take(rows)
                 logits = weights.policy.logits(part)
@@ -229,8 +264,11 @@ class PolicyGradient(Learner):
                     loss = reinforce_loss(logp, advantages[rows], part.mask, sequences)
                 if self.leash_loss > 0.0:
                     with torch.no_grad():
-                        base_logits = weights.base.logits(part)
+                        base_logits = self.reference(weights).logits(part)
                     leash = self.leash(logits, base_logits, logp, part) * len(rows) / sequences
+                    if self.reset_every:
+                        with torch.no_grad():
+                            sums[4] += leash_loss(logits, base_logits, part.mask) * len(rows) / sequences
                     # the mean over tokens of CISPO is a mean over sequences divided by their mean length
                     scale = metrics["length"] if self.loss == "cispo" else 1.0
                     loss = loss + self.leash_loss * leash / scale
@@ -239,8 +277,8 @@ class PolicyGradient(Learner):
                     sums[3] += part.mask.sum()
                 loss.backward()
                 sums[0] += loss.detach()
-            value, capped, entropy, seen = (
-                a + b for a, b in zip((value, capped, entropy, seen), sums.tolist(), strict=True)
+            value, capped, entropy, seen, held = (
+                a + b for a, b in zip((value, capped, entropy, seen, held), sums.tolist(), strict=True)
             )
             if not math.isfinite(value):
                 weights.optimizer.zero_grad(set_to_none=True)
@@ -250,4 +288,6 @@ class PolicyGradient(Learner):
         metrics["grad_norm"] = float(np.mean(norms))
         metrics["capped_share"] = capped / (tokens * self.updates)
         metrics["train_entropy"] = entropy / seen if seen else math.nan
+        if self.reset_every and self.leash_loss > 0.0:
+            metrics["leash_kl"] = held / self.updates
         return metrics

@@ -2,6 +2,7 @@ r"""Supervised fine-tuning: forward KL on demonstrations, with replay of the old
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -67,17 +68,24 @@ class SupervisedFineTuning(Learner):
             policy.encode_answer(task.old_answer(p) if is_old else task.answer(p))
             for p, is_old in zip(problems, old, strict=True)
         ]
-        shown = policy.forced(prompts, answers)
         what = f"{task.name}, problems {problems[0].text}..."
-        value = 0.0
-        for rows in chunks(shown, torch.arange(len(shown), device=policy.device), policy.vocabulary):
-            part = shown if len(rows) == len(shown) else shown.take(rows)
-            loss = sft_loss(token_logprobs(policy.logits(part), part), part.mask) * (len(part) / len(shown))
-            if not torch.isfinite(loss):
-                weights.optimizer.zero_grad(set_to_none=True)
-                raise Diverged(f"loss is {float(loss.detach())} on {what}")
-            loss.backward()
-            value += float(loss.detach())
+        value = show(weights, prompts, answers, what)
         norm = weights.apply(what)
         metrics = {"loss": value, "grad_norm": norm, "old_share": float(old.mean())}
         return weights, StepInfo(0, metrics)
+
+
+def show(weights: Weights, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], what: str) -> float:
+    """Leave the gradient of `losses.sft_loss` on these demonstrations in the policy; returns the loss. Raises `weights.Diverged`."""
+    policy = weights.policy
+    shown = policy.forced(prompts, answers)
+    value = 0.0
+    for rows in chunks(shown, torch.arange(len(shown), device=policy.device), policy.vocabulary):
+        part = shown if len(rows) == len(shown) else shown.take(rows)
+        loss = sft_loss(token_logprobs(policy.logits(part), part), part.mask) * (len(part) / len(shown))
+        if not torch.isfinite(loss):
+            weights.optimizer.zero_grad(set_to_none=True)
+            raise Diverged(f"loss is {float(loss.detach())} on {what}")
+        loss.backward()
+        value += float(loss.detach())
+    return value

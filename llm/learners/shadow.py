@@ -7,13 +7,20 @@ policy, shadow and age holds everything.
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from fstsim.llm.learners.weights import Weights
 from fstsim.llm.policy.adapters import own_weights, shadow_of
 from fstsim.llm.policy.policy import Policy
+from fstsim.llm.runs.checkpoint import put_parameters
+
+_SHADOW = "shadow.model"
+"""What the names of the shadow's weights begin with in a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -43,3 +50,12 @@ class ShadowedWeights(Weights):
         targets = own_weights(self.policy)
         for name, own in own_weights(self.shadow).items():
             own.lerp_(targets[name], rate)
+
+    def beside(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """The shadow, and the age."""
+        return {f"{_SHADOW}.{name}": weight for name, weight in own_weights(self.shadow).items()}, {"age": self.age}
+
+    def with_beside(self, tensors: Mapping[str, torch.Tensor], meta: Mapping[str, Any], path: Path) -> ShadowedWeights:
+        """With the shadow's weights put into it, and the age."""
+        put_parameters(own_weights(self.shadow), tensors, path, _SHADOW)
+        return replace(self, age=meta["age"])

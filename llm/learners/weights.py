@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from fstsim.llm.contexts.reuse import Reusable
+from fstsim.llm.policy.adapters import own_weights
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import Rollouts
 from fstsim.llm.types import Problem
@@ -51,6 +54,22 @@ class Weights:
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return norm
+
+    def forget_moments(self) -> None:
+        """Let the optimizer begin anew: no moments, no steps made."""
+        self.optimizer.state.clear()
+
+    def kept(self) -> Mapping[str, torch.Tensor]:
+        """The weights that a checkpoint holds, by name: the policy's own."""
+        return own_weights(self.policy)
+
+    def beside(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """What a checkpoint holds beside policy and optimizer: tensors by name, and a JSON-ready rest."""
+        return {}, {}
+
+    def with_beside(self, tensors: Mapping[str, torch.Tensor], meta: Mapping[str, Any], path: Path) -> Weights:  # noqa: ARG002
+        """These weights with what `beside` gave, as the checkpoint at ``path`` holds it. Raises InputError where it is none."""
+        return self
 
 
 def sample_problems(problems: Sequence[Problem], count: int, rng: np.random.Generator) -> list[Problem]:

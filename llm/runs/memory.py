@@ -49,13 +49,13 @@ def memory_of(config: TrainConfig, shapes: Mapping[str, tuple[int, ...]]) -> dic
         trained = settings.r * sum(map(sum, matrices))
     elif config.learner is not None:
         trained = weights
-    shadowed = config.learner is not None and config.learner.shadowed
+    copies = config.learner.copies(len(config.tasks)) if config.learner is not None else 0
     relearning = (4.0 + 4.0 + 8.0) * weights if config.probe.relearn else 0.0
     parts = {
         "weights": 4.0 * weights,
         "base": 0.0 if config.adapter else 4.0 * weights,
         "adapter": 4.0 * trained if config.adapter else 0.0,
-        "shadow": 4.0 * trained if shadowed else 0.0,
+        "shadow": 4.0 * trained * copies,
         "gradients": 4.0 * trained,
         "moments": config.optimizer.moments * trained,
         "relearning": relearning,

@@ -23,7 +23,6 @@ import numpy as np
 
 from fstsim.fast_slow import FastLearner, FastSlowState, Schedule, SlowLearner, fast_slow
 from fstsim.llm.contexts.prompt_evolution import UNUSABLE
-from fstsim.llm.learners.shadow import ShadowedWeights
 from fstsim.llm.learners.weights import Weights
 from fstsim.llm.policy.adapters import check_adapter, own_weights, save_policy, with_adapter, with_checkpointing
 from fstsim.llm.policy.policy import Policy
@@ -144,6 +143,7 @@ def run_training(
     if config.learner is not None:
         for task in tasks:
             config.learner.check(policy, config.context, task)
+        config.learner.plan(tasks, config.steps)  # says what is wrong with the steps before any work
     environs = environment(config.seed, config.device)
     defaults = dataclasses.asdict(TrainConfig(method=config.method))
     with claimed_directory(out, dataclasses.asdict(config), environs, "training run", defaults):
@@ -169,7 +169,7 @@ def _train(
         policy, base = with_adapter(policy, config.adapter, config.seed)
     else:
         base = Policy.of(copy.deepcopy(policy.model).requires_grad_(False), policy.tokenizer)
-    weights = _weights(config, policy, base, shadowed=config.learner is not None and config.learner.shadowed)
+    weights = _weights(config, policy, base)
     state: State = FastSlowState(weights, Population((start,)))
     record = RunRecord()
     checkpoint = out / "checkpoint.safetensors"
@@ -205,18 +205,19 @@ def _train(
             tell(row)
     total, drawn = config.steps * len(tasks), state.samples
     set_rate(weights.optimizer, config.optimizer.rate(config.lr, state.step, total))
+    plan, steps = (
+        (tasks, [config.steps] * len(tasks)) if config.learner is None else config.learner.plan(tasks, config.steps)
+    )
     if state.step < total:
-        run = fast_slow(tasks, slow, fast, state, Schedule(config.steps, every), rng)
+        run = fast_slow(plan, slow, fast, state, Schedule(steps, every), rng)
         for state in run:
-            last = state.step == total
-            probed = config.probe.due(state.step_in_task) or state.step_in_task == config.steps
-            row = {"step": state.step, "samples": state.samples, "task": state.task, **state.slow.metrics}
+            last, task = state.step == total, state.task % len(tasks)
+            probed = config.probe.due(state.step_in_task) or state.step_in_task == steps[state.task]
+            row = {"step": state.step, "samples": state.samples, "task": task, **state.slow.metrics}
             if (state.step_in_task - 1) % every == 0 and state.fast.metrics:
                 unusable = {key: value for key, value in state.fast.metrics.items() if key == UNUSABLE}
                 row |= {key: value for key, value in state.fast.metrics.items() if key != UNUSABLE}
-                rounds.append(
-                    {"step": state.step - 1, "task": state.task, **dataclasses.asdict(state.context), **unusable}
-                )
+                rounds.append({"step": state.step - 1, "task": task, **dataclasses.asdict(state.context), **unusable})
             if probed:
                 with clock.on("probe_seconds"):
                     row |= _measure(probes, policy, state)
@@ -250,8 +251,8 @@ def _write_result(config: TrainConfig, policy: Policy, state: State, out: Path) 
 
 def _checkpoint_bytes(weights: Weights) -> float:
     """About how large a checkpoint is: every weight that is in it, and the optimizer's moments."""
-    held = [weights.policy, *([weights.shadow] if isinstance(weights, ShadowedWeights) else [])]
-    count = sum(p.numel() for each in held for p in own_weights(each).values())
+    held = [*weights.kept().values(), *weights.beside()[0].values()]
+    count = sum(p.numel() for p in held)
     return 4.0 * count + 8.0 * sum(p.numel() for group in weights.optimizer.param_groups for p in group["params"])
 
 
@@ -282,7 +283,7 @@ def _relearning(
     }
 
 
-def _weights(config: TrainConfig, policy: Policy, base: Policy, *, shadowed: bool) -> Weights:
+def _weights(config: TrainConfig, policy: Policy, base: Policy) -> Weights:
     """What the learners change: the models of ``policy`` and ``base`` themselves, run in the precision of ``config``."""
     if config.learner is not None and config.learner.deploys:
         system = config.learner.deploy(base, config.seed)
@@ -292,8 +293,8 @@ def _weights(config: TrainConfig, policy: Policy, base: Policy, *, shadowed: boo
     if config.gradient_checkpointing:
         policy = with_checkpointing(policy)
     weights = Weights(policy, base, optimizer, config.clip)
-    if shadowed:
-        weights = ShadowedWeights.start(weights)
+    if config.learner is not None:
+        weights = config.learner.hold(weights)
     if config.precision == "float32":
         return weights
     halves: dict[str, Any] = {
@@ -322,10 +323,11 @@ def _measure(probes: Sequence[Any], policy: Policy, state: State) -> dict[str, A
     ``_task{k}`` in the contexts in use, ``_task{k}_own_context`` in the context kept from that task, where there is one.
     """
     measured = state.weights.system if isinstance(state.weights, SystemWeights) else policy
-    row: dict[str, Any] = probes[state.task].measure(measured, state.context)
+    task = state.task % len(probes)  # of a learner's own plan: see `Learner.plan`
+    row: dict[str, Any] = probes[task].measure(measured, state.context)
     archive = dict(state.context.archive)
     for k, probe in enumerate(probes):
-        if k != state.task:
+        if k != task:
             row |= probe.reward(measured, state.context.prompts, f"_task{k}")
             if isinstance(probe, Probe) and probe.task.name in archive:
                 row |= probe.reward(policy, (archive[probe.task.name],), f"_task{k}_own_context")

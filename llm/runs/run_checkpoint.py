@@ -12,9 +12,7 @@ import numpy as np
 
 from fstsim.errors import InputError
 from fstsim.fast_slow import FastSlowState
-from fstsim.llm.learners.shadow import ShadowedWeights
 from fstsim.llm.learners.weights import Weights
-from fstsim.llm.policy.adapters import own_weights
 from fstsim.llm.runs.checkpoint import (
     Tensors,
     pack_optimizer,
@@ -24,17 +22,11 @@ from fstsim.llm.runs.checkpoint import (
     write_checkpoint,
 )
 from fstsim.llm.runs.recorded import checked_rows
-from fstsim.llm.systems.system import Deployed
-from fstsim.llm.systems.weights import SystemWeights
 from fstsim.llm.types import Population
 from fstsim.reading import understood
 
 State = FastSlowState[Weights, Population]
 
-_SHADOW = "shadow.model"
-"""What the names of the shadow's weights begin with in a checkpoint."""
-_SYSTEM = "system"
-"""What the names of a system's tensors begin with in a checkpoint."""
 _SPENT = ("seconds", "probe_seconds", "relearn_seconds")
 _COUNTERS = ("step", "task", "step_in_task", "slow_samples", "fast_samples")
 
@@ -65,16 +57,9 @@ def save_run(path: Path, state: State, record: RunRecord, rng: np.random.Generat
         "spent": record.spent,
         **({"errors": record.errors} if record.errors else {}),
     }
-    if isinstance(state.weights, SystemWeights):  # its model is the base, which stays
-        system = state.weights.system
-        tensors |= {f"{_SYSTEM}.{name}": value for name, value in system.tensors().items()}
-        meta["system"] = dict(system.notes())
-    else:
-        tensors |= {f"model.{name}": weight for name, weight in own_weights(state.weights.policy).items()}
-    if isinstance(state.weights, ShadowedWeights):
-        tensors |= {f"{_SHADOW}.{name}": weight for name, weight in own_weights(state.weights.shadow).items()}
-        meta["age"] = state.weights.age
-    write_checkpoint(path, tensors, meta)
+    tensors |= {f"model.{name}": weight for name, weight in state.weights.kept().items()}
+    beside, numbers = state.weights.beside()
+    write_checkpoint(path, tensors | beside, meta | numbers)
 
 
 def load_run(path: Path, fresh: State, rng: np.random.Generator) -> tuple[State, RunRecord]:
@@ -90,14 +75,8 @@ def load_run(path: Path, fresh: State, rng: np.random.Generator) -> tuple[State,
 def _loaded(
     path: Path, tensors: Tensors, meta: Mapping[str, Any], fresh: State, rng: np.random.Generator
 ) -> tuple[State, RunRecord]:
-    weights = fresh.weights
-    if isinstance(weights, SystemWeights):
-        restore_system(weights.system, tensors, meta, path)
-    else:
-        put_parameters(own_weights(weights.policy), tensors, path)
-    if isinstance(weights, ShadowedWeights):
-        put_parameters(own_weights(weights.shadow), tensors, path, _SHADOW)
-        weights = replace(weights, age=meta["age"])
+    put_parameters(fresh.weights.kept(), tensors, path)
+    weights = fresh.weights.with_beside(tensors, meta, path)
     try:
         unpack_optimizer(weights.optimizer, "optimizer", tensors, meta["optimizer"])
     except ValueError as error:
@@ -110,18 +89,6 @@ def _loaded(
         raise ValueError("rows and counters are of different moments")
     spent = {name: float(value) for name, value in (dict.fromkeys(_SPENT, 0.0) | meta["spent"]).items()}
     return state, RunRecord(rows, list(meta["rounds"]), spent, list(meta.get("errors", [])))
-
-
-def restore_system(system: Deployed, tensors: Tensors, meta: Mapping[str, Any], path: Path) -> None:
-    """Give ``system`` the state that a checkpoint holds, in place; InputError if it is of another system."""
-    own = {name: value for key, value in tensors.items() if (name := key.removeprefix(f"{_SYSTEM}.")) != key}
-    if "system" not in meta:
-        raise InputError(f"{path} holds no state of a system: a run of another method?")
-    try:
-        system.restore(own, meta["system"])
-    except (ValueError, KeyError, TypeError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{path} holds the state of another system: {reason}") from error
 
 
 def _check_counters(state: State) -> None:

@@ -9,6 +9,7 @@ from fstsim.errors import InputError
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.checkpoint import read_checkpoint, write_checkpoint
 from fstsim.llm.systems.system import Deployed
+from fstsim.llm.systems.weights import packed, restore_system
 from fstsim.reading import is_there, understood
 from fstsim.records import read_json
 
@@ -20,8 +21,8 @@ STATE = "system.safetensors"
 
 def save_system(config: TrainConfig, system: Deployed, run: Path) -> None:
     """Write the state of ``system`` into the run directory, whole or not at all."""
-    meta = {"method": config.method, "model": config.model, "system": dict(system.notes())}
-    write_checkpoint(run / STATE, {f"system.{name}": value for name, value in system.tensors().items()}, meta)
+    tensors, notes = packed(system)
+    write_checkpoint(run / STATE, tensors, {"method": config.method, "model": config.model, **notes})
 
 
 def load_system(run: Path, device: str = "cpu") -> Deployed:
@@ -30,7 +31,6 @@ def load_system(run: Path, device: str = "cpu") -> Deployed:
     Raises InputError if there is none, its file is damaged, or its model is another one by now.
     """
     from fstsim.llm.runs.config import TrainConfig
-    from fstsim.llm.runs.run_checkpoint import restore_system
 
     path = run / "config.json"
     with understood(path):

@@ -23,6 +23,7 @@ from fstsim.theory.statements import (
     group_batches,
     group_contexts,
     group_normalised,
+    isolation,
     kl_estimator_gradients,
     kl_estimators,
     leash_loss,
@@ -98,6 +99,7 @@ SECTIONS: tuple[tuple[str, tuple[Statement, ...]], ...] = (
     ("coarse adam", coarse_adam.STATEMENTS),
     ("deployed systems", deployed.STATEMENTS),
     ("chains", chain_mass.STATEMENTS),
+    ("isolation", isolation.STATEMENTS),
 )
 ALL_STATEMENTS: tuple[Statement, ...] = tuple(statement for _, section in SECTIONS for statement in section)
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from fstsim.errors import InputError
+from fstsim.llm.learners.sft import SupervisedFineTuning
 from fstsim.llm.measure.faithful_run import FaithfulConfig, measurements, models_of, run_faithful, with_hard
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.config import TrainConfig
 from fstsim.llm.runs.probes import ProbeConfig
 from fstsim.llm.runs.run import run_training
 from fstsim.llm.tasks.scratch import parse_scratch
-from fstsim.llm.learners.sft import SupervisedFineTuning
 
 MakePolicy = Callable[..., Policy]
 
@@ -101,7 +101,9 @@ def test_wrong_input_writes_nothing(model: str, tmp_path: Path) -> None:
 
 
 def test_the_lift_is_measured_once_a_family() -> None:
-    tasks = [parse_scratch(f"scratch:{name}") for name in ("strings:any2", "strings:any3", "digits:any5", "strings@8:any3")]
+    tasks = [
+        parse_scratch(f"scratch:{name}") for name in ("strings:any2", "strings:any3", "digits:any5", "strings@8:any3")
+    ]
     added = [task.name for task in with_hard(tasks)[4:]]
     assert added == ["scratch:strings:any4", "scratch:strings@8:any4"]
     assert torch.get_num_threads() == 1

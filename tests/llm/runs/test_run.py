@@ -33,7 +33,7 @@ from transformers import PreTrainedTokenizerFast
 
 import fstsim.llm.learners.sdft as sdft_module
 import fstsim.llm.learners.weights as weights_module
-import fstsim.llm.runs.probes as probes_module
+import fstsim.llm.policy.blocks as blocks_module
 import fstsim.llm.runs.run as module
 import fstsim.llm.runs.run_checkpoint as run_checkpoint
 import fstsim.records as records_module
@@ -214,7 +214,7 @@ def test_batches_of_large_vocabularies_are_learned_in_parts(
     config = tiny(method, model, steps=1, lr=1e-4)
     whole = run_training(config, tmp_path / "whole")
     monkeypatch.setattr(weights_module, "_LOGITS_AT_ONCE", 1200)
-    monkeypatch.setattr(probes_module, "_LOGITS", 1200)
+    monkeypatch.setattr(blocks_module, "_LOGITS", 1200)
     for row, wanted in zip(run_training(config, tmp_path / "parts"), whole, strict=True):
         assert row.keys() == wanted.keys()
         for name, value in wanted.items():

@@ -1,0 +1,103 @@
+"""The recorded runs of core isolation: which they are, and what is kept of them (``python -m fstsim.paper.records.isolation_runs``).
+
+Every arm on two sets of tasks, three seeds, at the size of the preset smoke; ``paper/data/isolation/SET.json`` keeps what was measured
+at the end of every block, and the shares of the drive. The run directories stay where they were made: a stopped recording goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from fstsim.front.command import Directory
+from fstsim.front.console import Progress
+from fstsim.front.entry import run_module
+from fstsim.llm.learners.isolate import ARMS, Isolation
+from fstsim.llm.runs.config import PRESETS, TrainConfig
+from fstsim.llm.runs.probes import ProbeConfig
+from fstsim.llm.runs.run import run_training
+from fstsim.paper import DATA
+from fstsim.records import write_json
+
+SETS: Mapping[str, tuple[str, ...]] = {
+    "families": ("strings:reverse", "digits:shift", "star_graph:roll"),
+    "conflict": ("strings:reverse", "strings:rotate", "digits:shift"),
+}
+"""One task a family; and two tasks of one family, which ask for different answers to the same prompts, with a third."""
+SEEDS = (1, 2, 3)
+"""Not 0, with which the program had been tried before the predictions were written."""
+VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    **{arm: {"arm": arm} for arm in ARMS},
+    "linear": {"arm": "full", "flat_angle": 3.0},
+    "vectors": {"arm": "full", "slerp_on": "vectors"},
+}
+"""Every arm; the full method with a linear merge, and with SLERP of differences from the start."""
+_ENDS = ("reward", "old_mass", "drift", "kl_to_base", "kl_from_base")
+
+
+def config_of(variant: str, tasks: Sequence[str], seed: int) -> TrainConfig:
+    """One run: preset smoke, measured at the beginning and the end of every block."""
+    preset = PRESETS["smoke"]
+    probe = ProbeConfig(every=preset.steps, problems=32, exam=8, early=preset.steps + 1, relearn=0)
+    learner = Isolation(problems=preset.problems, **VARIANTS[variant])
+    return TrainConfig("isolate", tuple(tasks), steps=preset.steps, seed=seed, learner=learner, probe=probe)
+
+
+def kept(config: TrainConfig, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What is recorded of a run: rewards of all tasks and distances at the ends of its blocks, and what blocks said of cores."""
+    assert isinstance(config.learner, Isolation)
+    steps = config.learner.plan([Named(name) for name in config.tasks], config.steps)[1]
+    ends = [0]
+    for count in steps:
+        ends.append(ends[-1] + count)
+    said = []
+    for row in rows:
+        own = {k: v for k, v in row.items() if k.startswith(("core_", "drive_", "frozen_"))}
+        said += [{"step": row["step"], "task": row["task"], **own}] if own else []
+    return {
+        "seed": config.seed,
+        "blocks": [_end(rows[step], len(config.tasks)) for step in ends],
+        "said": said,
+    }
+
+
+def _end(row: Mapping[str, Any], tasks: int) -> dict[str, Any]:
+    rewards = [row["reward"] if k == row["task"] else row[f"reward_task{k}"] for k in range(tasks)]
+    return {"step": row["step"], "task": row["task"], "rewards": rewards, **{key: row[key] for key in _ENDS[1:]}}
+
+
+@dataclass(frozen=True)
+class Named:
+    """A task of which a plan needs the name alone."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Config:
+    """Make the recorded runs of core isolation, or go on with them, and write paper/data/isolation."""
+
+    out: Directory = Path("out/isolation")
+    """where the run directories are"""
+
+
+def record(config: Config) -> int:
+    """Do it, seed by seed, and write what is there after every run."""
+    todo = [(seed, name, variant) for seed in SEEDS for name in SETS for variant in VARIANTS]
+    held: dict[str, dict[str, list[dict[str, Any]]]] = {name: {} for name in SETS}
+    progress = Progress("isolation", len(todo), "runs")
+    for done, (seed, name, variant) in enumerate(todo):
+        run = config_of(variant, SETS[name], seed)
+        rows = run_training(run, config.out / name / variant / f"seed-{seed}", write_model=False)
+        held[name].setdefault(variant, []).append(kept(run, rows))
+        progress.at(done + 1, f"{name} {variant}, seed {seed}")
+        shared = asdict(replace(run, seed=0, learner=replace(run.learner, arm="full")))  # type: ignore[arg-type]
+        write_json(DATA / "isolation" / f"{name}.json", {"tasks": SETS[name], "config": shared, "runs": held[name]})
+    progress.close()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_module("fstsim.paper.records.isolation_runs", Config, record))
