@@ -34,6 +34,7 @@ from transformers import PreTrainedTokenizerFast
 import fstsim.llm.learners.sdft as sdft_module
 import fstsim.llm.learners.weights as weights_module
 import fstsim.llm.policy.blocks as blocks_module
+import fstsim.llm.runs.probes as probes_module
 import fstsim.llm.runs.run as module
 import fstsim.llm.runs.run_checkpoint as run_checkpoint
 import fstsim.records as records_module
