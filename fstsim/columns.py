@@ -126,6 +126,7 @@ COLUMNS = (
     Column("length", model=Meaning("of the rollouts in the last step", "tokens")),
     Column("train_entropy", model=Meaning("of the policy on the rollouts", "nats a token")),
     Column("train_kl", model=Meaning("KL(now || base) on the rollouts", "nats a sequence")),
+    Column("shown", model=Meaning("new demonstrations in the step"), count=True),
     Column("old_share", model=Meaning("old demonstrations in the batch")),
     Column("value", model=Meaning("value of the lagged policy, mean over groups")),
     Column("lagged_kl", model=Meaning("KL(lagged || now), from one sample", "nats a sequence")),

@@ -79,5 +79,5 @@ class SupervisedFineTuning(Learner):
             loss.backward()
             value += float(loss.detach())
         norm = weights.apply(what)
-        metrics = {"loss": value, "grad_norm": norm, "old_share": float(old.mean())}
+        metrics = {"loss": value, "grad_norm": norm, "old_share": float(old.mean()), "shown": int((~old).sum())}
         return weights, StepInfo(0, metrics)
