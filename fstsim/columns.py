@@ -127,6 +127,7 @@ COLUMNS = (
     Column("train_entropy", model=Meaning("of the policy on the rollouts", "nats a token")),
     Column("train_kl", model=Meaning("KL(now || base) on the rollouts", "nats a sequence")),
     Column("leash_kl", model=Meaning("KL(now || what the leash is tied to) on the rollouts", "nats a sequence")),
+    Column("shown", model=Meaning("new demonstrations in the step"), count=True),
     Column("old_share", model=Meaning("old demonstrations in the batch")),
     Column("frozen_share", model=Meaning("weights that no update moves (isolate)")),
     Column("drive_share", model=Meaning("of the base's drive |g|_1 that frozen weights hold")),

@@ -17,4 +17,6 @@ PLASTICITY = Experiment("plasticity", "fresh RL from trained weights")
 DISTILL = Experiment("distill", "context into weights")
 REUSE = Experiment("reuse", "slow steps that use the fast rounds' rollouts")
 
-EXPERIMENTS = (CORE, CALIBRATE, CONTINUAL, ZERO, PLASTICITY, DISTILL, REUSE)
+SYSTEMS = Experiment("systems", "everywhere that adaptation can be put: reward against KL, old skills and cost")
+
+EXPERIMENTS = (CORE, CALIBRATE, CONTINUAL, ZERO, PLASTICITY, DISTILL, REUSE, SYSTEMS)

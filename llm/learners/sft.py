@@ -71,7 +71,7 @@ class SupervisedFineTuning(Learner):
         what = f"{task.name}, problems {problems[0].text}..."
         value = show(weights, prompts, answers, what)
         norm = weights.apply(what)
-        metrics = {"loss": value, "grad_norm": norm, "old_share": float(old.mean())}
+        metrics = {"loss": value, "grad_norm": norm, "old_share": float(old.mean()), "shown": int((~old).sum())}
         return weights, StepInfo(0, metrics)
 
 

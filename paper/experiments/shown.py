@@ -15,10 +15,11 @@ from fstsim.llm.experiments import (
     DISTILL,
     PLASTICITY,
     REUSE,
+    SYSTEMS,
     ZERO,
 )
 from fstsim.llm.experiments.experiment import Experiment
-from fstsim.paper.experiments import figures, page, tables
+from fstsim.paper.experiments import figures, page, systems, tables
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,20 @@ SHOWN = (
                 "Reward on held-out problems against the samples of both channels, with and without reuse. Bands: two standard errors over seeds.",
                 figures.draw_reuse,
                 manuscript=True,
+            ),
+        ),
+    ),
+    Shown(
+        SYSTEMS,
+        ("stream", "switch"),
+        systems.systems_tables,
+        (
+            Picture(
+                "systems",
+                "Everywhere that adaptation can be put",
+                "Reward on held-out problems at the end of each run, against the KL of the deployed system from the bare base, against the old skills "
+                "that are kept (marker: state removed; cross: state left on), and against rollouts and new demonstrations. Bars: two standard errors over seeds.",
+                systems.draw_systems,
             ),
         ),
     ),
