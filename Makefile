@@ -41,7 +41,7 @@ docs: $(VENV)/.installed-docs ## the documentation as out/docs/index.html, built
 smollm2: $(VENV)/.installed-pretrained ## get the pretrained model SmolLM2-135M-Instruct (98 MB) for --model smollm2
 	$(BIN)/fstsim model smollm2
 
-test: $(VENV)/.installed-test ## run the tests (200 Hypothesis examples, JOBS=2 workers)
+test: $(VENV)/.installed-test ## run the tests (100 Hypothesis examples, JOBS=2 workers)
 	FSTSIM_HYPOTHESIS_PROFILE=ci $(PYTEST) -n $(JOBS)
 
 test-slow: $(VENV)/.installed-test ## run only the tests marked slow

@@ -14,7 +14,7 @@ from hypothesis import settings
 
 # No deadlines: a shared machine may be slow, and time is measured in benchmarks only.
 settings.register_profile("dev", max_examples=20, deadline=None)
-settings.register_profile("ci", max_examples=200, deadline=None, derandomize=True)  # the same examples every time
+settings.register_profile("ci", max_examples=100, deadline=None, derandomize=True)  # the same examples every time
 settings.register_profile("nightly", max_examples=2000, deadline=None)
 settings.load_profile(os.environ.get("FSTSIM_HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev"))
 

@@ -6,6 +6,7 @@ Importing the learners imports torch: `fstsim.__main__` asks for these flags onl
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import textwrap
 from collections.abc import Mapping
@@ -27,6 +28,7 @@ _OF_ALL = "max_new_tokens"
 """The setting that the probe has as well: a flag of its own."""
 
 
+@functools.cache  # reading the source takes long, and a class is asked for once a field
 def field_help(cls: type) -> dict[str, str]:
     """The docstring under each field of a dataclass, in one line."""
     body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]

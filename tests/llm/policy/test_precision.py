@@ -67,6 +67,7 @@ def short(method: str, model: str, **changes: Any) -> TrainConfig:
     return TrainConfig(method=method, model=model, **changes)
 
 
+MOSTLY_SLOW = ["fst", *(pytest.param(method, marks=pytest.mark.slow) for method in ("rl", "sdft"))]
 LEARNER: dict[str, Any] = {
     "rl": PolicyGradient(problems=3, rollouts=4, leash_reward=0.01, leash_loss=0.01),
     "fst": PolicyGradient(problems=3, rollouts=4, leash_reward=0.01, leash_loss=0.01),
@@ -77,6 +78,7 @@ LEARNER: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not list(shipped_path().glob("*.safetensors")), reason="no base model is shipped yet")
 def test_the_shipped_base_learns_in_bfloat16(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """From the command line, beside the same run in float32: the same start exactly, another way, the same lesson."""
@@ -95,7 +97,14 @@ def test_the_shipped_base_learns_in_bfloat16(tmp_path: Path, capsys: pytest.Capt
         assert rows[-1]["old_mass"] < 0.5 * rows[0]["old_mass"]
 
 
-@pytest.mark.parametrize("method", ["rl", "sft", "fst", "gepa", "sdft", "oapl", "mixture"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "fst",
+        "sdft",
+        *(pytest.param(method, marks=pytest.mark.slow) for method in ("rl", "sft", "gepa", "oapl", "mixture")),
+    ],
+)
 def test_the_learner_computes_in_bfloat16_and_the_probes_in_float32(
     method: str, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,7 +142,7 @@ def test_the_learner_computes_in_bfloat16_and_the_probes_in_float32(
     assert rows[0]["kl_to_base"] == rows[0]["kl_from_base"] == 0.0
 
 
-@pytest.mark.parametrize("method", ["rl", "fst", "sdft"])
+@pytest.mark.parametrize("method", MOSTLY_SLOW)
 def test_weights_and_everything_on_disk_stay_float32(method: str, model: str, tmp_path: Path) -> None:
     run_training(short(method, model), tmp_path)
     tensors, _ = read_checkpoint(tmp_path / "checkpoint.safetensors")
@@ -145,7 +154,7 @@ def test_weights_and_everything_on_disk_stay_float32(method: str, model: str, tm
     assert not any(torch.equal(p, tensors[f"model.{name}"]) for name, p in before.named_parameters())
 
 
-@pytest.mark.parametrize("method", ["rl", "fst", "sdft"])
+@pytest.mark.parametrize("method", MOSTLY_SLOW)
 def test_stopped_and_continued_it_is_the_same_run(method: str, model: str, tmp_path: Path) -> None:
     """After a step with a checkpoint and after one without: rows, prompts and weights byte for byte."""
     config = short(method, model)

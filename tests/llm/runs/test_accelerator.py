@@ -22,14 +22,14 @@ pytestmark = pytest.mark.skipif(
     not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"),
     reason="this torch cannot register a device from Python",
 )
-METHODS = ("rl", "sft", "gepa", "distill", "sdft", "ttt", "oapl", "mixture")
+METHODS = ("fst", "rl", "sft", "gepa", "distill", "sdft", "ttt", "oapl", "mixture")
 
 
-def trained(method: str, out: Path) -> dict[str, Path]:
+def trained(method: str, out: Path, *layers: str) -> dict[str, Path]:
     """The runs of ``train_on_accelerator.py`` by name."""
     script = Path(__file__).parent / "train_on_accelerator.py"
     done = subprocess.run(
-        [sys.executable, str(script), method, str(out)],
+        [sys.executable, str(script), method, str(out), *layers],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -54,10 +54,10 @@ def assert_close(row: Mapping[str, Any], wanted: Mapping[str, Any], where: str) 
 
 def check(runs: Mapping[str, Path]) -> None:
     """The same numbers as on the CPU, and the same bits after a stop."""
-    assert {*runs} == {"cpu", "static", "continued", "shared"}
+    assert {*runs} - {"shared"} == {"cpu", "static", "continued"}
     assert_same(runs["static"], runs["continued"], "metrics.jsonl", "model/model.safetensors")
     wanted = read_rows(runs["cpu"] / "metrics.jsonl")
-    for name in ("static", "shared"):
+    for name in {*runs} & {"static", "shared"}:
         rows = read_rows(runs[name] / "metrics.jsonl")
         assert [row.keys() for row in rows] == [row.keys() for row in wanted]
         for row, expected in zip(rows, wanted, strict=True):
@@ -65,15 +65,17 @@ def check(runs: Mapping[str, Path]) -> None:
 
 
 def test_fast_slow_training(tmp_path: Path) -> None:
-    """Both channels: sampling, scoring, reflection, the optimizer, every probe, the checkpoint."""
-    check(trained("fst", tmp_path))
+    """Both channels: sampling, scoring, reflection, the optimizer, every probe, the checkpoint; with one layer of the base."""
+    check(trained("fst", tmp_path, "1"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
-def test_other_methods(method: str, tmp_path: Path) -> None:
+def test_every_method(method: str, tmp_path: Path) -> None:
     """Each with what it alone does: leashes, replay, teachers, lagged samplers, temperatures of groups."""
-    check(trained(method, tmp_path))
+    runs = trained(method, tmp_path)
+    assert "shared" in runs
+    check(runs)
 
 
 @pytest.mark.slow

@@ -65,6 +65,13 @@ from fstsim.records import plain, read_json, read_rows, row_line
 MakePolicy = Callable[..., Policy]
 
 RUN_METHODS = ("rl", "sft", "fst", "gepa", "sdft", "ttt", "oapl", "mixture")
+
+
+def mostly_slow(*now: str, later: Sequence[str] = RUN_METHODS) -> list[Any]:
+    """Methods for `parametrize`: ``now`` in every run of the tests, the others of ``later`` among the slow ones."""
+    return [*now, *(pytest.param(name, marks=pytest.mark.slow) for name in later if name not in now)]
+
+
 STEPS = 5
 
 
@@ -186,18 +193,20 @@ Whole = Callable[[str], Path]
 @pytest.mark.parametrize(
     ("method", "stops"),
     [
-        ("rl", range(1, STEPS + 1)),
         ("sft", [3]),
-        ("fst", range(1, STEPS + 1)),
-        ("gepa", [3, STEPS]),
-        ("sdft", range(1, STEPS + 1)),
-        ("ttt", [3]),
-        ("oapl", range(1, STEPS + 1)),
-        ("mixture", [2]),
+        ("fst", [1, 3, STEPS]),
+        ("sdft", [2, 4]),
+        pytest.param("fst", range(1, STEPS + 1), marks=pytest.mark.slow),
+        pytest.param("sdft", range(1, STEPS + 1), marks=pytest.mark.slow),
+        pytest.param("rl", range(1, STEPS + 1), marks=pytest.mark.slow),
+        pytest.param("gepa", [3, STEPS], marks=pytest.mark.slow),
+        pytest.param("ttt", [3], marks=pytest.mark.slow),
+        pytest.param("oapl", range(1, STEPS + 1), marks=pytest.mark.slow),
+        pytest.param("mixture", [2], marks=pytest.mark.slow),
     ],
 )
 def test_stopped_after_steps(method: str, stops: Sequence[int], model: str, whole: Whole, tmp_path: Path) -> None:
-    """Ctrl-C after step 1, again after step 2, and so on to the last: each time it goes on from the last measurement."""
+    """Ctrl-C after one step, again after a later one, and so on: each time it goes on from the last measurement."""
     config, out = tiny(method, model), tmp_path / "run"
     for step in stops:
         with pytest.raises(KeyboardInterrupt):
@@ -207,7 +216,7 @@ def test_stopped_after_steps(method: str, stops: Sequence[int], model: str, whol
     assert_same_run(out, whole(method))
 
 
-@pytest.mark.parametrize("method", ["sft", "sdft", "mixture", "rl"])
+@pytest.mark.parametrize("method", mostly_slow("sdft", later=["sft", "mixture", "rl"]))
 def test_batches_of_large_vocabularies_are_learned_in_parts(
     method: str, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,7 +231,7 @@ def test_batches_of_large_vocabularies_are_learned_in_parts(
             assert row[name] == pytest.approx(value, rel=2e-3, abs=2e-5), name
 
 
-@pytest.mark.parametrize("kind", ["adamw-bf16-moments", "sgd"])
+@pytest.mark.parametrize("kind", ["adamw-bf16-moments", pytest.param("sgd", marks=pytest.mark.slow)])
 def test_stopped_with_another_optimizer_and_a_schedule(kind: str, model: str, tmp_path: Path) -> None:
     """Rates of every step, moments and random rounding go on as they would have."""
     momentum = {"momentum": 0.5} if kind == "sgd" else {}
@@ -254,7 +263,7 @@ def test_every_step_has_its_rate(model: str, tmp_path: Path, monkeypatch: pytest
     assert seen == pytest.approx([0.005, 0.01, 0.01 * 2 / 3, 0.01 / 3])
 
 
-@pytest.mark.parametrize("method", ["rl", "sft", "sdft", "oapl"])
+@pytest.mark.parametrize("method", mostly_slow("sft", later=["rl", "sdft", "oapl"]))
 def test_an_adapter_is_stopped_continued_and_measured(method: str, model: str, tmp_path: Path) -> None:
     """Byte for byte; the checkpoint holds adapters alone, and what is written at the end is what was trained."""
     config = tiny(method, model, adapter="lora:r=4", gradient_checkpointing=method == "sft")
@@ -311,7 +320,10 @@ def test_stopped_at_random_steps(
     assert_same_run(out, whole(method))
 
 
-@pytest.mark.parametrize(("method", "write"), [("rl", 1), ("fst", 1), ("fst", 2), ("fst", 3)])
+@pytest.mark.parametrize(
+    ("method", "write"),
+    [("fst", 2), *(pytest.param(*each, marks=pytest.mark.slow) for each in [("rl", 1), ("fst", 1), ("fst", 3)])],
+)
 def test_killed_after_a_write(
     method: str, write: int, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -352,7 +364,11 @@ def test_killed_after_a_write(
 
 @pytest.mark.parametrize(
     ("method", "place"),
-    [("fst", "scoring"), ("fst", "reflecting"), pytest.param("gepa", "scoring", marks=pytest.mark.slow)],
+    [
+        ("fst", "reflecting"),
+        pytest.param("fst", "scoring", marks=pytest.mark.slow),
+        pytest.param("gepa", "scoring", marks=pytest.mark.slow),
+    ],
 )
 def test_stopped_in_the_middle_of_a_round(
     method: str, place: str, model: str, whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -657,7 +673,7 @@ def test_rows_are_complete(method: str, model: str, whole: Whole) -> None:
     assert Policy.load(str(out / "model")).template == "world"
 
 
-@pytest.mark.parametrize("method", RUN_METHODS)
+@pytest.mark.parametrize("method", mostly_slow("rl", "fst", "sdft"))
 def test_samples_are_the_rollouts_of_both_channels(
     method: str, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -847,7 +863,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     monkeypatch.setattr(Weights, "apply", poisoned)
 
 
-@pytest.mark.parametrize("method", ["sft", "rl", "sdft", "oapl"])
+@pytest.mark.parametrize("method", mostly_slow("sdft", later=["sft", "rl", "oapl"]))
 def test_weights_that_are_not_numbers(
     method: str, model: str, whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -971,9 +987,9 @@ def test_words_that_the_shipped_vocabulary_lacks_are_found_before_anything_is_wr
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_recorded_before_a_setting_existed_is_still_that_run(tmp_path: Path) -> None:
+def test_a_run_recorded_before_a_setting_existed_is_still_that_run(model: str, tmp_path: Path) -> None:
     """The settings that it lacks count as their defaults, nested ones too; a changed one is still refused."""
-    config = TrainConfig(steps=1, learner=PolicyGradient(problems=2), probe=ProbeConfig(problems=2, exam=1))
+    config = tiny("rl", model, steps=1)
     rows = run_training(config, tmp_path)
     place = tmp_path / "config.json"
     held = json.loads(place.read_text())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shlex
 from collections.abc import Callable
@@ -11,11 +12,12 @@ from typing import Any
 
 import pytest
 
+import fstsim.llm.runs.run as module
 from fstsim.__main__ import main
 from fstsim.errors import InputError
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.config import PRESETS, TrainConfig
-from fstsim.llm.runs.probes import ProbeConfig
+from fstsim.llm.runs.probes import ProbeConfig, relearn_steps
 from fstsim.llm.runs.run import run_training
 from fstsim.llm.tasks.parse import problems_hash
 from fstsim.llm.tasks.rules import parse_rules
@@ -55,7 +57,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write(tmp_path / "own.jsonl", lines(old_answer="A B C D E", context="rotate"))
     (tmp_path / "mine.py").write_text(MODULE)
     monkeypatch.chdir(tmp_path)
-    probe = ProbeConfig(every=10, problems=6, exam=2)
+    probe = ProbeConfig(every=10, problems=6, exam=1)
+    monkeypatch.setattr(module, "relearn_steps", functools.partial(relearn_steps, most=3, batch=4))
     monkeypatch.setitem(PRESETS, "smoke", replace(PRESETS["smoke"], probe=probe))
     return tmp_path
 
@@ -122,13 +125,18 @@ def test_a_python_task_whose_verifier_fails_now_and_then(place: Path, capsys: py
 @pytest.mark.parametrize(
     "flags",
     [
-        "--method sft --replay-share 0.5",
-        "--method sdft",
+        "--method gepa",
         "--method mixture",
         "--method sdft --demonstration examples",
-        "--method gepa",
-        "--method ttt --max-new-tokens 7",
-        "--method oapl",
+        *(
+            pytest.param(flags, marks=pytest.mark.slow)
+            for flags in (
+                "--method sft --replay-share 0.5",
+                "--method sdft",
+                "--method ttt --max-new-tokens 7",
+                "--method oapl",
+            )
+        ),
     ],
 )
 def test_every_method_takes_a_file(flags: str, place: Path) -> None:
@@ -197,7 +205,7 @@ def test_a_run_recorded_before_there_were_old_skills_goes_on(place: Path) -> Non
     assert run_training(config, place / "run") == rows
 
 
-@pytest.mark.parametrize("old", [(), ("mine.py:Letters",)])
+@pytest.mark.parametrize("old", [pytest.param((), marks=pytest.mark.slow), ("mine.py:Letters",)])
 def test_errors_are_counted_once_whatever_interrupts(old: tuple[str, ...], place: Path) -> None:
     """The base is measured anew when a run goes on: what its verifiers fail on then is in the first row already."""
     config = replace(PRESETS["smoke"].config("rl"), steps=3, tasks=("mine.py:Letters",), old=old)

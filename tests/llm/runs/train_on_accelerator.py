@@ -1,8 +1,9 @@
-"""``python train_on_accelerator.py METHOD OUT``: two steps with a method on the CPU and on the accelerator of `accelerator`.
+"""``python train_on_accelerator.py METHOD OUT [LAYERS]``: two steps with a method on the CPU and on the accelerator of `accelerator`.
 
 OUT/cpu; on the accelerator OUT/static, sampling in fixed shapes as on CUDA; OUT/continued, the same stopped after its first
 step and continued; OUT/shared, with the cache of a group's prompt repeated, for models that do not take fixed shapes.
-The method ``pretrain`` trains a base model (no OUT/shared).
+The method ``pretrain`` trains a base model (no OUT/shared). LAYERS keeps the first layers of the shipped
+model only, and leaves OUT/shared out.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import contextlib
 import dataclasses
 import functools
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -98,8 +100,19 @@ def stop_after_one(step: int, _note: str) -> None:
         raise KeyboardInterrupt
 
 
-def train(method: str, out: Path) -> None:
-    """All four runs of a method."""
+def shortened(layers: int, place: str) -> str:
+    """The shipped model without its last layers, saved at ``place``."""
+    policy = Policy.load("base")
+    del policy.model.model.layers[layers:]
+    policy.model.config.num_hidden_layers = layers
+    policy.model.config.layer_types = policy.model.config.layer_types[:layers]
+    policy.model.save_pretrained(place)
+    policy.tokenizer.save_pretrained(place)
+    return place
+
+
+def train(method: str, out: Path, model: str) -> None:
+    """All four runs of a method; three of a shortened model."""
     module.relearn_steps = functools.partial(relearn_steps, most=3, batch=4)  # type: ignore[attr-defined]
     plain = Policy.of.__func__  # type: ignore[attr-defined]
     static = True
@@ -109,15 +122,16 @@ def train(method: str, out: Path) -> None:
         return dataclasses.replace(policy, static=static and model.device.type == NAME)
 
     Policy.of = classmethod(of)  # type: ignore[assignment,method-assign]
-    config = settings(method, context="plus" if method == "distill" else "")
+    config = settings(method, model=model, context="plus" if method == "distill" else "")
     with accelerator() as device:
         there = dataclasses.replace(config, device=device)
         run_training(there, out / "static")
         with contextlib.suppress(KeyboardInterrupt):
             run_training(there, out / "continued", stop_after_one)
         run_training(there, out / "continued")
-        static = False
-        run_training(there, out / "shared")
+        if model == "base":
+            static = False
+            run_training(there, out / "shared")
     # last: autograd counts the devices when it first runs, and finds no new one after that
     run_training(config, out / "cpu")
 
@@ -140,8 +154,9 @@ def main() -> None:
     method, out = sys.argv[1], Path(sys.argv[2])
     if method == "pretrain":
         train_base(out)
-    else:
-        train(method, out)
+        return
+    with tempfile.TemporaryDirectory() as place:
+        train(method, out, shortened(int(sys.argv[3]), place) if len(sys.argv) > 3 else "base")
 
 
 if __name__ == "__main__":

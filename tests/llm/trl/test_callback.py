@@ -27,7 +27,12 @@ from fstsim.records import read_json
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("quiet_trainers")]
 MakeModel = Callable[..., PreTrainedModel]
 SETTINGS = MeasureSettings(problems=6, samples=3, max_new_tokens=5)
-KINDS = [*((name, False) for name in TRAINERS), *((name, True) for name in TRAINERS if name not in ("plain", "sdft"))]
+KINDS = [
+    pytest.param(name, adapted, marks=() if (name, adapted) in (("plain", False), ("grpo", True)) else pytest.mark.slow)
+    for adapted in (False, True)
+    for name in TRAINERS
+    if not (adapted and name in ("plain", "sdft"))
+]
 
 
 def callback(**changes: Any) -> DriftCallback:
