@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from fstsim.errors import InputError
+from fstsim.llm.learners.sft import SupervisedFineTuning
 from fstsim.llm.measure.faithful_run import FaithfulConfig, measurements, models_of, run_faithful, with_hard
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.config import TrainConfig
 from fstsim.llm.runs.probes import ProbeConfig
 from fstsim.llm.runs.run import run_training
 from fstsim.llm.tasks.scratch import parse_scratch
-from fstsim.llm.learners.sft import SupervisedFineTuning
 
 MakePolicy = Callable[..., Policy]
 
@@ -62,7 +62,7 @@ def test_a_run_is_compared_with_what_it_started_from(model: str, tmp_path: Path)
             ("scratch:strings:any2",),
             ("scratch:strings:any2/mass",),
             model=model,
-            steps=2,
+            steps=1,
             seed=seed,
             learner=SupervisedFineTuning(4, 0.5),
             probe=probe,
@@ -80,7 +80,7 @@ def test_a_run_is_compared_with_what_it_started_from(model: str, tmp_path: Path)
     assert change["low"] <= change["mean"] <= change["high"]
     assert task["change_not_measurable"].startswith("base: ")
     assert all(each["k0"] > 0.0 for each in found["moved"])
-    same = run_faithful(FaithfulConfig(model, model, ("scratch:strings:any4",), 3), tmp_path / "same")
+    same = run_faithful(FaithfulConfig(model, model, ("scratch:strings:any4",), 2), tmp_path / "same")
     assert same["moved"][0]["k0"] == 0.0
     assert "moved nothing" in same["moved"][0]["unmoved"]
     assert all(value["mean"] in (0.0, None) for value in same["tasks"][0]["change"].values())
@@ -101,7 +101,9 @@ def test_wrong_input_writes_nothing(model: str, tmp_path: Path) -> None:
 
 
 def test_the_lift_is_measured_once_a_family() -> None:
-    tasks = [parse_scratch(f"scratch:{name}") for name in ("strings:any2", "strings:any3", "digits:any5", "strings@8:any3")]
+    tasks = [
+        parse_scratch(f"scratch:{name}") for name in ("strings:any2", "strings:any3", "digits:any5", "strings@8:any3")
+    ]
     added = [task.name for task in with_hard(tasks)[4:]]
     assert added == ["scratch:strings:any4", "scratch:strings@8:any4"]
     assert torch.get_num_threads() == 1
