@@ -30,6 +30,7 @@ from fstsim.errors import InputError
 from fstsim.llm.policy.loading import load_model
 from fstsim.llm.pretraining.corpus import Batch, CorpusConfig, longest_line, training_batches
 from fstsim.llm.pretraining.exam import Exam
+from fstsim.llm.pretraining.muon import Float32Muon
 from fstsim.llm.pretraining.scratch_exam import ScratchExam, chain_table
 from fstsim.llm.pretraining.tokenizer import build_tokenizer
 from fstsim.llm.runs.checkpoint import (
@@ -85,7 +86,7 @@ class PretrainConfig:
     lr_rest: float = 3e-3
     """peak learning rate of AdamW (embeddings, norms)"""
     precision: Precision = "bfloat16"
-    """of activations; weights are float32"""
+    """of activations and of Muon's iterations; weights are float32"""
     seed: int = 0
     """seed of initial weights and data"""
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
@@ -113,7 +114,7 @@ class PretrainConfig:
 
 PRESETS: Mapping[str, PretrainConfig] = {
     "scratch": PretrainConfig(
-        steps=700,
+        steps=500,
         lr=3e-3,
         lr_rest=1.5e-3,
         precision="float32",  # on processors without bfloat16 five times as fast
@@ -173,8 +174,9 @@ def new_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> Pre
 def _optimizers(model: torch.nn.Module, config: PretrainConfig) -> tuple[torch.optim.Optimizer, ...]:
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     rest = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
+    kind = Float32Muon if config.precision == "float32" else torch.optim.Muon
     return (
-        torch.optim.Muon(matrices, lr=config.lr, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        kind(matrices, lr=config.lr, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW(rest, lr=config.lr_rest, betas=(0.9, 0.98), weight_decay=0.0),
     )
 

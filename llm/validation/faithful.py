@@ -30,8 +30,9 @@ FOLLOWED = 0.1
 """Margin of what is followed as before."""
 LOG_ODDS = 0.5
 """Margin of log-odds that do not move, nats."""
-_STEPS = 60
-_PROBE = ProbeConfig(every=10, problems=32, exam=16, max_new_tokens=40, early=4, relearn=0)
+_STEPS = 32
+_RL_STEPS = 24
+_PROBE = ProbeConfig(every=8, problems=24, exam=8, max_new_tokens=32, early=4, relearn=0)
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,9 @@ def _old(rules: int) -> tuple[str, ...]:
 
 
 def _rl(name: str, about: str, rules: int, gap: bool) -> Arm:
-    learner = PolicyGradient(problems=12, rollouts=6, max_new_tokens=40)
+    learner = PolicyGradient(problems=12, rollouts=6, max_new_tokens=32)
     task = f"scratch:{FAMILY}:any{rules}"
-    config = TrainConfig("rl", (task,), old=_old(rules), model=MODEL, steps=40, learner=learner, probe=_PROBE)
+    config = TrainConfig("rl", (task,), old=_old(rules), model=MODEL, steps=_RL_STEPS, learner=learner, probe=_PROBE)
     return Arm(name, about, config, rules, gap=gap)
 
 
@@ -84,7 +85,7 @@ def arms() -> tuple[Arm, ...]:
     )
 
 
-def measured_tasks(arm: Arm) -> tuple[str, ...]:
+def measured_tasks() -> tuple[str, ...]:
     """Scratch tasks on which an arm's faithfulness is measured: 3 rules, and those that it was trained on."""
     return tuple(
         dict.fromkeys((f"scratch:{FAMILY}:any3", f"scratch:{FAMILY}:any{arm.rules}", f"scratch:{FAMILY}:any4"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fstsim.paper.pages.blocks import Block
 from fstsim.paper.pages.claims import claim_tables
+from fstsim.paper.pages.faithful import faithful_blocks
 from fstsim.paper.pages.forecast import forecast_blocks
 from fstsim.paper.pages.lists import column_table, command_table
 from fstsim.paper.pages.methods import choose_table, method_table
@@ -21,6 +22,7 @@ BLOCKS = (
     Block("verdicts", "paper/docs/verdicts.md", recorded_summary),
     Block("claims", "paper/docs/claims.md", claim_tables),
     Block("forecasts", "paper/docs/forecast.md", forecast_blocks),
+    Block("faithful", "paper/docs/faithful.md", faithful_blocks),
     Block("experiments", "paper/docs/results.md", experiment_tables),
 )
 """In the order in which ``make readme`` writes them."""

@@ -46,7 +46,7 @@ class Config:
     """write the predictions and nothing else: before the first run"""
     only: tuple[str, ...] = ()
     """these arms only"""
-    problems: int = 64
+    problems: int = 48
     """test problems of each measurement"""
 
 
@@ -77,7 +77,7 @@ def measure_arm(arm: Arm, out: Path, problems: int) -> dict[str, Any]:
     """Measure a finished arm against its base; what is kept of it."""
     place = out / "runs" / arm.name
     rows = [read_metrics(place / f"seed-{k}") for k in range(SEEDS)]
-    config = FaithfulConfig(str(place), tasks=measured_tasks(arm), problems=problems)
+    config = FaithfulConfig(str(place), tasks=measured_tasks(), problems=problems)
     found = run_faithful(config, out / "measured" / arm.name)
     masses = [measured_mass(each, arm) for each in rows]
     probed = [row["step"] for row in rows[0] if "reward" in row]

@@ -62,7 +62,7 @@ def test_a_run_is_compared_with_what_it_started_from(model: str, tmp_path: Path)
             ("scratch:strings:any2",),
             ("scratch:strings:any2/mass",),
             model=model,
-            steps=2,
+            steps=1,
             seed=seed,
             learner=SupervisedFineTuning(4, 0.5),
             probe=probe,
@@ -80,7 +80,7 @@ def test_a_run_is_compared_with_what_it_started_from(model: str, tmp_path: Path)
     assert change["low"] <= change["mean"] <= change["high"]
     assert task["change_not_measurable"].startswith("base: ")
     assert all(each["k0"] > 0.0 for each in found["moved"])
-    same = run_faithful(FaithfulConfig(model, model, ("scratch:strings:any4",), 3), tmp_path / "same")
+    same = run_faithful(FaithfulConfig(model, model, ("scratch:strings:any4",), 2), tmp_path / "same")
     assert same["moved"][0]["k0"] == 0.0
     assert "moved nothing" in same["moved"][0]["unmoved"]
     assert all(value["mean"] in (0.0, None) for value in same["tasks"][0]["change"].values())
