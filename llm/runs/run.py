@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 
 from fstsim.fast_slow import FastLearner, FastSlowState, Schedule, SlowLearner, fast_slow
-from fstsim.llm.contexts.prompt_evolution import UNUSABLE
 from fstsim.llm.learners.weights import Weights
 from fstsim.llm.policy.adapters import check_adapter, own_weights, save_policy, with_adapter, with_checkpointing
 from fstsim.llm.policy.policy import Policy
@@ -35,7 +34,7 @@ from fstsim.llm.runs.run_checkpoint import RunRecord, State, load_run, save_run
 from fstsim.llm.runs.run_input import check_problems, check_tasks, with_tasks
 from fstsim.llm.runs.skills import old_skills
 from fstsim.llm.tasks.guarded import VerifierErrors, guarded
-from fstsim.llm.types import Followed, Population, Task
+from fstsim.llm.types import UNUSABLE, Followed, Population, Task
 from fstsim.reading import is_there
 from fstsim.records import (
     check_contents,
@@ -208,7 +207,7 @@ def _train(
             if (state.step_in_task - 1) % every == 0 and state.fast.metrics:
                 unusable = {key: value for key, value in state.fast.metrics.items() if key == UNUSABLE}
                 row |= {key: value for key, value in state.fast.metrics.items() if key != UNUSABLE}
-                rounds.append({"step": state.step - 1, "task": task, **dataclasses.asdict(state.context), **unusable})
+                rounds.append({"step": state.step - 1, "task": task, **state.context.to_dict(), **unusable})
             if probed:
                 with clock.on("probe_seconds"):
                     row |= _measure(probes, policy, state)
