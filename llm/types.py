@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
 Split = Literal["train", "validation", "test"]
 
+UNUSABLE = "unusable"
+"""Key, in what a fast round says of itself, of why proposals could not be used: text, kept beside the contexts and not in a row."""
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
@@ -141,8 +143,18 @@ class Population:
     archive: tuple[tuple[str, str], ...] = ()
     """``(task, best context of the last round on it)``, in the order in which tasks were met: what a run keeps of tasks it left"""
 
+    rejected: tuple[tuple[str, str], ...] = ()
+    """``(task, document that was scored on it and not taken)``: what bounded edits do not score again"""
+    rounds: int = 0
+    """rounds of bounded edits"""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON can hold it; what only bounded edits use is left out where it is empty."""
+        held = asdict(self)
+        return {key: value for key, value in held.items() if value or key not in ("rejected", "rounds")}
+
     @classmethod
     def from_dict(cls, held: Mapping[str, Any]) -> Population:
-        """From what JSON made of `dataclasses.asdict`; records from before there was an archive have none."""
-        lineage, archive = (tuple((a, b) for a, b in held.get(name, ())) for name in ("lineage", "archive"))
-        return cls(tuple(held["prompts"]), tuple(held["scores"]), lineage, archive)
+        """From what JSON made of `to_dict`; records from before there was an archive have none."""
+        pairs = (tuple((a, b) for a, b in held.get(name, ())) for name in ("lineage", "archive", "rejected"))
+        return cls(tuple(held["prompts"]), tuple(held["scores"]), *pairs, held.get("rounds", 0))

@@ -6,6 +6,9 @@ budget of rollouts; (3) keep at most K contexts of the front. Nothing is remembe
 population: no run directory, no cache (within a round the weights stand still, so a rollout is not repeated).
 The best context of each task is kept in the population's archive: it competes again when its task comes back.
 Source: 2507.19457 and 2605.12484.
+
+With ``edits`` the population is one document that is edited within bounds (`fstsim.llm.contexts.skill_edits`); with ``dead_only`` a
+round sees the problems alone that no rollout without context solved in the slow steps since the last round.
 """
 
 from __future__ import annotations
@@ -16,26 +19,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from gepa.api import optimize
-from gepa.core.adapter import EvaluationBatch
 from gepa.core.result import GEPAResult
 from gepa.gepa_utils import remove_dominated_programs, select_program_candidate_from_pareto_front
 
 from fstsim.errors import InputError
 from fstsim.fast_slow import StepInfo
-from fstsim.llm.contexts.proposals import UnusableProposal
+from fstsim.llm.contexts.policy_adapter import COMPONENT, PolicyAdapter
 from fstsim.llm.contexts.reflection import Reflector, SelfReflection
-from fstsim.llm.contexts.reuse import Reusable, join
+from fstsim.llm.contexts.skill_edits import SkillEdits, improve_skill
 from fstsim.llm.learners.weights import Weights
-from fstsim.llm.policy.policy import Policy
-from fstsim.llm.policy.rollouts import Rollouts
-from fstsim.llm.types import Population, Problem, Task
+from fstsim.llm.types import UNUSABLE, Population, Problem, Task
 from fstsim.settings import check_types
-
-_COMPONENT = "context"
-UNUSABLE = "unusable"
-"""Key, in what a round says of itself, of why proposals could not be used: text, kept beside the contexts and not in a row."""
 
 
 class _Silent:
@@ -43,116 +38,6 @@ class _Silent:
 
     def log(self, message: str) -> None:
         """Say nothing."""
-
-
-@dataclass
-class PolicyAdapter:
-    """GEPA's view of a policy on a task: one rollout a problem, feedback in words.
-
-    ``samples`` counts every rollout; (context, problem) pairs already scored in this round are not rolled out again.
-    Never raises for one example: what cannot be scored scores 0.
-    """
-
-    policy: Policy
-    task: Task
-    reflector: Reflector
-    rng: np.random.Generator
-    max_new_tokens: int
-    temperature: float = 1.0
-    samples: int = 0
-    reflections: int = 0
-    unusable: list[str] = field(default_factory=list)
-    failure: Exception | None = None
-    unfit: set[str] = field(default_factory=set)
-    seen: dict[tuple[str, str], tuple[str, float, str]] = field(default_factory=dict)
-    drawn: list[tuple[str, list[str], Rollouts]] = field(default_factory=list)
-    # GEPA leaves mutation out, silently, for an adapter without this name
-    propose_new_texts: Any = None
-
-    def scores(self, context: str, problems: Sequence[Problem]) -> list[tuple[str, float, str]]:
-        """``(completion, reward, feedback)`` of one rollout of each problem in ``context``."""
-        missing = [p for p in problems if (context, p.uid) not in self.seen]
-        missing = list({p.uid: p for p in missing}.values())
-        if missing:
-            generator = torch.Generator(self.policy.device).manual_seed(int(self.rng.integers(2**62)))
-            try:
-                rollouts = self.policy.sample(
-                    [self.policy.encode(context, p) for p in missing],
-                    1,
-                    generator,
-                    max_new_tokens=self.max_new_tokens,
-                    temperature=self.temperature,
-                )
-                texts = self.policy.decode(rollouts)
-                self.samples += len(missing)
-                self.drawn.append((context, [p.uid for p in missing], rollouts))
-            except InputError as error:  # a context that does not fit the model is a bad context, not a crash
-                self.unfit.add(context)
-                texts = [""] * len(missing)
-                for p in missing:
-                    self.seen[context, p.uid] = ("", 0.0, str(error))
-            for p, text in zip(missing, texts, strict=True):
-                if (context, p.uid) not in self.seen:
-                    score = self.task.score(p, text)
-                    self.seen[context, p.uid] = (text, score.reward, score.feedback)
-        return [self.seen[context, p.uid] for p in problems]
-
-    def reusable(self, contexts: Sequence[str], problems: Sequence[Problem]) -> Reusable | None:
-        """This round's rollouts of ``problems`` in ``contexts``, None if there are none."""
-        number = {p.uid: k for k, p in enumerate(problems)}
-        pairs: list[tuple[str, int]] = []
-        parts = []
-        for context, uids, rollouts in self.drawn:
-            rows = [k for k, uid in enumerate(uids) if uid in number] if context in contexts else []
-            if rows:
-                parts.append(rollouts.take(torch.tensor(rows, device=self.policy.device)))
-                pairs += [(context, number[uids[k]]) for k in rows]
-        if not parts:
-            return None
-        return Reusable(self.task.name, tuple(problems), tuple(pairs), join(parts), self.max_new_tokens)
-
-    def evaluate(
-        self, batch: list[Problem], candidate: dict[str, str], capture_traces: bool = False
-    ) -> EvaluationBatch[Any, str]:
-        """Scores of a candidate on a batch, in GEPA's form."""
-        scored = self.scores(candidate[_COMPONENT], batch)
-        traces = list(zip(batch, scored, strict=True)) if capture_traces else None
-        return EvaluationBatch([text for text, *_ in scored], [reward for _, reward, _ in scored], traces)
-
-    def make_reflective_dataset(
-        self,
-        candidate: dict[str, str],  # noqa: ARG002 -- the traces have it all
-        eval_batch: EvaluationBatch[Any, str],
-        components_to_update: list[str],
-    ) -> Mapping[str, Sequence[Mapping[str, Any]]]:
-        """What was asked, what was written, what the environment said."""
-        records = [
-            {"Inputs": problem.question, "Generated Outputs": text, "Feedback": feedback}
-            for problem, (text, _, feedback) in eval_batch.trajectories or []
-        ]
-        return dict.fromkeys(components_to_update, records)
-
-    def propose(
-        self,
-        candidate: dict[str, str],
-        reflective_dataset: Mapping[str, Sequence[Mapping[str, Any]]],
-        components_to_update: list[str],
-    ) -> dict[str, str]:
-        """New texts, from the reflector."""
-        new = {}
-        for name in components_to_update:
-            try:
-                text, cost = self.reflector.propose(self.policy, candidate[name], reflective_dataset[name], self.rng)
-            except UnusableProposal as error:  # the round goes on
-                text, cost = candidate[name], error.cost
-                self.unusable.append(str(error))
-            except Exception as error:  # GEPA would log it and go on without a reflector
-                self.failure = error
-                raise
-            self.samples += cost
-            self.reflections += 1
-            new[name] = text
-        return new
 
 
 @dataclass(frozen=True)
@@ -175,6 +60,15 @@ class PromptEvolution:
     """longest completion"""
     reuse: bool = False
     """leave the rollouts that scored the contexts kept to the next slow step (see `fstsim.llm.contexts.reuse` for what that biases)"""
+    edits: int = 0
+    """most words that a new context may differ by from the one that it is written from (SkillOpt): then there is one context, and
+    only what is strictly better on fixed validation problems takes its place; 0: a population (GEPA)"""
+    edits_end: int = 2
+    """what --edits has fallen to after --edit-rounds, along a cosine"""
+    edit_rounds: int = 0
+    """rounds in which --edits falls; 0: it stays"""
+    dead_only: bool = False
+    """evolve contexts on the problems of the train split that slow steps found unsolved without context (P2O; --dead-groups context)"""
     reflector: Reflector = field(default_factory=SelfReflection, metadata={"flag": False})
     """who writes new contexts"""
 
@@ -190,6 +84,17 @@ class PromptEvolution:
             )
         if self.max_new_tokens < 1:
             raise InputError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
+        if self.edits:
+            if self.reuse or self.dead_only:
+                raise InputError("edits goes without reuse and dead_only: its selection problems are fixed")
+            self.skill.check(self.rollout_budget)
+            return
+        if min(self.edits, self.edit_rounds) < 0 or self.edits_end < 1:
+            raise InputError("edits and edit_rounds must be at least 0, edits_end at least 1")
+        if self.edit_rounds:
+            raise InputError("edit_rounds needs edits above 0")
+        if self.reuse and self.dead_only:
+            raise InputError("reuse goes without dead_only: rollouts without context are no rollouts of a kept one")
         least = self.validation * self.contexts + self.validation + _try_rollouts(1)
         if self.rollout_budget < least:
             raise InputError(
@@ -197,15 +102,24 @@ class PromptEvolution:
                 f"to score the population, {self.validation + _try_rollouts(1)} to try one new context; got {self.rollout_budget}"
             )
 
+    @property
+    def skill(self) -> SkillEdits:
+        """How one document is edited."""
+        return SkillEdits(self.edits, self.edits_end, self.edit_rounds, self.validation, self.shown)
+
     def step(
         self, weights: Weights, context: Population, task: Task, rng: np.random.Generator
     ) -> tuple[Population, StepInfo]:
         """One round; ``samples`` counts every rollout, reflections of the policy included."""
-        pool = list(task.problems("train" if self.reuse else "validation"))
+        adapter = PolicyAdapter(weights.policy, task, self.reflector, rng, self.max_new_tokens)
+        if self.edits:
+            return improve_skill(self.skill, adapter, context, self.rollout_budget)
+        pool = self._pool(weights, task)
+        if len(pool) < 2:
+            return context, StepInfo()
         drawn = [pool[i] for i in rng.choice(len(pool), size=min(len(pool), 2 * self.validation + 64), replace=False)]
         scored = max(1, min(self.validation, len(drawn) // 2))  # a small world has fewer
         validation, train = drawn[:scored], drawn[scored:] or drawn
-        adapter = PolicyAdapter(weights.policy, task, self.reflector, rng, self.max_new_tokens)
         archive = dict(context.archive)
         running = dict.fromkeys((*context.prompts, archive.get(task.name, context.prompts[0])))  # a task may come back
         while len(running) > 1 and (len(running) + 1) * scored + _try_rollouts(1) > self.rollout_budget:
@@ -225,7 +139,7 @@ class PromptEvolution:
             left = self.rollout_budget - adapter.samples - scored
             shown = max(k for k in range(1, min(self.shown, len(train)) + 1) if k == 1 or _try_rollouts(k) <= left)
             result: GEPAResult[Any, Any] = optimize(
-                seed_candidate={_COMPONENT: seed},
+                seed_candidate={COMPONENT: seed},
                 trainset=train,
                 valset=validation,
                 adapter=adapter,
@@ -246,11 +160,11 @@ class PromptEvolution:
             if adapter.failure is not None:
                 raise adapter.failure
             for index, candidate in enumerate(result.candidates):
-                prompt = candidate[_COMPONENT]
+                prompt = candidate[COMPONENT]
                 if prompt not in table:
                     table[prompt] = [result.val_subscores[index][k] for k in range(len(validation))]
                     above = result.parents[index][0]
-                    parents[prompt] = seed if above is None else result.candidates[above][_COMPONENT]
+                    parents[prompt] = seed if above is None else result.candidates[above][COMPONENT]
         fits = {prompt: scores for prompt, scores in table.items() if prompt not in adapter.unfit}
         kept = _keep(fits or table, self.contexts)
         means = {prompt: float(np.mean(table[prompt])) for prompt in kept}
@@ -260,6 +174,8 @@ class PromptEvolution:
             tuple(means.values()),
             tuple((child, lineage[child]) for child in kept if child in lineage),
             tuple({**archive, task.name: kept[0]}.items()),
+            context.rejected,
+            context.rounds,
         )
         if self.reuse:
             handed = adapter.reusable(kept, validation)
@@ -273,6 +189,13 @@ class PromptEvolution:
             **({"fast_unusable": len(adapter.unusable), UNUSABLE: adapter.unusable} if adapter.unusable else {}),
         }
         return population, StepInfo(adapter.samples, info)
+
+    def _pool(self, weights: Weights, task: Task) -> list[Problem]:
+        """The problems that a round may draw."""
+        if not self.dead_only:
+            return list(task.problems("train" if self.reuse else "validation"))
+        unsolved = set(weights.unsolved)
+        return [p for p in task.problems("train") if p.uid in unsolved]
 
 
 def _try_rollouts(shown: int) -> int:

@@ -18,6 +18,7 @@ import torch
 from fstsim.errors import InputError
 from fstsim.fast_slow import StepInfo
 from fstsim.llm.contexts.reuse import Reusable, join
+from fstsim.llm.learners.dead_groups import rewards_of, step_without_context
 from fstsim.llm.learners.learner import Learner
 from fstsim.llm.learners.losses import (
     Advantage,
@@ -78,6 +79,9 @@ class PolicyGradient(Learner):
     reset_every: int = 0
     """slow steps after which the leash is tied to the policy as it is then, and the optimizer begins anew (ProRL); 0: it stays
     tied to the base. Each settled period adds 1/strength to the log-odds: such a leash delays, it does not retain"""
+    dead_groups: Literal["skip", "context"] = "skip"
+    """skip: groups without signal are left out; context: every problem is asked without context, and where all is wrong again in
+    the contexts of the population; what is learned is the policy without context (P2O)"""
     temperature: float = 1.0
     """temperature of sampling"""
     max_new_tokens: int = 8
@@ -102,6 +106,8 @@ class PolicyGradient(Learner):
             )
         if self.leash_loss_prefix and self.leash_loss == 0.0:
             raise InputError("leash_loss_prefix needs a leash_loss above 0")
+        if self.dead_groups not in ("skip", "context"):
+            raise InputError(f"dead_groups must be skip or context, got {self.dead_groups!r}")
         self.check_estimator()
         if self.reset_every < 0:
             raise InputError(f"reset_every must be at least 0, got {self.reset_every}")
@@ -163,6 +169,8 @@ class PolicyGradient(Learner):
     ) -> tuple[Weights, StepInfo]:
         """Sample, score, update in place; ``samples`` counts what was sampled here, not what a fast round had sampled."""
         self.tie(weights)
+        if self.dead_groups == "context":
+            return self._aged(weights), step_without_context(self, weights, context, task, rng)
         reusable = weights.reusable[0] if weights.reusable else None
         weights.reusable.clear()  # its rollouts are used here or never: no checkpoint has to hold them
         problems: list[Problem] = []
@@ -171,20 +179,16 @@ class PolicyGradient(Learner):
             problems = list(reusable.problems[: self.problems])
         problems += sample_problems(task.problems("train"), self.problems - len(problems), rng)
         rollouts, groups, reused = self.roll_out_again(weights.policy, context, problems, rng, reusable)
-        # each distinct completion of a problem is decoded and scored once: a verifier has no memory
-        lengths = rollouts.mask.sum(1).tolist()
-        rows = [tuple(row[:n]) for row, n in zip(rollouts.completions.tolist(), lengths, strict=True)]
-        keys = list(zip(groups.tolist(), rows, strict=True))
-        distinct = list(dict.fromkeys(keys))
-        texts = weights.policy.tokenizer.batch_decode([list(row) for _, row in distinct], skip_special_tokens=True)
-        reward_of = {key: task.score(problems[key[0]], text).reward for key, text in zip(distinct, texts, strict=True)}
-        rewards = torch.tensor([reward_of[key] for key in keys], device=weights.policy.device)
+        rewards = rewards_of(weights.policy, task, problems, rollouts, groups)
         metrics = self.learn(weights, rollouts, rewards, groups, f"{task.name}, problems {problems[0].text}...")
         if reusable is not None:
             metrics["reused"] = reused
-        if isinstance(weights, ShadowedWeights):
-            weights = replace(weights, age=weights.age + 1)
-        return weights, StepInfo(len(rollouts) - reused, metrics)
+        return self._aged(weights), StepInfo(len(rollouts) - reused, metrics)
+
+    @staticmethod
+    def _aged(weights: Weights) -> Weights:
+        """One step older, where that is counted."""
+        return replace(weights, age=weights.age + 1) if isinstance(weights, ShadowedWeights) else weights
 
     def roll_out(
         self, policy: Policy, context: Population, problems: Sequence[Problem], rng: np.random.Generator

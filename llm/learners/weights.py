@@ -37,6 +37,8 @@ class Weights:
     optimizer: torch.optim.Optimizer
     clip: float = 1.0
     reusable: list[Reusable] = field(default_factory=list)
+    unsolved: list[str] = field(default_factory=list)
+    """problems (`Problem.uid`) that no rollout without context solved when last tried, where a learner notes them"""
 
     def trained(self) -> list[torch.nn.Parameter]:
         """What gradients are clipped over: all weights of the policy."""
@@ -65,10 +67,11 @@ class Weights:
 
     def beside(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """What a checkpoint holds beside policy and optimizer: tensors by name, and a JSON-ready rest."""
-        return {}, {}
+        return {}, {"unsolved": list(self.unsolved)} if self.unsolved else {}
 
     def with_beside(self, tensors: Mapping[str, torch.Tensor], meta: Mapping[str, Any], path: Path) -> Weights:  # noqa: ARG002
         """These weights with what `beside` gave, as the checkpoint at ``path`` holds it. Raises InputError where it is none."""
+        self.unsolved[:] = meta.get("unsolved", [])
         return self
 
 

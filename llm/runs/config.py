@@ -127,6 +127,16 @@ class TrainConfig:
         if not self.tasks:
             raise InputError("tasks must not be empty")
         self.optimizer.check(self.steps * len(self.tasks))
+        if self.fast is not None and self.learner is not None:
+            asked = asdict(self.learner)
+            if self.fast.dead_only and asked["dead_groups"] != "context":
+                raise InputError("--dead-only needs --dead-groups context: slow steps note what is unsolved")
+            if self.fast.reuse and asked["dead_groups"] == "context":
+                raise InputError("--reuse goes without --dead-groups context: a step asks without context first")
+        elif self.fast is not None and self.fast.dead_only:
+            raise InputError(
+                "--dead-only is used by method fst only: with frozen weights no step notes what is unsolved"
+            )
         if self.fast is not None and self.fast.reuse and self.learner is not None:
             sampled = asdict(self.learner)
             if (self.fast.max_new_tokens, 1.0) != (sampled["max_new_tokens"], sampled["temperature"]):

@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 
 from fstsim.fast_slow import FastLearner, FastSlowState, Schedule, SlowLearner, fast_slow
-from fstsim.llm.contexts.prompt_evolution import UNUSABLE
 from fstsim.llm.learners.weights import Weights
 from fstsim.llm.policy.adapters import check_adapter, own_weights, save_policy, with_adapter, with_checkpointing
 from fstsim.llm.policy.policy import Policy
@@ -39,7 +38,7 @@ from fstsim.llm.systems.relearning import relearn_state
 from fstsim.llm.systems.state import save_system
 from fstsim.llm.systems.weights import SystemWeights, trainable
 from fstsim.llm.tasks.guarded import VerifierErrors, guarded
-from fstsim.llm.types import Followed, Population, Task
+from fstsim.llm.types import UNUSABLE, Followed, Population, Task
 from fstsim.reading import is_there
 from fstsim.records import (
     check_contents,
@@ -217,7 +216,7 @@ def _train(
             if (state.step_in_task - 1) % every == 0 and state.fast.metrics:
                 unusable = {key: value for key, value in state.fast.metrics.items() if key == UNUSABLE}
                 row |= {key: value for key, value in state.fast.metrics.items() if key != UNUSABLE}
-                rounds.append({"step": state.step - 1, "task": task, **dataclasses.asdict(state.context), **unusable})
+                rounds.append({"step": state.step - 1, "task": task, **state.context.to_dict(), **unusable})
             if probed:
                 with clock.on("probe_seconds"):
                     row |= _measure(probes, policy, state)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -51,7 +50,7 @@ def save_run(path: Path, state: State, record: RunRecord, rng: np.random.Generat
         "counters": {name: getattr(state, name) for name in _COUNTERS},
         "generator": rng.bit_generator.state,
         "optimizer": rest,
-        "population": dataclasses.asdict(state.context),
+        "population": state.context.to_dict(),
         "rounds": record.rounds,
         "rows": record.rows,
         "spent": record.spent,

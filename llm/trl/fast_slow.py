@@ -64,6 +64,8 @@ class FastSlowGRPOTrainer(GRPOTrainer):
             raise InputError(f"every must be at least 1, got {every}")
         if fast is not None and fast.reuse:
             raise InputError("rollouts of a fast round cannot be reused by TRL's engine: leave reuse out")
+        if fast is not None and fast.dead_only:
+            raise InputError("TRL's engine does not note which problems are unsolved: leave dead_only out")
         self._problems: Sequence[Problem] = task.problems("train")
         self._task, self._fast, self._every = task, fast, every
         self.population = population or Population()

@@ -34,6 +34,8 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "vectors": {"arm": "full", "slerp_on": "vectors"},
 }
 """Every arm; the full method with a linear merge, and with SLERP of differences from the start."""
+FIRST = ("full", "joint", "stages", "freeze", "sample", "random")
+"""Recorded with all seeds before the others have more than the first one."""
 _ENDS = ("reward", "old_mass", "drift", "kl_to_base", "kl_from_base")
 
 
@@ -85,7 +87,10 @@ class Config:
 
 def record(config: Config) -> int:
     """Do it, seed by seed, and write what is there after every run."""
-    todo = [(seed, name, variant) for seed in SEEDS for name in SETS for variant in VARIANTS]
+    todo = sorted(
+        ((seed, name, variant) for seed in SEEDS for name in SETS for variant in VARIANTS),
+        key=lambda one: one[0] != SEEDS[0] and (1 if one[2] in FIRST else 2),
+    )
     held: dict[str, dict[str, list[dict[str, Any]]]] = {name: {} for name in SETS}
     progress = Progress("isolation", len(todo), "runs")
     for done, (seed, name, variant) in enumerate(todo):

@@ -75,7 +75,7 @@ def record(config: Config) -> int:
     show(f"predicted rewards after 0, 1, ... periods: {', '.join(f'{value:.3f}' for value in held['predicted'])}")
     if config.predict:
         return 0
-    todo = [(seed, resets) for seed in SEEDS for resets in (True, False)]
+    todo = [(seed, resets) for resets in (True, False) for seed in SEEDS]
     progress = Progress("resets", len(todo), "runs")
     held["runs"] = {"resets": [], "none": []}
     for done, (seed, resets) in enumerate(todo):

@@ -26,7 +26,8 @@ from hypothesis import strategies as st
 
 import fstsim.llm.contexts.prompt_evolution as module
 from fstsim.errors import InputError
-from fstsim.llm.contexts.prompt_evolution import UNUSABLE, PolicyAdapter, PromptEvolution
+from fstsim.llm.contexts.policy_adapter import PolicyAdapter
+from fstsim.llm.contexts.prompt_evolution import PromptEvolution
 from fstsim.llm.contexts.proposals import UnusableProposal, context_from
 from fstsim.llm.contexts.reflection import ReflectorDown, SelfReflection
 from fstsim.llm.learners.policy_gradient import PolicyGradient
@@ -36,7 +37,7 @@ from fstsim.llm.policy.policy import Policy
 from fstsim.llm.pretraining.corpus import collate
 from fstsim.llm.tasks.families import STRINGS
 from fstsim.llm.tasks.rules import RuleTask, draw_problem
-from fstsim.llm.types import Population, Problem
+from fstsim.llm.types import UNUSABLE, Population, Problem
 
 MakePolicy = Callable[..., Policy]
 

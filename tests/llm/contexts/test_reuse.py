@@ -21,7 +21,8 @@ from torch.optim import SGD, AdamW, Optimizer
 
 import fstsim.llm.runs.run as train_run
 from fstsim.errors import InputError
-from fstsim.llm.contexts.prompt_evolution import PolicyAdapter, PromptEvolution
+from fstsim.llm.contexts.policy_adapter import PolicyAdapter
+from fstsim.llm.contexts.prompt_evolution import PromptEvolution
 from fstsim.llm.contexts.reuse import join
 from fstsim.llm.learners.policy_gradient import PolicyGradient
 from fstsim.llm.learners.sft import SupervisedFineTuning

@@ -40,7 +40,8 @@ import fstsim.llm.runs.run_checkpoint as run_checkpoint
 import fstsim.records as records_module
 from fstsim.__main__ import main
 from fstsim.errors import InputError
-from fstsim.llm.contexts.prompt_evolution import PolicyAdapter, PromptEvolution
+from fstsim.llm.contexts.policy_adapter import PolicyAdapter
+from fstsim.llm.contexts.prompt_evolution import PromptEvolution
 from fstsim.llm.contexts.reflection import SelfReflection
 from fstsim.llm.learners.mixture import MixtureDistillation
 from fstsim.llm.learners.oapl import OAPL
