@@ -109,6 +109,7 @@ class PretrainConfig:
 
 PRESETS: Mapping[str, PretrainConfig] = {
     "smoke": PretrainConfig(steps=20, layers=2, width=64, corpus=CorpusConfig(problems=8, reflections=4)),
+    "tiny": PretrainConfig(layers=2, width=64),
     "small": PretrainConfig(),
     "medium": PretrainConfig(
         steps=20_000,
