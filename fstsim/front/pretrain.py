@@ -26,7 +26,7 @@ class Pretrain:
     seed: int = 0
     """seed of weights and data"""
     precision: OfPreset[Literal["float32", "bfloat16"]] = None
-    """precision of activations; every preset uses bfloat16"""
+    """precision of activations; tiny uses float32, all other presets bfloat16"""
     device: str = "cpu"
     """torch device, for example cuda"""
     stopped: ClassVar[str] = CONTINUE

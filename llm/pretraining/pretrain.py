@@ -109,7 +109,9 @@ class PretrainConfig:
 
 PRESETS: Mapping[str, PretrainConfig] = {
     "smoke": PretrainConfig(steps=20, layers=2, width=64, corpus=CorpusConfig(problems=8, reflections=4)),
-    "tiny": PretrainConfig(layers=2, width=64),
+    "tiny": PretrainConfig(
+        steps=800, layers=2, width=64, precision="float32", corpus=CorpusConfig(problems=48, reflections=12)
+    ),
     "small": PretrainConfig(),
     "medium": PretrainConfig(
         steps=20_000,
