@@ -9,6 +9,7 @@ from fstsim.llm.learners.learner import Learner
 from fstsim.llm.learners.mixture import MixtureDistillation
 from fstsim.llm.learners.oapl import OAPL
 from fstsim.llm.learners.policy_gradient import PolicyGradient
+from fstsim.llm.learners.proxy import ProxyTuning
 from fstsim.llm.learners.sdft import SDFT
 from fstsim.llm.learners.sft import SupervisedFineTuning
 from fstsim.llm.learners.ttt import TTTDiscover
@@ -21,5 +22,6 @@ LEARNERS: Mapping[str, type[Learner]] = {
     "oapl": OAPL,
     "mixture": MixtureDistillation,
     "distill": Distillation,
+    "proxy": ProxyTuning,
 }
 """Every slow learner by the name of its method."""

@@ -32,7 +32,8 @@ class Learner(ABC):
     """what it does, in one phrase, for help and tables"""
     shadowed: ClassVar[bool] = False
     """whether its weights need a second copy that moves with the run (`fstsim.llm.learners.shadow`)"""
-
+    rate: ClassVar[float] = 3e-4
+    """learning rate of the presets"""
     deploys: ClassVar[bool] = False
     """whether it leaves the model as it is and trains a system beside it (`deploy`)"""
 

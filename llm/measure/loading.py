@@ -18,7 +18,7 @@ from transformers import AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTr
 
 from fstsim.errors import InputError
 from fstsim.llm.policy.declared import vocabulary_size
-from fstsim.llm.policy.loading import SHIPPED, check_finite, load_model
+from fstsim.llm.policy.loading import SHIPPED_MODELS, check_finite, load_model
 from fstsim.llm.policy.policy import Policy
 
 _ADAPTER = "adapter_config.json"
@@ -93,7 +93,7 @@ def check_same_tokenizer(name: str, tokenizer: PreTrainedTokenizerBase, base: Pr
 
 
 def _check_unquantised(name: str) -> None:
-    if name == SHIPPED:
+    if name in SHIPPED_MODELS:
         return
     try:
         held, _ = PretrainedConfig.get_config_dict(name)

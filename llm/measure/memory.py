@@ -11,7 +11,7 @@ import torch
 from fstsim.errors import InputError
 from fstsim.llm.measure.config import MeasureSettings
 from fstsim.llm.measure.quantities import LOGITS_AT_ONCE, PROBLEMS_AT_ONCE
-from fstsim.llm.policy.loading import SHIPPED, check_device, shipped_path
+from fstsim.llm.policy.loading import SHIPPED_MODELS, check_device, shipped_path
 from fstsim.llm.policy.pretrained import SOURCES, cached_path
 
 _BYTES = 4  # float32
@@ -37,7 +37,7 @@ def needed_bytes(base: str, settings: MeasureSettings, relearn: bool) -> int:
 
     0 for a model that is not on this machine, whose size nobody knows yet.
     """
-    where = shipped_path() if base == SHIPPED else cached_path(base) if base in SOURCES else Path(base)
+    where = shipped_path(base) if base in SHIPPED_MODELS else cached_path(base) if base in SOURCES else Path(base)
     weights = count_weights(where)
     if not weights:
         return 0

@@ -23,15 +23,17 @@ from fstsim.llm.policy.pretrained import SOURCES, cached_path
 
 SHIPPED = "base"
 """Name of the base model that comes with the package."""
+SHIPPED_MODELS = (SHIPPED, "tiny")
+"""Models that come with the package: the base, and a smaller one of the same world, the expert of proxy-tuning."""
 _HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _OURS = "out"  # where our commands write by default
 _HUB_SECONDS = 10.0
 _HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 
 
-def shipped_path() -> Path:
-    """Folder of the base model that comes with the package."""
-    return Path(str(files("fstsim.llm"))) / "base"
+def shipped_path(name: str = SHIPPED) -> Path:
+    """Folder of a model that comes with the package."""
+    return Path(str(files("fstsim.llm"))) / name
 
 
 def check_device(device: str) -> None:
@@ -56,8 +58,8 @@ def is_path(name: str) -> bool:
 
 def find_model(name: str) -> Path:
     """The folder of the model called ``name``, fetched from the hub if it is one of its names. Raises InputError if there is none."""
-    if name == SHIPPED:
-        return shipped_path()
+    if name in SHIPPED_MODELS:
+        return shipped_path(name)
     if name in SOURCES:
         if not cached_path(name).exists():
             raise InputError(f"model {name} is not on this machine: run fstsim model {name}")
@@ -66,7 +68,7 @@ def find_model(name: str) -> Path:
         if not name or not os.path.exists(name):
             shown = repr(name if len(name) <= 200 else f"{name[:200]}...")
             raise InputError(
-                f"there is no model at {shown}: give a path, {', '.join((SHIPPED, *SOURCES))}, or a hub name owner/model"
+                f"there is no model at {shown}: give a path, {', '.join((*SHIPPED_MODELS, *SOURCES))}, or a hub name owner/model"
             )
         return Path(name)
     return _from_hub(name)
@@ -92,7 +94,7 @@ def _from_hub(name: str) -> Path:
         said = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(
             f"there is no model at {name!r}, and the hub cannot be asked for it ({said}): give a path, "
-            f"{', '.join((SHIPPED, *SOURCES))}, or a hub name owner/model"
+            f"{', '.join((*SHIPPED_MODELS, *SOURCES))}, or a hub name owner/model"
         ) from error
 
 

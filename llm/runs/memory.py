@@ -15,7 +15,7 @@ from pathlib import Path
 
 from fstsim.errors import InputError
 from fstsim.llm.policy.adapters import LoraSettings
-from fstsim.llm.policy.loading import SHIPPED, shipped_path
+from fstsim.llm.policy.loading import SHIPPED_MODELS, shipped_path
 from fstsim.llm.policy.pretrained import SOURCES, cached_path
 from fstsim.llm.runs.config import TrainConfig
 
@@ -77,7 +77,7 @@ def free_memory() -> float | None:
 
 def check_memory(config: TrainConfig) -> None:
     """InputError, before the model is loaded, if a run of ``config`` on the CPU needs more memory than there is."""
-    where = shipped_path() if config.model == SHIPPED else Path(config.model)
+    where = shipped_path(config.model) if config.model in SHIPPED_MODELS else Path(config.model)
     if config.model in SOURCES:
         where = cached_path(config.model)
     shapes = shapes_of(where) if config.device == "cpu" and where.is_dir() else {}
