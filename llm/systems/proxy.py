@@ -22,6 +22,7 @@ from fstsim.llm.policy.rollouts import Request, Rollouts, owners
 from fstsim.llm.policy.sampling import CachedRows, draw_rows
 from fstsim.llm.policy.shared_prompts import run_prompts
 from fstsim.llm.systems.system import Acting, Bare, Beside
+from fstsim.llm.systems.tensors import copy_into
 
 
 def combined(big: torch.Tensor, expert: torch.Tensor, anti: torch.Tensor, alpha: float) -> torch.Tensor:
@@ -147,20 +148,6 @@ class ProxyPolicy(Acting):
         """The expert alone, which is what is copied to the large model; and the same expert at other alphas."""
         dial = {f"alpha{alpha:g}": Beside(replace(self, alpha=alpha, others=())) for alpha in self.others}
         return {"expert": Beside(Bare(self.expert), self.anti), **dial}
-
-
-@torch.no_grad()
-def copy_into(own: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor]) -> None:
-    """Give each of ``own`` its value, all or none. Raises ValueError if names, shapes or types differ, or a value is not finite."""
-    if set(own) != set(tensors):
-        raise ValueError(f"its tensors are {sorted(set(own) ^ set(tensors))[:3]} and more, not those of this system")
-    for name, value in tensors.items():
-        if value.shape != own[name].shape or value.dtype != own[name].dtype:
-            raise ValueError(f"{name} is {tuple(value.shape)}, not {tuple(own[name].shape)}")
-        if not torch.isfinite(value).all():
-            raise ValueError(f"{name} is not finite")
-    for name, value in tensors.items():
-        own[name].copy_(value)
 
 
 @torch.no_grad()
