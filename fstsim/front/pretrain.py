@@ -17,7 +17,7 @@ class Pretrain:
     """Train the base model of the laboratory from scratch, or continue a training that was stopped."""
 
     preset: Literal["smoke", "tiny", "small", "medium"] = "small"
-    """smoke: seconds, to see it run; tiny: the shipped model that steers (--expert-base tiny), 5 minutes on 2 cores; small: the
+    """smoke: seconds, to see it run; tiny: the shipped model that steers (--expert-base tiny), 4 minutes on 2 cores; small: the
     shipped model base, 15 minutes on 2 cores; medium: for a GPU"""
     out: Directory = Path("out/base")
     """directory of the model"""
