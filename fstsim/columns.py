@@ -57,6 +57,10 @@ COLUMNS = (
         legend="old behaviour",
     ),
     Column("old_mass_deployed", model=Meaning("the same with the system's state left on"), table=True),
+    Column(
+        "old_log_odds",
+        model=Meaning("log-odds of the old behaviour against the right answer, no context, mean over problems", "nats"),
+    ),
     Column("old_region_mass", Meaning("probability of the old region")),
     Column(
         "drift",
@@ -152,7 +156,9 @@ COLUMNS = (
 )
 
 # What the name of a column may go on with: the same quantity, measured otherwise.
-_TAILS = re.compile(r"_se|_token|_no_context|_all_contexts|_own_context|_task\d+")
+_TAILS = re.compile(
+    r"_se|_token|_no_context|_all_contexts|_own_context|_task\d+|_deployed|_expert|_alpha-?[\d.]+|_zero|_shuffled"
+)
 _PATTERNS = {
     re.compile(
         "".join(r"\w+" if part.startswith("{") else part for part in re.split(r"(\{\w+\})", column.name))
@@ -165,7 +171,9 @@ def find_column(name: str) -> Column | None:
     """The declaration of a column, or of the quantity that its name begins with; None if there is none.
 
     ``_se`` is a standard error, ``_token`` a token in place of a sequence, ``_no_context``, ``_all_contexts`` and
-    ``_own_context`` the contexts, ``_task1`` another task of the sequence: ``reward_task1_own_context_se`` is of `reward`.
+    ``_own_context`` the contexts, ``_task1`` another task of the sequence, ``_deployed`` the whole system; ``_expert`` the small
+    model of a proxy, against its own start, ``_alpha2`` the proxy at another alpha, ``_zero`` and ``_shuffled`` soft tokens that are zeros or of another problem:
+    ``reward_task1_own_context_se`` is of `reward`.
     """
     exact = next((column for column in COLUMNS if column.name == name), None)
     if exact is not None:

@@ -10,7 +10,7 @@ import functools
 import inspect
 import textwrap
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, field, fields, make_dataclass
+from dataclasses import MISSING, Field, field, fields, is_dataclass, make_dataclass
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
 import tyro
@@ -30,14 +30,21 @@ _OF_ALL = "max_new_tokens"
 
 @functools.cache  # reading the source takes long, and a class is asked for once a field
 def field_help(cls: type) -> dict[str, str]:
-    """The docstring under each field of a dataclass, in one line."""
-    body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
-    assert isinstance(body, ast.ClassDef)
+    """The docstring under each field of a dataclass, its bases' included, in one line."""
     found = {}
-    for before, after in zip(body.body, body.body[1:], strict=False):
-        if isinstance(before, ast.AnnAssign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
-            assert isinstance(before.target, ast.Name)
-            found[before.target.id] = " ".join(str(after.value.value).split())
+    for kind in reversed(cls.__mro__):
+        if not is_dataclass(kind):
+            continue
+        body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
+        assert isinstance(body, ast.ClassDef)
+        for before, after in zip(body.body, body.body[1:], strict=False):
+            if (
+                isinstance(before, ast.AnnAssign)
+                and isinstance(after, ast.Expr)
+                and isinstance(after.value, ast.Constant)
+            ):
+                assert isinstance(before.target, ast.Name)
+                found[before.target.id] = " ".join(str(after.value.value).split())
     return found
 
 

@@ -16,7 +16,7 @@ _SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0)
 FORECAST = tuple(
     name
     for name, method in METHODS.items()
-    if method.learner is not None and not method.evolves and not method.learner.shadowed
+    if method.learner is not None and not method.evolves and not method.learner.shadowed and not method.learner.deploys
 )
 """Methods that can be forecast: one policy, one set of weights, contexts that stay."""
 
@@ -41,7 +41,10 @@ class ForecastConfig:
     def __post_init__(self) -> None:
         train = self.train
         if train.method not in FORECAST:
-            why = "moves contexts too" if METHODS[train.method].evolves else "moves a second copy of the weights"
+            method = METHODS[train.method]
+            why = "moves contexts too" if method.evolves else "moves a second copy of the weights"
+            if method.learner is not None and method.learner.deploys:
+                why = "leaves the weights as they are"
             raise InputError(f"method {train.method} cannot be forecast, it {why}; allowed: {', '.join(FORECAST)}")
         if train.learner is not None and train.learner.copies(1):
             raise InputError(

@@ -10,8 +10,10 @@ from fstsim.llm.learners.learner import Learner
 from fstsim.llm.learners.mixture import MixtureDistillation
 from fstsim.llm.learners.oapl import OAPL
 from fstsim.llm.learners.policy_gradient import PolicyGradient
+from fstsim.llm.learners.proxy import ProxyTuning
 from fstsim.llm.learners.sdft import SDFT
 from fstsim.llm.learners.sft import SupervisedFineTuning
+from fstsim.llm.learners.soft import SoftTokens
 from fstsim.llm.learners.ttt import TTTDiscover
 
 LEARNERS: Mapping[str, type[Learner]] = {
@@ -23,5 +25,7 @@ LEARNERS: Mapping[str, type[Learner]] = {
     "mixture": MixtureDistillation,
     "distill": Distillation,
     "isolate": Isolation,
+    "proxy": ProxyTuning,
+    "soft": SoftTokens,
 }
 """Every slow learner by the name of its method."""

@@ -34,7 +34,8 @@ class Learner(ABC):
     """what it does, in one phrase, for help and tables"""
     shadowed: ClassVar[bool] = False
     """whether it always needs a copy of the weights beside policy and base (`fstsim.llm.learners.shadow`)"""
-
+    rate: ClassVar[float] = 3e-4
+    """learning rate of the presets"""
     deploys: ClassVar[bool] = False
     """whether it leaves the model as it is and trains a system beside it (`deploy`)"""
 

@@ -6,6 +6,9 @@ generator decides each token. Call them without gradients.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from transformers import PreTrainedModel
 
@@ -21,14 +24,43 @@ Sampled = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 def sample_rows(model: PreTrainedModel, ask: Request) -> Sampled:
     """A row a rollout, with a growing cache: works with every model."""
-    device, prompt_of = ask.prompts.device, ask.prompt_of
-    unpadded = bool(ask.mask.all())
-    every = torch.arange(len(prompt_of), device=device)
+    out = run_prompts(model, ask.prompts, ask.mask, None if bool(ask.mask.all()) else ask.mask)
+    rows = CachedRows(model, ask, out)
+    return draw_rows(rows.logits, rows.read, ask)
+
+
+class CachedRows:
+    """A model that has read the prompts of ``ask`` once and reads on, a token of every rollout at a time.
+
+    ``out`` is what the model gave for the prompts: their cache, and ``logits`` after the last token, which become ``(B, V)``.
+    """
+
+    def __init__(self, model: PreTrainedModel, ask: Request, out: Any) -> None:
+        self.model, self.unpadded = model, bool(ask.mask.all())
+        self.cache, self.logits = repeat(out.past_key_values, ask.prompt_of), out.logits[:, -1][ask.prompt_of]
+        self.length, self.whole = ask.mask.sum(1)[ask.prompt_of], ask.mask[ask.prompt_of]
+
+    def read(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Logits ``(B, V)`` after one more token ``(B,)`` of each rollout."""
+        self.whole = torch.cat((self.whole, torch.ones_like(self.whole[:, :1])), 1)
+        out = self.model(
+            tokens[:, None],
+            attention_mask=None if self.unpadded else self.whole,
+            position_ids=self.length[:, None],
+            past_key_values=self.cache,
+            use_cache=True,
+        )
+        self.length = self.length + 1
+        self.cache, self.logits = out.past_key_values, out.logits[:, -1]
+        return self.logits
+
+
+def draw_rows(logits: torch.Tensor, read: Callable[[torch.Tensor], torch.Tensor], ask: Request) -> Sampled:
+    """Completions from the ``logits (B, V)`` of their first tokens, and ``read``: a token of each to the logits after it."""
+    device = ask.prompts.device
+    every = torch.arange(len(ask.prompt_of), device=device)
     last = torch.tensor(ask.ends, device=device)
-    out = run_prompts(model, ask.prompts, ask.mask, None if unpadded else ask.mask)
-    cache, logits = repeat(out.past_key_values, prompt_of), out.logits[:, -1][prompt_of]
-    length, whole = ask.mask.sum(1)[prompt_of], ask.mask[prompt_of]
-    alive = torch.ones(len(prompt_of), dtype=torch.bool, device=device)
+    alive = torch.ones(len(every), dtype=torch.bool, device=device)
     written, kept, logps = [], [], []
     for t in range(ask.new):
         logp = torch.log_softmax(logits.float() / (ask.temperature or 1.0), -1)
@@ -40,15 +72,7 @@ def sample_rows(model: PreTrainedModel, ask: Request) -> Sampled:
         # on an accelerator the question costs a synchronisation: ask it every eighth token
         if t + 1 == ask.new or ((device.type == "cpu" or t % 8 == 7) and not bool(alive.any())):
             break
-        whole = torch.cat((whole, torch.ones_like(whole[:, :1])), 1)
-        out = model(
-            written[-1][:, None],
-            attention_mask=None if unpadded else whole,
-            position_ids=(length + t)[:, None],
-            past_key_values=cache,
-            use_cache=True,
-        )
-        cache, logits = out.past_key_values, out.logits[:, -1]
+        logits = read(written[-1])
     return torch.stack(written, 1), torch.stack(kept, 1), torch.stack(logps, 1)
 
 

@@ -122,6 +122,9 @@ PRESETS: Mapping[str, PretrainConfig] = {
         corpus=CorpusConfig(problems=48, reflections=6, scratch=True),
     ),
     "smoke": PretrainConfig(steps=20, layers=2, width=64, corpus=CorpusConfig(problems=8, reflections=4)),
+    "tiny": PretrainConfig(
+        steps=800, layers=2, width=64, precision="float32", corpus=CorpusConfig(problems=48, reflections=12)
+    ),
     "small": PretrainConfig(),
     "medium": PretrainConfig(
         steps=20_000,

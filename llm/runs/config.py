@@ -185,11 +185,16 @@ class TrainConfig:
         held["problems_sha256"] = tuple(map(tuple, held.get("problems_sha256", ())))
         held["probe"] = ProbeConfig(**held["probe"])
         held["optimizer"] = OptimizerConfig(**held.get("optimizer", {}))
-        held["learner"] = None if method.learner is None else method.learner(**held["learner"])
+        held["learner"] = None if method.learner is None else method.learner(**_tuples(held["learner"]))
         if method.evolves:
             held["fast"] = PromptEvolution(**{k: v for k, v in held["fast"].items() if k != "reflector"})
             held["reflector"] = ReflectorConfig(**held["reflector"])
         return cls(**held)
+
+
+def _tuples(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON has lists where settings have tuples."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in recorded.items()}
 
 
 @dataclass(frozen=True)
@@ -206,7 +211,8 @@ class Preset:
         config = TrainConfig(method=method, steps=self.steps, probe=self.probe)
         if config.learner is None:
             return config
-        return replace(config, learner=replace(config.learner, problems=self.problems))  # type: ignore[call-arg]  # each has it
+        lr = config.learner.rate
+        return replace(config, lr=lr, learner=replace(config.learner, problems=self.problems))  # type: ignore[call-arg]  # each has it
 
 
 PRESETS: Mapping[str, Preset] = {

@@ -16,7 +16,7 @@ import torch
 from fstsim.llm.runs.probes import Probe, behaviour, excess, mean_se
 from fstsim.llm.runs.skills import TaskSkills
 from fstsim.llm.systems.measure import SystemExam, answer_scores, deployed_kl, system_rewards
-from fstsim.llm.systems.system import Asked, Bare, Deployed
+from fstsim.llm.systems.system import Asked, Bare, Beside, Deployed
 from fstsim.llm.types import Answered, Demonstrated, Measured, Population, rule_words
 
 _OF_BARE = ("reward", "kl_to_base", "kl_from_base", "entropy")
@@ -29,6 +29,7 @@ class SystemProbe:
 
     probe: Probe
     exam: SystemExam | None = None
+    _exams: dict[str, SystemExam] = field(init=False, default_factory=dict)
     _bare_row: dict[str, Any] = field(init=False, default_factory=dict)
     _base_logps: np.ndarray | None = field(init=False, default=None)
 
@@ -63,6 +64,8 @@ class SystemProbe:
         row |= behaviour(to_bare, from_bare)
         row |= self._excess(system, here, to_bare)
         row |= self._old(system)
+        for name, other in system.beside().items():
+            row |= self._of_other(name, other, contexts)
         size = system.size
         return row | {"numbers_trained": size.trained, "bytes_stored": size.stored}
 
@@ -94,14 +97,40 @@ class SystemProbe:
             self._base_logps = answer_scores(Bare(self.probe.base), self._asked(("",)), answers)[0]
         return excess(to_bare, answer_scores(system, here, answers)[0], self._base_logps)
 
+    def _of_other(self, name: str, other: Beside, contexts: Sequence[str]) -> dict[str, float]:
+        """Reward and old behaviour of a system that is measured beside, and how far it is from its own start."""
+        probe, row = self.probe, self.reward(other.system, contexts, f"_{name}")
+        row |= self._old_behaviour(other.system, f"_{name}")
+        if other.start is None:
+            return row
+        here = self._asked(contexts)
+        kl, _ = deployed_kl(other.system, Bare(other.start), (here, here), probe.seed, probe.config.max_new_tokens)
+        row[f"kl_to_base_{name}"], row[f"kl_to_base_{name}_se"] = mean_se(kl)
+        if self.exam is not None:
+            if name not in self._exams:
+                self._exams[name] = SystemExam.of(other.start, probe.config.exam)
+            exam = self._exams[name]
+            row[f"drift_{name}"] = exam.base - exam.accuracy(other.system)
+        return row
+
+    def _old_behaviour(self, system: Deployed, tail: str) -> dict[str, float]:
+        """Mass of the old behaviour on ambiguous prompts, and its log-odds against the right answer, mean over problems."""
+        task = self.probe.task
+        if not isinstance(task, Demonstrated):
+            return {}
+        problems, asked = self.probe.problems, self._asked(("",))
+        old, _ = answer_scores(system, asked, [task.old_answer(p) for p in problems])
+        right, _ = answer_scores(system, asked, [task.answer(p) for p in problems])
+        mass, error = mean_se(np.exp(old))
+        return {
+            f"old_mass{tail}": mass,
+            f"old_mass{tail}_se": error,
+            f"old_log_odds{tail}": float((old - right).mean()),
+        }
+
     def _old(self, system: Deployed) -> dict[str, float]:
         """Old behaviour and old skills with the state left on."""
-        row: dict[str, float] = {}
-        task = self.probe.task
-        if isinstance(task, Demonstrated):
-            answers = [task.old_answer(p) for p in self.probe.problems]
-            mass = np.exp(answer_scores(system, self._asked(("",)), answers)[0])
-            row["old_mass_deployed"], row["old_mass_deployed_se"] = mean_se(mass)
+        row = self._old_behaviour(system, "_deployed")
         if self.exam is not None:
             row["drift_deployed"] = self.exam.base - self.exam.accuracy(system)
         for skills in self.probe.skills:

@@ -32,6 +32,14 @@ class Size:
     stored: int
 
 
+@dataclass(frozen=True)
+class Beside:
+    """Another ``system`` that is measured beside one, and ``start``, from which its own distance is measured: a model of its own."""
+
+    system: Deployed
+    start: Policy | None = None
+
+
 class Deployed(ABC):
     """A model with a state. Weights of ``bare`` are the state's only if the system says so; most leave them as they are."""
 
@@ -77,6 +85,10 @@ class Deployed(ABC):
         """The rest of the state, ready for JSON."""
         return {}
 
+    def beside(self) -> Mapping[str, Beside]:
+        """Other systems that are measured with it, by the ending of their columns: parts of it, or what it would be without one."""
+        return {}
+
     def restore(self, tensors: Mapping[str, torch.Tensor], notes: Mapping[str, Any]) -> None:  # noqa: B027 -- many have none
         """Take the state that `tensors` and `notes` gave, in place. Raises ValueError or KeyError if it is of another system."""
 
@@ -86,8 +98,28 @@ def bare_prompts(policy: Policy, asked: Sequence[Asked]) -> list[list[int]]:
     return policy.encode_all(list(asked))
 
 
+class Acting(Deployed):
+    """A system that is a policy: ``acting`` encodes what it is asked, scores and samples; learners can train through it."""
+
+    @property
+    @abstractmethod
+    def acting(self) -> Policy:
+        """The system as a policy."""
+
+    def logits(self, asked: Sequence[Asked], rollouts: Rollouts) -> torch.Tensor:
+        """Those of the policy."""
+        return self.acting.logits(self.acting.with_prompts(rollouts, bare_prompts(self.acting, asked)))
+
+    def sample(
+        self, asked: Sequence[Asked], generator: torch.Generator, *, max_new_tokens: int, temperature: float = 1.0
+    ) -> Rollouts:
+        """As the policy samples; the prompts in the rollouts are those of ``acting``."""
+        prompts = bare_prompts(self.acting, asked)
+        return self.acting.sample(prompts, 1, generator, max_new_tokens=max_new_tokens, temperature=temperature)
+
+
 @dataclass(frozen=True)
-class Bare(Deployed):
+class Bare(Acting):
     """A policy with no state: what every other system is compared with."""
 
     policy: Policy
@@ -97,16 +129,10 @@ class Bare(Deployed):
         """Itself."""
         return self.policy
 
-    def logits(self, asked: Sequence[Asked], rollouts: Rollouts) -> torch.Tensor:
-        """Those of the policy."""
-        return self.policy.logits(self.policy.with_prompts(rollouts, bare_prompts(self.policy, asked)))
-
-    def sample(
-        self, asked: Sequence[Asked], generator: torch.Generator, *, max_new_tokens: int, temperature: float = 1.0
-    ) -> Rollouts:
-        """As the policy samples."""
-        prompts = bare_prompts(self.policy, asked)
-        return self.policy.sample(prompts, 1, generator, max_new_tokens=max_new_tokens, temperature=temperature)
+    @property
+    def acting(self) -> Policy:
+        """Itself."""
+        return self.policy
 
 
 @torch.no_grad()
