@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from fstsim.llm.learners.cases import CaseMemory
 from fstsim.llm.learners.distill import Distillation
 from fstsim.llm.learners.learner import Learner
 from fstsim.llm.learners.mixture import MixtureDistillation
@@ -21,5 +22,6 @@ LEARNERS: Mapping[str, type[Learner]] = {
     "oapl": OAPL,
     "mixture": MixtureDistillation,
     "distill": Distillation,
+    "cases": CaseMemory,
 }
 """Every slow learner by the name of its method."""

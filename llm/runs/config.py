@@ -194,9 +194,9 @@ class Preset:
     def config(self, method: str) -> TrainConfig:
         """A run of ``method`` at this size."""
         config = TrainConfig(method=method, steps=self.steps, probe=self.probe)
-        if config.learner is None:
+        if config.learner is None or not hasattr(config.learner, "problems"):
             return config
-        return replace(config, learner=replace(config.learner, problems=self.problems))  # type: ignore[call-arg]  # each has it
+        return replace(config, learner=replace(config.learner, problems=self.problems))
 
 
 PRESETS: Mapping[str, Preset] = {

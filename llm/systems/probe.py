@@ -63,6 +63,7 @@ class SystemProbe:
         row |= behaviour(to_bare, from_bare)
         row |= self._excess(system, here, to_bare)
         row |= self._old(system)
+        row |= system.measured(probe.task, here)
         size = system.size
         return row | {"numbers_trained": size.trained, "bytes_stored": size.stored}
 
