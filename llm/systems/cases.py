@@ -8,6 +8,7 @@ mixture over what it may draw is computed, so that success, old mass and KL carr
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -201,25 +202,37 @@ class Cases(Deployed):
     # ------------------------------------------------------------------ writing
 
     def add(self, states: torch.Tensor, plans: Sequence[str], rewards: Sequence[float]) -> None:
-        """Append cases; beyond ``capacity`` those of lowest Q at their own state go first, of equals the oldest."""
+        """Append cases; beyond ``capacity`` some are evicted."""
         if not plans:
             return
         self.keys = torch.cat((self.keys, states))
         self.plans_at = torch.cat((self.plans_at, self.plan_vectors(plans)))
         self.held += [Case(plan, float(reward)) for plan, reward in zip(plans, rewards, strict=True)]
-        over = len(self.held) - self.reading.capacity
-        if self.reading.capacity and over > 0:
-            worth = self._worth()
-            kept = sorted(worth.sort(stable=True).indices[over:].tolist())
-            self.keys, self.plans_at = self.keys[kept], self.plans_at[kept]
-            self.held = [self.held[c] for c in kept]
+        self._evict(len(self.held) - self.reading.capacity if self.reading.capacity else 0)
+
+    def _evict(self, count: int) -> None:
+        """Take out ``count`` cases, one after the other, each the one whose Q at its own state, over the cases of its plan, is least.
+
+        Q alone would leave one plan: the first that works is played most, known best, and crowds out all others.
+        """
+        if count <= 0:
+            return
+        worth = self._worth().tolist()
+        plans = Counter(case.plan for case in self.held)
+        there = list(range(len(self.held)))
+        for _ in range(count):
+            least = min(there, key=lambda c: worth[c] / plans[self.held[c].plan])  # of equals the oldest
+            there.remove(least)
+            plans[self.held[least].plan] -= 1
+        self.keys, self.plans_at = self.keys[there], self.plans_at[there]
+        self.held = [self.held[c] for c in there]
 
     @torch.no_grad()
     def _worth(self) -> torch.Tensor:
         """Q of each case at its own state; its reward where there is no router."""
         if self.router is None:
             return torch.tensor([case.reward for case in self.held])
-        return self.router.pairs(self.keys * self.scale, self.features)
+        return torch.sigmoid(self.router.pairs(self.keys * self.scale, self.features))
 
     def plan_vectors(self, plans: Sequence[str]) -> torch.Tensor:
         """Embeddings of plans, ``(N, H)``: of the text alone."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
 from fstsim.llm.contexts.proposals import UnusableProposal
 from fstsim.llm.contexts.reflection import LONGEST, SelfReflection, reflection_prompt, written_rules
-from fstsim.llm.learners.weights import generator_from
 from fstsim.llm.policy.policy import Policy
 
 Pair = tuple[str, str]
@@ -25,7 +25,8 @@ def write_plans(policy: Policy, shown: Sequence[Sequence[Pair]], rng: np.random.
     if policy.template != "world":
         return [_in_words(policy, pairs, rng) for pairs in shown]
     prompts = [policy.tokenizer(reflection_prompt(pairs))["input_ids"] for pairs in shown]
-    wrote = policy.sample(prompts, 1, generator_from(rng, policy), max_new_tokens=LONGEST)
+    generator = torch.Generator(policy.device).manual_seed(int(rng.integers(2**62)))
+    wrote = policy.sample(prompts, 1, generator, max_new_tokens=LONGEST)
     return [" ".join(written_rules(policy, text)) for text in policy.decode(wrote)]
 
 
