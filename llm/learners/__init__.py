@@ -12,6 +12,7 @@ from fstsim.llm.learners.oapl import OAPL
 from fstsim.llm.learners.policy_gradient import PolicyGradient
 from fstsim.llm.learners.sdft import SDFT
 from fstsim.llm.learners.sft import SupervisedFineTuning
+from fstsim.llm.learners.skills import SkillLibrary
 from fstsim.llm.learners.ttt import TTTDiscover
 
 LEARNERS: Mapping[str, type[Learner]] = {
@@ -23,5 +24,6 @@ LEARNERS: Mapping[str, type[Learner]] = {
     "mixture": MixtureDistillation,
     "distill": Distillation,
     "cases": CaseMemory,
+    "skills": SkillLibrary,
 }
 """Every slow learner by the name of its method."""

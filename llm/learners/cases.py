@@ -39,7 +39,9 @@ class CaseMemory(Learner):
     read: what the model writes of the four remembered examples that are nearest to the problem. Problems are of the train split.
     """
 
-    about: ClassVar[str] = "case memory: weights frozen, plans that worked are read by similarity or by a learned router"
+    about: ClassVar[str] = (
+        "case memory: weights frozen, plans that worked are read by similarity or by a learned router"
+    )
     deploys: ClassVar[bool] = True
 
     problems: int = 48
@@ -104,7 +106,10 @@ class CaseMemory(Learner):
         prompts = policy.encode_all(list(zip(told, problems, strict=True)))
         wrote = policy.sample(prompts, 1, generator_from(rng, policy), max_new_tokens=self.max_new_tokens)
         rewards = [task.score(p, text).reward for p, text in zip(problems, policy.decode(wrote), strict=True)]
-        metrics: dict[str, Any] = {"train_reward": float(np.mean(rewards)), "length": float(wrote.mask.sum(-1).float().mean())}
+        metrics: dict[str, Any] = {
+            "train_reward": float(np.mean(rewards)),
+            "length": float(wrote.mask.sum(-1).float().mean()),
+        }
         if self.read != "none":
             self._remember(system, states, chosen, rewards)
             acted = [i for i, plan in enumerate(plans) if plan is not None]

@@ -143,9 +143,7 @@ class Cases(Deployed):
         """The first case equal to each."""
         met: dict[tuple[bytes, str, float], int] = {}
         rows = self.keys.cpu().numpy()
-        return [
-            met.setdefault((rows[c].tobytes(), case.plan, case.reward), c) for c, case in enumerate(self.held)
-        ]
+        return [met.setdefault((rows[c].tobytes(), case.plan, case.reward), c) for c, case in enumerate(self.held)]
 
     def mixed(self, asked: Sequence[Asked]) -> Mixed:
         """The contexts that each of ``asked`` is answered in: each plan once, with the mass of all cases that have it."""

@@ -29,4 +29,3 @@ def started(run: str, flag: str, system: _S) -> _S:
     tensors, meta = read_checkpoint(path)
     restore_system(system, tensors, meta, path)
     return system
-
