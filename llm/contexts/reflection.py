@@ -28,7 +28,8 @@ from fstsim.settings import check_types
 Record = Mapping[str, str]
 
 _FEEDBACK = re.compile(r"start: (?P<start>\S+) wrote: (?P<wrote>\S*) right: (?P<right>\S+)")
-_LONGEST = 8  # rules in a context that a policy of the world writes
+LONGEST = 8
+"""Most rules in a context that a policy of the world writes."""
 _WRITTEN = 64  # tokens of a context that a chat model writes for itself
 _RECORDS = 4  # of which it is shown that many
 _SHOWN = 300  # characters of each part of a record
@@ -81,13 +82,12 @@ class SelfReflection:
         if len(pairs) < EXAMPLES:
             return context, 0
         chosen = [pairs[i] for i in rng.choice(len(pairs), size=EXAMPLES, replace=False)]
-        shown = " ; ".join(f"{' '.join(a)} > {' '.join(b)}" for a, b in chosen) + " ?"
         generator = torch.Generator(policy.device).manual_seed(int(rng.integers(2**62)))
-        prompt = policy.tokenizer(shown)["input_ids"]
-        written = policy.sample([prompt], 1, generator, max_new_tokens=_LONGEST, temperature=self.temperature)
-        rules = [word for word in policy.decode(written)[0].split() if word in policy.words]
+        prompt = policy.tokenizer(reflection_prompt(chosen))["input_ids"]
+        written = policy.sample([prompt], 1, generator, max_new_tokens=LONGEST, temperature=self.temperature)
+        rules = written_rules(policy, policy.decode(written)[0])
         words = [*context.split(), *rules] if residual else rules
-        return " ".join(words[:_LONGEST]), 1
+        return " ".join(words[:LONGEST]), 1
 
     def _in_words(
         self, policy: Policy, context: str, records: Sequence[Record], rng: np.random.Generator
@@ -101,6 +101,16 @@ class SelfReflection:
         except InputError as error:  # the prompt does not fit
             raise UnusableProposal(str(error), "") from error
         return context_from(policy.decode(out)[0], context, 1), 1
+
+
+def reflection_prompt(pairs: Sequence[tuple[str, str]]) -> str:
+    """The line after which a model of the world writes rules: lists before and after them, symbols with spaces between them."""
+    return " ; ".join(f"{' '.join(a)} > {' '.join(b)}" for a, b in pairs) + " ?"
+
+
+def written_rules(policy: Policy, text: str) -> list[str]:
+    """The words of rules in what a model of the world wrote."""
+    return [word for word in text.split() if word in policy.words]
 
 
 def reflection_message(context: str, records: Sequence[Record]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from fstsim.llm.learners.cases import CaseMemory
 from fstsim.llm.learners.distill import Distillation
 from fstsim.llm.learners.isolate import Isolation
 from fstsim.llm.learners.learner import Learner
@@ -13,6 +14,7 @@ from fstsim.llm.learners.policy_gradient import PolicyGradient
 from fstsim.llm.learners.proxy import ProxyTuning
 from fstsim.llm.learners.sdft import SDFT
 from fstsim.llm.learners.sft import SupervisedFineTuning
+from fstsim.llm.learners.skills import SkillLibrary
 from fstsim.llm.learners.soft import SoftTokens
 from fstsim.llm.learners.ttt import TTTDiscover
 
@@ -27,5 +29,7 @@ LEARNERS: Mapping[str, type[Learner]] = {
     "isolate": Isolation,
     "proxy": ProxyTuning,
     "soft": SoftTokens,
+    "cases": CaseMemory,
+    "skills": SkillLibrary,
 }
 """Every slow learner by the name of its method."""

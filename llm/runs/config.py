@@ -211,8 +211,10 @@ class Preset:
         config = TrainConfig(method=method, steps=self.steps, probe=self.probe)
         if config.learner is None:
             return config
-        lr = config.learner.rate
-        return replace(config, lr=lr, learner=replace(config.learner, problems=self.problems))  # type: ignore[call-arg]  # each has it
+        config = replace(config, lr=config.learner.rate)
+        if not hasattr(config.learner, "problems"):
+            return config
+        return replace(config, learner=replace(config.learner, problems=self.problems))
 
 
 PRESETS: Mapping[str, Preset] = {

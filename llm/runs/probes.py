@@ -68,8 +68,9 @@ class ProbeConfig:
 
 
 def mean_se(values: np.ndarray) -> tuple[float, float]:
-    """Mean and its standard error over independent problems."""
-    return float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values)))
+    """Mean and its standard error over independent problems; nan for the error where a value is infinite."""
+    with np.errstate(invalid="ignore"):
+        return float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values)))
 
 
 @torch.no_grad()
@@ -135,8 +136,8 @@ def excess(to_bare: np.ndarray, logps: np.ndarray, base_logps: np.ndarray) -> di
 
 
 def log_odds(logps: np.ndarray) -> np.ndarray:
-    """Log-odds from log-probabilities, nats; what float32 rounds to certainty counts as 1e-12 short of it."""
-    short = np.minimum(logps, -1e-12)
+    """Log-odds from log-probabilities, nats; certainty, rounded or not, counts as 1e-12 short of it, what cannot be as e^-700."""
+    short = np.clip(logps, -700.0, -1e-12)
     return short - np.log(-np.expm1(short))
 
 

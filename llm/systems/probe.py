@@ -66,6 +66,7 @@ class SystemProbe:
         row |= self._old(system)
         for name, other in system.beside().items():
             row |= self._of_other(name, other, contexts)
+        row |= system.measured(probe.task, here)
         size = system.size
         return row | {"numbers_trained": size.trained, "bytes_stored": size.stored}
 

@@ -18,7 +18,7 @@ import torch
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import Rollouts, token_logprobs
 from fstsim.llm.policy.tree import draw
-from fstsim.llm.types import Problem
+from fstsim.llm.types import Problem, Task
 
 Asked = tuple[str, Problem]
 """What a system is asked: a context in words ("" for none, the rule words in an exam), and the problem."""
@@ -65,6 +65,10 @@ class Deployed(ABC):
         ``temperature`` 0 is greedy.
         """
         return sample_stepwise(self, asked, generator, max_new_tokens, temperature)
+
+    def measured(self, task: Task, asked: Sequence[Asked]) -> Mapping[str, float]:  # noqa: ARG002 -- most have none
+        """Columns of this kind of system alone, on held-out problems; declared in `fstsim.columns`."""
+        return {}
 
     @property
     def size(self) -> Size:
