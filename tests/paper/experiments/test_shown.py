@@ -56,8 +56,8 @@ def _strings(folder: Path) -> Iterator[tuple[Path, str]]:
 
 
 def test_no_name_of_a_run_is_spelled() -> None:
-    """Tables and figures ask the declarations; the one page that quotes settings names the runs that it reads them from."""
+    """Tables and figures ask the declarations; the page that quotes settings and the ledger name the runs that they are about."""
     names = {run.name for experiment in EXPERIMENTS for run in experiment.runs("small") if "-" in run.name}
     for path, text in _strings(Path(fstsim.paper.__file__).parent):
-        if path.parts[-2:] != ("manuscript", "numbers.py"):
+        if path.parts[-2:] != ("manuscript", "numbers.py") and path.parent.name != "claims":
             assert text not in names, path

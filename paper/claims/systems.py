@@ -1,0 +1,233 @@
+"""Claims of systems that leave the model as it is, on the stream and the switch of the experiment on systems.
+
+What is predicted here was written before the runs were made.
+"""
+
+from __future__ import annotations
+
+from fstsim.llm.experiments.plan import SIZES
+from fstsim.llm.experiments.systems import TASKS, arms
+from fstsim.paper.claims.claim import Claim, Finding, Outcome, above, all_of
+from fstsim.paper.claims.evidence import Evidence
+from fstsim.paper.experiments.numbers import Estimate
+
+_FROZEN = ("gepa", "soft", "soft-bias", "proxy", "cases", "cases-near", "skills")
+_STATES = ("soft", "soft-bias", "proxy", "cases", "skills")
+_CONTEXTS = ("gepa", "soft-bias")
+_LABELS = {name: arm.label for name, arm in arms(SIZES["smoke"]).items()}
+
+
+def _end(e: Evidence, task: str, arm: str, column: str) -> Estimate:
+    return e.end(f"systems-{task}-{arm}", column)
+
+
+def _weights_kl(e: Evidence, task: str, arm: str) -> Estimate:
+    c = e.curves(f"systems-{task}-{arm}")
+    return _end(e, task, arm, "kl_to_base_no_context" if "kl_to_base_no_context" in c.columns else "kl_to_base")
+
+
+def _nothing_forgotten(e: Evidence) -> Finding:
+    """The headline of every frozen system: true of the bare weights; false, or not, of what is deployed."""
+    off, on = [], []
+    for task in TASKS:
+        for arm in _STATES:
+            off.append(abs(_end(e, task, arm, "drift").value) < 1e-12 and abs(_weights_kl(e, task, arm).value) < 1e-12)
+            on.append((f"{task}, {_LABELS[arm]}", _end(e, task, arm, "drift_deployed")))
+    lost = [bool(x.low > 0.02) for _, x in on]
+    said = f"with the state removed the base to the bit in {sum(off)} of {len(off)}; old skills lost with the state on: {', '.join(f'{name} {x}' for name, x in on)}"
+    if all(off) and any(lost):
+        return Finding(
+            said,
+            Outcome.PARTLY,
+            "the state is taken off before old skills are asked; left on, the system forgets like any other",
+        )
+    return Finding(said, Outcome.HOLDS if all(off) else Outcome.FAILS)
+
+
+def _excess(e: Evidence) -> Finding:
+    values = {f"{task}, {label}": _end(e, task, arm, "kl_excess") for task in TASKS for arm, label in _LABELS.items()}
+    below = [name for name, x in values.items() if x.high < -0.02]
+    said = f"least excess {min(values.items(), key=lambda x: x[1].value)[1]} ({min(values, key=lambda x: values[x].value)}), most {max(values.items(), key=lambda x: x[1].value)[1]} ({max(values, key=lambda x: values[x].value)})"
+    return Finding(said, Outcome.FAILS if below else Outcome.HOLDS, ", ".join(below))
+
+
+def _no_fixed_context(e: Evidence) -> Finding:
+    found = {arm: _end(e, "switch", arm, "reward") for arm in (*_CONTEXTS, "soft", "cases")}
+    said = ", ".join(f"{_LABELS[arm]} {x}" for arm, x in found.items())
+    fixed = [found[arm].high < 0.6 for arm in _CONTEXTS]
+    return Finding(f"reward on the switch: {said}", all_of(fixed))
+
+
+def _instance(e: Evidence) -> Finding:
+    """Vectors that depend on the problem against vectors that do not."""
+    parts, holds = [], []
+    for task in TASKS:
+        full, bias = (_end(e, task, arm, "reward") for arm in ("soft", "soft-bias"))
+        parts.append(f"{task}: {full} against {bias}")
+        holds.append(
+            True
+            if full.low > bias.high
+            else False
+            if full.high <= bias.low + 0.02 or abs(full.value - bias.value) < 0.02
+            else None
+        )
+    return Finding(
+        f"reward with thoughts of the problem at hand, against a constant vector: {'; '.join(parts)}", all_of(holds)
+    )
+
+
+def _memory(e: Evidence) -> Finding:
+    parts, holds = [], []
+    for task in TASKS:
+        learned, near = (_end(e, task, arm, "reward") for arm in ("cases", "cases-near"))
+        parts.append(f"{task}: learned {learned}, similarity {near}")
+        holds.append(
+            True
+            if learned.low > near.high
+            else False
+            if learned.high < near.low or abs(learned.value - near.value) < 0.02
+            else None
+        )
+    outcome = all_of(holds)
+    return Finding(
+        f"reward with a learned router and with the nearest case: {'; '.join(parts)}",
+        outcome,
+        "families can be told apart by the look of a problem, but branches of one family cannot"
+        if outcome is Outcome.PARTLY
+        else "",
+    )
+
+
+def _proxy(e: Evidence) -> Finding:
+    parts, shares = [], []
+    for task in TASKS:
+        steered, direct = (_end(e, task, arm, "reward") for arm in ("proxy", "sft"))
+        base = float(e.curves(f"systems-{task}-proxy")["reward"][:, 0].mean())
+        share = (steered.value - base) / (direct.value - base)
+        parts.append(f"{task}: {base:.3g} to {steered}, directly tuned {direct}: {share:.0%} of the gap")
+        shares.append(share > 0.8)
+    return Finding("; ".join(parts), all_of(shares))
+
+
+def _library(e: Evidence) -> Finding:
+    parts, holds = [], []
+    for task in TASKS:
+        reward, start = (
+            _end(e, task, "skills", "reward"),
+            float(e.curves(f"systems-{task}-skills")["reward"][:, 0].mean()),
+        )
+        old = _end(e, task, "skills", "old_mass")
+        at_start = float(e.curves(f"systems-{task}-skills")["old_mass"][:, 0].mean())
+        parts.append(f"{task}: reward {start:.3g} to {reward}, old mass with the library off {at_start:.3g} to {old}")
+        holds.append(abs(old.value - at_start) < 1e-9)
+    return Finding("; ".join(parts), all_of(holds))
+
+
+def _leash_is_cheapest(e: Evidence) -> Finding:
+    parts, holds = [], []
+    for task in TASKS:
+        leashed, free, sft = (_end(e, task, arm, "kl_excess") for arm in ("rl-leash", "rl", "sft"))
+        parts.append(f"{task}: RL with a leash {leashed}, RL {free}, SFT {sft}")
+        holds.append(above(sft.low - leashed.high, sft.high - leashed.low, 0.0))
+    return Finding(f"KL that success does not need, nats: {'; '.join(parts)}", all_of(holds))
+
+
+def _rl_against_sft(e: Evidence) -> Finding:
+    parts, holds = [], []
+    for task in TASKS:
+        rl, sft = (_end(e, task, arm, "drift") for arm in ("rl", "sft"))
+        reward = [_end(e, task, arm, "reward") for arm in ("rl", "sft")]
+        parts.append(f"{task}: RL {rl} at reward {reward[0]}, SFT {sft} at {reward[1]}")
+        holds.append(above(sft.low - rl.high, sft.high - rl.low, 0.0))
+    return Finding(f"old skills lost at one learning rate and as many steps: {'; '.join(parts)}", all_of(holds))
+
+
+def _cheapest(e: Evidence) -> Finding:
+    """Who solves the stream for the fewest rollouts and demonstrations."""
+    task, solved = "stream", {}
+    for arm, label in _LABELS.items():
+        c = e.curves(f"systems-{task}-{arm}")
+        solved[label] = (float(c["reward"][:, -1].mean()), float(c.samples[:, -1].mean()))
+    best = sorted(solved.items(), key=lambda x: -x[1][0])[:4]
+    said = ", ".join(f"{label} {reward:.3g}" for label, (reward, _) in best)
+    frozen = [_LABELS[arm] for arm in _FROZEN]
+    top = best[0][0]
+    return Finding(
+        f"best rewards on the stream: {said}",
+        Outcome.HOLDS if top in frozen else Outcome.FAILS,
+        "" if top in frozen else f"best is {top}",
+    )
+
+
+CLAIMS = (
+    Claim(
+        "A system with frozen weights forgets nothing",
+        "SoftCoT, proxy-tuning, VOYAGER, Memento",
+        "old skills and old mass with the state removed and left on",
+        "state off: the base to the bit; state on: old mass and single rules are lost",
+        _nothing_forgotten,
+    ),
+    Claim(
+        "No deployed system is nearer to the base than its success allows",
+        "statement deployed-kl-floor",
+        "KL deployed less its floor, every arm",
+        "0 or more ([deployed-kl-floor](theory/20-deployed.md#deployed-kl-floor))",
+        _excess,
+    ),
+    Claim(
+        "What a leash leaves is the cheapest way to a reward",
+        "statement deployed-kl-tilt",
+        "excess KL of RL with a leash against SFT",
+        "0 at its rest, SFT above",
+        _leash_is_cheapest,
+    ),
+    Claim(
+        "No fixed context solves a switch",
+        "own",
+        "GEPA and constant soft vectors on the switch",
+        "at most the larger branch, about a half",
+        _no_fixed_context,
+    ),
+    Claim(
+        "The soft thoughts of an instance matter, not just a constant prompt",
+        "SoftCoT 2502.12134",
+        "soft tokens from the problem against a bias alone",
+        "on the switch yes; on the stream yes, as families need different rules",
+        _instance,
+    ),
+    Claim(
+        "Proxy-tuning closes nine tenths of the gap to direct tuning",
+        "2401.08565",
+        "an expert of a tenth of the size, alpha 1, by SFT, against SFT of the model itself",
+        "less here: the small expert's errors are imported",
+        _proxy,
+    ),
+    Claim(
+        "A growing library does not forget",
+        "VOYAGER 2305.16291",
+        "skill library on the stream and the switch",
+        "old mass with the library off equals the base's; the switch is no program and is not solved",
+        _library,
+    ),
+    Claim(
+        "A learned memory is better than the nearest case",
+        "AgentFly / Memento 2508.16153",
+        "case memory with a learned router against similarity",
+        "equal on the stream, better on the switch",
+        _memory,
+    ),
+    Claim(
+        "RL forgets less than SFT at one learning rate",
+        "2510.18874",
+        "RL and SFT on stream and switch, same rate, steps and problems a step",
+        "",
+        _rl_against_sft,
+    ),
+    Claim(
+        "Adaptation outside the weights reaches the best reward where words or cases say the rule",
+        "the source texts",
+        "all arms on the stream",
+        "cases, which route by problem",
+        _cheapest,
+    ),
+)
