@@ -137,6 +137,7 @@ class Frozen(TrainerCallback):
         self.seen.add((model.model.layers[1].training, model.model.embed_tokens.weight.requires_grad))
 
 
+@pytest.mark.slow
 def test_trainable_head_of_an_adapter(start: Path, tmp_path: Path) -> None:
     """Modules that peft trains whole count, and are off in the base."""
     model, tokenizer = load(start)
