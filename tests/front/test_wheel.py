@@ -86,7 +86,7 @@ def test_it_is_the_wheel_that_runs_outside(site: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "written"),
     [
-        ("check --examples 20 --statement drift-along-flow", ()),
+        pytest.param("check --examples 20 --statement drift-along-flow", (), marks=pytest.mark.slow),
         pytest.param(
             "figures geometry --out drawn", ("drawn/geometry.png", "drawn/geometry.pdf"), marks=pytest.mark.slow
         ),
