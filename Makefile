@@ -14,8 +14,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
 INPUTS := pyproject.toml constraints.txt
-# One thread of linear algebra in each pytest worker: the workers already share the cores.
+# One thread of linear algebra in each pytest worker: the workers already share the cores. A file's tests stay together,
+# so that what they share is made once.
 PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest
+WORKERS := -n $(JOBS) --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help reproduce reproduce-full docs paper smollm2 test test-slow test-pythons nightly nightly-check readme attack mutants bench bench-trl bench-gpu lint format types clean
@@ -42,10 +44,10 @@ smollm2: $(VENV)/.installed-pretrained ## get the pretrained model SmolLM2-135M-
 	$(BIN)/fstsim model smollm2
 
 test: $(VENV)/.installed-test ## run the tests (100 Hypothesis examples, JOBS=2 workers)
-	FSTSIM_HYPOTHESIS_PROFILE=ci $(PYTEST) -n $(JOBS)
+	FSTSIM_HYPOTHESIS_PROFILE=ci $(PYTEST) $(WORKERS)
 
 test-slow: $(VENV)/.installed-test ## run only the tests marked slow
-	FSTSIM_HYPOTHESIS_PROFILE=ci $(PYTEST) -n $(JOBS) -m slow
+	FSTSIM_HYPOTHESIS_PROFILE=ci $(PYTEST) $(WORKERS) -m slow
 
 test-pythons: ## test the core (simulator and theory, without torch) on Python 3.10, 3.12 and 3.13, where they are found
 	@for version in $(PYTHONS); do $(MAKE) --no-print-directory test-core VERSION=$$version || exit 1; done
@@ -61,7 +63,7 @@ test-core:
 	else echo "Python $(VERSION): not found, left out"; fi
 
 nightly: $(VENV)/.installed-test ## run all tests, slow ones too, with 2000 random Hypothesis examples
-	FSTSIM_HYPOTHESIS_PROFILE=nightly $(PYTEST) -n $(JOBS) -m "slow or not slow"
+	FSTSIM_HYPOTHESIS_PROFILE=nightly $(PYTEST) $(WORKERS) -m "slow or not slow"
 
 nightly-check: $(VENV)/.installed ## a million random instances of every statement, into paper/data/checks.json
 	$(BIN)/python -m fstsim.paper.records.record_check

@@ -9,14 +9,15 @@ block after a line `<!-- not run -->` is skipped.
 from __future__ import annotations
 
 import doctest
+import functools
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
+from fstsim.__main__ import main
 
 ROOT = Path(__file__).resolve().parents[1]
 HEREDOC = re.compile(r"^cat > (?P<name>\S+) <<'END'\n(?P<text>.*?)^END\n", re.M | re.S)
@@ -51,10 +52,15 @@ def make_targets() -> set[str]:
 
 
 def run_fstsim(words: list[str], folder: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "fstsim", *words], cwd=folder, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, f"fstsim {shlex.join(words)}\n{done.stderr}"
+    """The command line in this process, with a relearning probe of three steps in place of sixty: it is tested on its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        if words[0] == "train":
+            import fstsim.llm.runs.run as train_run
+            from fstsim.llm.runs.probes import relearn_steps
+
+            patch.setattr(train_run, "relearn_steps", functools.partial(relearn_steps, most=3, batch=4))
+        assert main(words) == 0, f"fstsim {shlex.join(words)}"
 
 
 def check_shell(block: Block, folder: Path) -> None:

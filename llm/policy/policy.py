@@ -130,8 +130,9 @@ class Policy:
         """Words of ``text`` that are no tokens of the world that the model was trained on; none for other models."""
         if self.template != "world":
             return []
-        unknown = self.tokenizer.unk_token_id
-        return [word for word in text.split() if unknown in self._tokens(word)]
+        words, unknown = text.split(), self.tokenizer.unk_token_id
+        tokens = self.tokenizer(words, add_special_tokens=False)["input_ids"] if words else []
+        return [word for word, found in zip(words, tokens, strict=True) if unknown in found]
 
     def encode(self, context: str, problem: Problem) -> list[int]:
         """Tokens of the prompt: the context, then the problem.

@@ -146,10 +146,12 @@ def _check_room(policy: Policy, task: Answered, problems: Sequence[Problem], max
 
 
 def _check_answers(policy: Policy, task: Answered, problems: Sequence[Problem], model: str) -> None:
-    for problem in problems:
-        kinds = {"answer": task.answer}
-        if isinstance(task, Demonstrated):
-            kinds["old answer"] = task.old_answer
+    kinds = {"answer": task.answer}
+    if isinstance(task, Demonstrated):
+        kinds["old answer"] = task.old_answer
+    given = [answer(problem) for answer in kinds.values() for problem in problems]
+    # all words at once is quick; which of them is wrong is asked only where one is
+    for problem in problems if not all(given) or policy.unknown(" ".join(given)) else ():
         for what, answer in kinds.items():
             if not answer(problem):
                 raise InputError(f"{_place(problem, task)}: the {what} is empty")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -102,11 +103,26 @@ def test_one_line_code_2_nothing_written(mistake: str, place: Path, capfd: pytes
     assert contents(place) == before
 
 
+RUN = ["simulate", "--optimizer", "descent", "--steps", "3", "--out", "run"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `RUN` writes."""
+    folder = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(RUN) == 0
+    return folder / "run"
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes are those of POSIX systems")
 @pytest.mark.parametrize("name", ["config.json", "checkpoint.npz", "metrics.jsonl"])
 @pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
-def test_what_is_no_file_is_not_opened(name: str, kind: str, place: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(RUN) == 0
+def test_what_is_no_file_is_not_opened(
+    name: str, kind: str, finished: Path, place: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(finished, place / "run")
     path = place / "run" / name
     path.unlink()
     {"pipe": os.mkfifo, "folder": os.mkdir, "device": lambda p: p.symlink_to("/dev/zero")}[kind](path)
@@ -117,11 +133,10 @@ def test_what_is_no_file_is_not_opened(name: str, kind: str, place: Path, capfd:
     assert f"{name} is not a file" in err
 
 
-RUN = ["simulate", "--optimizer", "descent", "--steps", "3", "--out", "run"]
-
-
-def test_a_run_directory_of_another_configuration(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(RUN) == 0
+def test_a_run_directory_of_another_configuration(
+    finished: Path, place: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(finished, place / "run")
     before = {path: path.read_bytes() for path in (place / "run").iterdir()}
     capfd.readouterr()
     assert main([*RUN, "--lr", "0.2"]) == 2
@@ -141,9 +156,9 @@ def test_a_run_directory_of_another_configuration(place: Path, capfd: pytest.Cap
     ],
 )
 def test_a_damaged_run_directory(
-    name: str, damage: Callable[[bytes], bytes], place: Path, capfd: pytest.CaptureFixture[str]
+    name: str, damage: Callable[[bytes], bytes], finished: Path, place: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(RUN) == 0
+    shutil.copytree(finished, place / "run")
     capfd.readouterr()
     path = place / "run" / name
     path.write_bytes(damage(path.read_bytes()))

@@ -79,7 +79,7 @@ def record(out: Path, planned: Planned, seeds: int, rng: np.random.Generator, **
             )
 
 
-@pytest.fixture(scope="module", params=[1, 3, 5])
+@pytest.fixture(scope="module", params=[1, pytest.param(3, marks=pytest.mark.slow), 5])
 def recorded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
     """Every run of every experiment, at the scale of small but four steps long, with one, three or five seeds."""
     out, rng = tmp_path_factory.mktemp("recorded"), np.random.default_rng(0)

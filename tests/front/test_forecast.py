@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+import fstsim.llm.runs.run as train_run
 from fstsim.__main__ import main
 from fstsim.errors import InputError
 from fstsim.front.forecast import Forecast
 from fstsim.front.forecast_flags import with_grid
+from fstsim.llm.runs.probes import relearn_steps
 from fstsim.records import read_json
 
 MakeModel = Callable[..., PreTrainedModel]
@@ -24,6 +27,7 @@ def _here(
     make_model: MakeModel, tokenizer: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(train_run, "relearn_steps", functools.partial(relearn_steps, most=1, batch=2))
     make_model(initializer_range=0.1).save_pretrained("start")
     tokenizer.save_pretrained("start")
 

@@ -349,7 +349,14 @@ def test_the_trained_model_is_a_model(place: Path) -> None:
     assert start["kl_to_base"] == start["drift"] == 0.0
 
 
-@pytest.mark.parametrize("method", ["sft", "fst", "gepa", "sdft", "ttt", "oapl", "mixture"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "fst",
+        "ttt",
+        *(pytest.param(method, marks=pytest.mark.slow) for method in ("sft", "gepa", "sdft", "oapl", "mixture")),
+    ],
+)
 def test_every_method_ends_the_same_way(method: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = {
         "sft": "--problems 4 --replay-share 0.5",

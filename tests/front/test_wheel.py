@@ -88,9 +88,11 @@ def test_it_is_the_wheel_that_runs_outside(site: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "written"),
     [
-        ("check --examples 20 --statement drift-along-flow", ()),
-        ("figures geometry --out drawn", ("drawn/geometry.png", "drawn/geometry.pdf")),
-        ("simulate --steps 5 --out run", ("run/metrics.jsonl", "run/picture.png")),
+        pytest.param("check --examples 20 --statement drift-along-flow", (), marks=pytest.mark.slow),
+        pytest.param(
+            "figures geometry --out drawn", ("drawn/geometry.png", "drawn/geometry.pdf"), marks=pytest.mark.slow
+        ),
+        pytest.param("simulate --steps 5 --out run", ("run/metrics.jsonl", "run/picture.png"), marks=pytest.mark.slow),
         (
             "train --method rl --task digits:plus --preset smoke --steps 1 --seeds 1 --out rl",
             ("rl/seed-0/metrics.jsonl", "rl/seed-0/model/model.safetensors", "rl/picture.png"),
@@ -108,6 +110,7 @@ def test_what_make_reproduce_runs(command: str, written: tuple[str, ...], site: 
     assert [name for name in written if not (tmp_path / name).is_file()] == []
 
 
+@pytest.mark.slow
 def test_what_make_test_runs(site: Path, tmp_path: Path) -> None:
     tests = [
         "-c",

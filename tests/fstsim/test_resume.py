@@ -64,7 +64,7 @@ def start(config: SimulationConfig, out: Path) -> subprocess.Popen[bytes]:
     return process
 
 
-@pytest.mark.parametrize("kind", LONG)
+@pytest.mark.parametrize("kind", ["sgd", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("flow", "adamw"))])
 def test_killed_at_a_random_moment(kind: str, tmp_path: Path) -> None:
     config = LONG[kind]
     killed, whole = tmp_path / "killed", tmp_path / "whole"

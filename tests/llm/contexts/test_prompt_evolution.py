@@ -291,7 +291,13 @@ def test_problems_are_those_of_the_validation_split(weights: Weights, record: Re
     assert len(set(record.validation[-1])) == 8
 
 
-@pytest.mark.parametrize("budget", [35, 36, 37, 43, 50, 51, 59, 60, 65, 80, 92, 101, 128, 136, 200])
+@pytest.mark.parametrize(
+    "budget",
+    [
+        *(35, 50, 60, 101, 200),
+        *(pytest.param(each, marks=pytest.mark.slow) for each in (36, 37, 43, 51, 59, 65, 80, 92, 128, 136)),
+    ],
+)
 @pytest.mark.parametrize(
     "population", [Population(("",)), Population(("", "next", "prev"), archive=((TASK.name, "sort"),))]
 )

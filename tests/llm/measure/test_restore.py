@@ -6,6 +6,7 @@ import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,8 +91,15 @@ def runs(make_model: MakeModel, tokenizer: PreTrainedTokenizerFast, tmp_path_fac
     return place
 
 
-def test_nothing_restored_is_the_run_and_everything_is_its_start(runs: Path, tmp_path: Path) -> None:
-    found = restore_runs([runs / "sft"], tmp_path / "out")
+@pytest.fixture(scope="module")
+def found(runs: Path) -> dict[str, Any]:
+    """Both runs with each part restored in turn."""
+    return restore_runs([runs / "sft"], runs / "whole")
+
+
+def test_nothing_restored_is_the_run_and_everything_is_its_start(
+    runs: Path, found: dict[str, Any], tmp_path: Path
+) -> None:
     for seed, run in enumerate(found["runs"]):
         recorded = read_rows(runs / "sft" / f"seed-{seed}" / "metrics.jsonl")
         rows = {row["part"]: row for row in run["rows"]}
@@ -107,7 +115,7 @@ def test_nothing_restored_is_the_run_and_everything_is_its_start(runs: Path, tmp
     assert save_layers_picture(found, tmp_path / "picture.png").stat().st_size > 10_000
 
 
-def test_what_is_measured_is_kept(runs: Path, tmp_path: Path) -> None:
+def test_what_is_measured_is_kept(runs: Path, found: dict[str, Any], tmp_path: Path) -> None:
     out = tmp_path / "out"
 
     def stop(_: int, note: str) -> None:
@@ -117,8 +125,7 @@ def test_what_is_measured_is_kept(runs: Path, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         restore_runs([runs / "sft"], out, stop)
     kept = (out / "rows-0.json").stat().st_mtime_ns
-    whole = restore_runs([runs / "sft"], tmp_path / "whole")
-    assert restore_runs([runs / "sft"], out) == whole
+    assert restore_runs([runs / "sft"], out) == found
     assert (out / "rows-0.json").stat().st_mtime_ns == kept
 
 

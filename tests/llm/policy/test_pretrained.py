@@ -250,6 +250,7 @@ def test_log_probabilities_are_those_of_a_plain_forward_pass(smollm2: Policy) ->
             assert abs(float(ours[k] - theirs)) < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.pretrained
 def test_two_supervised_steps_make_the_answer_more_probable(tmp_path: Path) -> None:
     if not pretrained.cached_path("smollm2").is_dir():

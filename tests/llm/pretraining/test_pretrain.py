@@ -77,7 +77,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # --- stopped and continued -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("stops", [[1], [6], [2, 3, 5]])
+@pytest.mark.parametrize("stops", [[2, 3, 5], *(pytest.param([k], marks=pytest.mark.slow) for k in (1, 6))])
 def test_stopped_and_continued(stops: list[int], whole: Path, tmp_path: Path) -> None:
     """After these steps, with a checkpoint every second step: the same weights bit for bit, the same rows but for times."""
     out = tmp_path / "model"
@@ -92,7 +92,7 @@ def test_stopped_and_continued(stops: list[int], whole: Path, tmp_path: Path) ->
     assert not (out / "checkpoint.safetensors").exists()
 
 
-@pytest.mark.parametrize("write", [1, 2, 3])
+@pytest.mark.parametrize("write", [2, *(pytest.param(k, marks=pytest.mark.slow) for k in (1, 3))])
 def test_killed_after_a_write(write: int, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between checkpoint and rows, and after the weights are there but before the card: again and again."""
     made = 0

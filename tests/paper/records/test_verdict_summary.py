@@ -7,11 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from small_chapters import small_chapters
 
 from fstsim import InputError
-from fstsim.llm.policy.policy import Policy
 from fstsim.llm.validation.kinds import KINDS, Label
-from fstsim.llm.validation.validate import all_chapters
 from fstsim.paper.bridge.numbers import Verdict, read_verdicts
 from fstsim.paper.records.verdict_summary import grouped, verdict_summary
 
@@ -21,9 +20,7 @@ ROW = Verdict("replay-0.1", LABEL, "replay-forward", "q", 0.1, 0.06, 0.14, 0.11,
 
 
 def test_every_prediction_has_one_line() -> None:
-    base = Policy.load("base")
-    base.model.eval()
-    made = [c.prediction for chapter in all_chapters("small", base).values() for c in chapter.claims]
+    made = [c.prediction for chapter in small_chapters().values() for c in chapter.claims]
     lines = grouped([replace(ROW, name=p.name, label=p.label) for p in made])
     assert sorted(row.name for _, own in lines for row in own) == sorted(p.name for p in made)
     assert [title for title, _ in lines] == [kind.title for kind in KINDS.values() if not kind.chat], (
