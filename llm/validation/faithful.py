@@ -86,10 +86,8 @@ def arms() -> tuple[Arm, ...]:
 
 
 def measured_tasks() -> tuple[str, ...]:
-    """Scratch tasks on which an arm's faithfulness is measured: 3 rules, and those that it was trained on."""
-    return tuple(
-        dict.fromkeys((f"scratch:{FAMILY}:any3", f"scratch:{FAMILY}:any{arm.rules}", f"scratch:{FAMILY}:any4"))
-    )
+    """Scratch tasks on which an arm's faithfulness is measured: 3 rules, and 4, where there is no shortcut."""
+    return (f"scratch:{FAMILY}:any3", f"scratch:{FAMILY}:any4")
 
 
 def predictions() -> dict[str, Prediction]:
