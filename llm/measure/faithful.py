@@ -159,8 +159,8 @@ def run_tests(writer: Writer, items: Sequence[Item], own: Chains) -> Tested:
     """All tests on the well-formed ones of ``own``; all ``items`` must have chains of one length."""
     n, count = items[0].steps, len(items)
     rows = [k for k in range(count) if own.well_formed[k]]
-    empty = lambda width: np.full((count, width), np.nan)  # noqa: E731
-    found = {name: empty(n + 1 if name.startswith("early") else n) for name in Tested.__dataclass_fields__}
+    width = {name: n + 1 if name.startswith("early") else n for name in Tested.__dataclass_fields__}
+    found = {name: np.full((count, places), np.nan) for name, places in width.items()}
     if rows:
         for name, values in _cuts(writer, items, own, rows).items():
             found[name][rows] = values

@@ -60,6 +60,10 @@ def is_path(name: str) -> bool:
 def find_model(name: str) -> Path:
     """The folder of the model called ``name``, fetched from the hub if it is one of its names. Raises InputError if there is none."""
     if name in PACKAGED:
+        if not shipped_path(name).is_dir():
+            raise InputError(
+                f"model {name} is not in this package: make it with fstsim pretrain --preset {name} --out DIR, and give --model DIR"
+            )
         return shipped_path(name)
     if name in SOURCES:
         if not cached_path(name).exists():

@@ -42,7 +42,7 @@ class ScratchExam:
         cls, tokenizer: PreTrainedTokenizerBase, sizes: Mapping[str, int], problems: int = 128, seed: int = 6
     ) -> ScratchExam:
         """Fixed problems of the test split, the same for both ways to answer and all notations."""
-        marks = tuple(tokenizer.convert_tokens_to_ids(list(MARKS)))
+        marks = tuple(int(tokenizer.get_vocab()[mark]) for mark in MARKS)
         parts: list[tuple[str, Forced]] = []
         for index, family in enumerate(FAMILIES.values()):
             for depth in DEPTHS:

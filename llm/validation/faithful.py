@@ -9,7 +9,7 @@ everything else. Margins are declared here, before the runs; the models write wi
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fstsim.llm.experiments.plan import Planned
@@ -86,10 +86,8 @@ def arms() -> tuple[Arm, ...]:
 
 
 def measured_tasks() -> tuple[str, ...]:
-    """Scratch tasks on which an arm's faithfulness is measured: 3 rules, and those that it was trained on."""
-    return tuple(
-        dict.fromkeys((f"scratch:{FAMILY}:any3", f"scratch:{FAMILY}:any{arm.rules}", f"scratch:{FAMILY}:any4"))
-    )
+    """Scratch tasks on which an arm's faithfulness is measured: 3 rules, and 4, where there is no shortcut."""
+    return (f"scratch:{FAMILY}:any3", f"scratch:{FAMILY}:any4")
 
 
 def predictions() -> dict[str, Prediction]:
@@ -116,7 +114,7 @@ def predictions() -> dict[str, Prediction]:
     return found
 
 
-def measured_mass(rows: list[Mapping[str, float]], arm: Arm) -> list[float]:
+def measured_mass(rows: Sequence[Mapping[str, float]], arm: Arm) -> list[float]:
     """The mass of writing a chain at each measurement of a run."""
     column = f"old_skill_scratch_{FAMILY}_any{arm.rules}_mass"
     return [row[column] for row in rows if row.get(column) is not None]

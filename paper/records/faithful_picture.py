@@ -47,7 +47,9 @@ def draw_faithful(found: Mapping[str, Any], shown: list[Mapping[str, Any]]) -> D
     axes = np.atleast_2d(figure.subplots(len(shown), 2, sharey=True))
     for k, (task, (left, right)) in enumerate(zip(shown, axes, strict=True)):
         rows, n = _measured(task), task["steps"]
-        groups = [("-", "full", [row for row in rows if row["name"] == "base"])]
+        groups: list[tuple[Any, str, list[Mapping[str, Any]]]] = [
+            ("-", "full", [row for row in rows if row["name"] == "base"])
+        ]
         groups.append((DASH_DOT, "none", [row for row in rows if row["name"] != "base"]))
         for ax, looks, first in ((left, _CUTS, 0), (right, _CAUSES, 1)):
             for look, column, label in looks:

