@@ -34,8 +34,8 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "vectors": {"arm": "full", "slerp_on": "vectors"},
 }
 """Every arm; the full method with a linear merge, and with SLERP of differences from the start."""
-FIRST = ("full", "joint", "stages", "freeze", "sample", "random")
-"""Recorded with all seeds before the others have more than the first one."""
+FIRST = (("stages", "freeze", "full", "random"), ("sample", "joint"))
+"""Variants that are recorded with all seeds, in this order, before the others have more than the first one."""
 _ENDS = ("reward", "old_mass", "drift", "kl_to_base", "kl_from_base")
 
 
@@ -92,8 +92,8 @@ class Config:
 def record(config: Config) -> int:
     """Do it, and write what is there after every run."""
     todo = sorted(
-        ((seed, name, variant) for seed in SEEDS for name in SETS for variant in VARIANTS),
-        key=lambda one: one[0] != SEEDS[0] and (1 if one[2] in FIRST else 2),
+        ((seed, name, variant) for name in SETS for seed in SEEDS for variant in VARIANTS),
+        key=lambda one: 0 if one[0] == SEEDS[0] else 1 + next((k for k, own in enumerate(FIRST) if one[2] in own), 2),
     )
     held: dict[str, dict[str, list[dict[str, Any]]]] = {name: {} for name in SETS}
     progress = Progress("isolation", len(todo), "runs")
