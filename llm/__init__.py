@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fstsim.llm.contexts.reflection import SelfReflection as SelfReflection
     from fstsim.llm.learners import LEARNERS as LEARNERS
     from fstsim.llm.learners.distill import Distillation as Distillation
+    from fstsim.llm.learners.isolate import Isolation as Isolation
     from fstsim.llm.learners.mixture import MixtureDistillation as MixtureDistillation
     from fstsim.llm.learners.oapl import OAPL as OAPL
     from fstsim.llm.learners.policy_gradient import PolicyGradient as PolicyGradient
@@ -47,6 +48,7 @@ _MODULES = {
     "Demonstrated": "types",
     "Distillation": "learners.distill",
     "Diverged": "learners.weights",
+    "Isolation": "learners.isolate",
     "LEARNERS": "learners",
     "LocalChat": "contexts.reflection",
     "METHODS": "runs.config",

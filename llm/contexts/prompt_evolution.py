@@ -84,7 +84,7 @@ class PromptEvolution:
             )
         if self.max_new_tokens < 1:
             raise InputError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
-        if self.edits:
+        if self.edits > 0:
             if self.reuse or self.dead_only:
                 raise InputError("edits goes without reuse and dead_only: its selection problems are fixed")
             self.skill.check(self.rollout_budget)

@@ -19,7 +19,7 @@ from fstsim.llm.runs.config import PRESETS, TrainConfig
 from fstsim.llm.runs.probes import ProbeConfig
 from fstsim.llm.runs.run import run_training
 from fstsim.paper import DATA
-from fstsim.records import write_json
+from fstsim.records import read_rows, write_json
 
 SETS: Mapping[str, tuple[str, ...]] = {
     "families": ("strings:reverse", "digits:shift", "star_graph:roll"),
@@ -34,8 +34,8 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "vectors": {"arm": "full", "slerp_on": "vectors"},
 }
 """Every arm; the full method with a linear merge, and with SLERP of differences from the start."""
-FIRST = ("full", "joint", "stages", "freeze", "sample", "random")
-"""Recorded with all seeds before the others have more than the first one."""
+FIRST = (("stages", "freeze", "full", "random"), ("sample", "joint"))
+"""Variants that are recorded with all seeds, in this order, before the others have more than the first one."""
 _ENDS = ("reward", "old_mass", "drift", "kl_to_base", "kl_from_base")
 
 
@@ -58,9 +58,11 @@ def kept(config: TrainConfig, rows: Sequence[Mapping[str, Any]]) -> dict[str, An
     for row in rows:
         own = {k: v for k, v in row.items() if k.startswith(("core_", "drive_", "frozen_"))}
         said += [{"step": row["step"], "task": row["task"], **own}] if own else []
+    own = len(config.tasks) * (len(ends) > 1 + len(config.tasks))  # blocks before the others, where there are others
     return {
         "seed": config.seed,
         "blocks": [_end(rows[step], len(config.tasks)) for step in ends],
+        **({"merged": _end(rows[ends[own] + 1], len(config.tasks))} if own else {}),
         "said": said,
     }
 
@@ -83,19 +85,26 @@ class Config:
 
     out: Directory = Path("out/isolation")
     """where the run directories are"""
+    collect: bool = False
+    """make no run: record those that are finished"""
 
 
 def record(config: Config) -> int:
-    """Do it, seed by seed, and write what is there after every run."""
+    """Do it, and write what is there after every run."""
     todo = sorted(
-        ((seed, name, variant) for seed in SEEDS for name in SETS for variant in VARIANTS),
-        key=lambda one: one[0] != SEEDS[0] and (1 if one[2] in FIRST else 2),
+        ((seed, name, variant) for name in SETS for seed in SEEDS for variant in VARIANTS),
+        key=lambda one: 0 if one[0] == SEEDS[0] else 1 + next((k for k, own in enumerate(FIRST) if one[2] in own), 2),
     )
     held: dict[str, dict[str, list[dict[str, Any]]]] = {name: {} for name in SETS}
     progress = Progress("isolation", len(todo), "runs")
     for done, (seed, name, variant) in enumerate(todo):
-        run = config_of(variant, SETS[name], seed)
-        rows = run_training(run, config.out / name / variant / f"seed-{seed}", write_model=False)
+        run, place = config_of(variant, SETS[name], seed), config.out / name / variant / f"seed-{seed}"
+        if (place / "summary.json").exists():
+            rows = read_rows(place / "metrics.jsonl")
+        elif config.collect:
+            continue
+        else:
+            rows = run_training(run, place, write_model=False)
         held[name].setdefault(variant, []).append(kept(run, rows))
         progress.at(done + 1, f"{name} {variant}, seed {seed}")
         shared = asdict(replace(run, seed=0, learner=replace(run.learner, arm="full")))  # type: ignore[arg-type]

@@ -58,6 +58,7 @@ LABORATORY = {
     "Demonstrated",
     "Distillation",
     "Diverged",
+    "Isolation",
     "LEARNERS",
     "LocalChat",
     "METHODS",
