@@ -39,7 +39,7 @@ from fstsim.theory.adam import (
     adam_step_bound,
 )
 from fstsim.theory.clipping import clipped_replay_bias_bound, clipped_replay_mass
-from fstsim.theory.deployed import deployed_kl_floor
+from fstsim.theory.deployed import deployed_kl_floor, proxy_log_normaliser, proxy_log_odds, proxy_tilt_strength
 from fstsim.theory.drift import convergence_certificate, reverse_drift_certificate
 from fstsim.theory.fast_slow import (
     fast_slow_allocation,
@@ -415,6 +415,9 @@ __all__ = [
     "poisson_binomial",
     "probability_mixing_tilt",
     "product_log_odds",
+    "proxy_log_normaliser",
+    "proxy_log_odds",
+    "proxy_tilt_strength",
     "random_context_drift",
     "rare_escape_wait",
     "recovery_steps",

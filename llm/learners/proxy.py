@@ -32,7 +32,9 @@ class ProxyTuning(Through):
 
     about: ClassVar[str] = "proxy-tuning: a small expert is trained, its change of logits steers the frozen model"
     deploys: ClassVar[bool] = True
-    rate: ClassVar[float] = 1e-3  # of 3e-4, 1e-3, 3e-3, 1e-2 the best after 10, 20 and 40 steps of strings:rotate, seed 0
+    rate: ClassVar[float] = (
+        1e-3  # of 3e-4, 1e-3, 3e-3, 1e-2 the best after 10, 20 and 40 steps of strings:rotate, seed 0
+    )
 
     alpha: float = 1.0
     """strength of the expert's change in the large model's logits; 0: none, above 1: more than it learned"""

@@ -32,7 +32,9 @@ class SoftTokens(Through):
         "soft tokens (SoftCoT): a projection of an assistant's hidden states into the prompt of the frozen model"
     )
     deploys: ClassVar[bool] = True
-    rate: ClassVar[float] = 3e-2  # of 3e-3, 1e-2, 3e-2, 1e-1 the best of bias after 40 steps of strings:reverse+next, seed 0
+    rate: ClassVar[float] = (
+        3e-2  # of 3e-3, 1e-2, 3e-2, 1e-1 the best of bias after 40 steps of strings:reverse+next, seed 0
+    )
 
     vectors: int = 4
     """soft tokens in every prompt while training, 0 to 256"""

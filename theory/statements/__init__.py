@@ -13,6 +13,7 @@ from fstsim.theory.statements import (
     coarse_adam,
     convergence,
     deployed,
+    deployed_proxy,
     fast_slow,
     fast_slow_asymptote,
     fast_slow_time,
@@ -96,6 +97,7 @@ SECTIONS: tuple[tuple[str, tuple[Statement, ...]], ...] = (
     ("KL estimators", kl_estimator_gradients.STATEMENTS),
     ("coarse adam", coarse_adam.STATEMENTS),
     ("deployed systems", deployed.STATEMENTS),
+    ("deployed systems", deployed_proxy.STATEMENTS),
 )
 ALL_STATEMENTS: tuple[Statement, ...] = tuple(statement for _, section in SECTIONS for statement in section)
 
