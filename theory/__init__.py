@@ -40,7 +40,7 @@ from fstsim.theory.adam import (
 )
 from fstsim.theory.chain_mass import chain_log_odds_paid, chain_mass_rate, chain_mass_rest
 from fstsim.theory.clipping import clipped_replay_bias_bound, clipped_replay_mass
-from fstsim.theory.deployed import deployed_kl_floor
+from fstsim.theory.deployed import deployed_kl_floor, proxy_log_normaliser, proxy_log_odds, proxy_tilt_strength
 from fstsim.theory.drift import convergence_certificate, reverse_drift_certificate
 from fstsim.theory.fast_slow import (
     fast_slow_allocation,
@@ -419,6 +419,9 @@ __all__ = [
     "poisson_binomial",
     "probability_mixing_tilt",
     "product_log_odds",
+    "proxy_log_normaliser",
+    "proxy_log_odds",
+    "proxy_tilt_strength",
     "random_context_drift",
     "rare_escape_wait",
     "recovery_steps",

@@ -14,6 +14,7 @@ from fstsim.theory.statements import (
     coarse_adam,
     convergence,
     deployed,
+    deployed_proxy,
     fast_slow,
     fast_slow_asymptote,
     fast_slow_time,
@@ -98,6 +99,7 @@ SECTIONS: tuple[tuple[str, tuple[Statement, ...]], ...] = (
     ("KL estimators", kl_estimator_gradients.STATEMENTS),
     ("coarse adam", coarse_adam.STATEMENTS),
     ("deployed systems", deployed.STATEMENTS),
+    ("deployed systems", deployed_proxy.STATEMENTS),
     ("chains", chain_mass.STATEMENTS),
     ("isolation", isolation.STATEMENTS),
 )
