@@ -37,6 +37,7 @@ from fstsim.theory.statements import (
     replay_drift,
     replay_importance,
     replay_variance,
+    retrieval,
     reverse_kl,
     sdft,
     sdft_anchored,
@@ -96,6 +97,7 @@ SECTIONS: tuple[tuple[str, tuple[Statement, ...]], ...] = (
     ("KL estimators", kl_estimator_gradients.STATEMENTS),
     ("coarse adam", coarse_adam.STATEMENTS),
     ("deployed systems", deployed.STATEMENTS),
+    ("deployed systems", retrieval.STATEMENTS),
 )
 ALL_STATEMENTS: tuple[Statement, ...] = tuple(statement for _, section in SECTIONS for statement in section)
 
