@@ -181,6 +181,7 @@ from fstsim.theory.replay import (
     replay_time,
     replay_weight_rate,
 )
+from fstsim.theory.retrieval import retrieval_log_mass, softmax_reading_bounds
 from fstsim.theory.reverse_kl import (
     merged_escape_time,
     merged_saddle_growth,
@@ -439,6 +440,7 @@ __all__ = [
     "responsibility_drift_bound",
     "responsibility_variance",
     "retains",
+    "retrieval_log_mass",
     "reverse_drift_certificate",
     "reverse_kl",
     "reverse_kl_gradient",
@@ -474,6 +476,7 @@ __all__ = [
     "skill_per_drift_ratio",
     "sloped_reward_shift",
     "slow_rate_share",
+    "softmax_reading_bounds",
     "softmax_relearning_bounds",
     "softmax_start",
     "speed_up",

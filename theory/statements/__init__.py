@@ -40,6 +40,7 @@ from fstsim.theory.statements import (
     replay_drift,
     replay_importance,
     replay_variance,
+    retrieval,
     reverse_kl,
     sdft,
     sdft_anchored,
@@ -100,6 +101,7 @@ SECTIONS: tuple[tuple[str, tuple[Statement, ...]], ...] = (
     ("coarse adam", coarse_adam.STATEMENTS),
     ("deployed systems", deployed.STATEMENTS),
     ("deployed systems", deployed_proxy.STATEMENTS),
+    ("deployed systems", retrieval.STATEMENTS),
     ("chains", chain_mass.STATEMENTS),
     ("isolation", isolation.STATEMENTS),
 )
