@@ -48,13 +48,17 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert {path.name for path in one.iterdir()} == {path.name for path in other.iterdir()}
 
 
+# Ctrl-C is heard also where pytest itself runs without it, in the background
+HEARING = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+
+
 def flags(config: SimulationConfig) -> list[str]:
     return [part for name, value in vars(config).items() for part in (f"--{name.replace('_', '-')}", str(value))]
 
 
 def start(config: SimulationConfig, out: Path) -> subprocess.Popen[bytes]:
     """The command line at work on ``config``, with its first checkpoint written."""
-    command = [sys.executable, "-m", "fstsim", "simulate", *flags(config), "--out", str(out)]
+    command = [sys.executable, "-c", HEARING, "-m", "fstsim", "simulate", *flags(config), "--out", str(out)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 60.0
     while not (out / "checkpoint.npz").exists():
