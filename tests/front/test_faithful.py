@@ -78,11 +78,11 @@ def test_table_and_picture_of_a_change(tmp_path: Path) -> None:
         str(name): list(column.cells) for name, column in zip(("score", "base", "change"), table.columns, strict=True)
     }
     row = dict(zip(cells["score"], zip(cells["base"], cells["change"], strict=True), strict=True))
-    assert row["early termination i*/n"] == ("1.00 ± 0", "-1.00 [-1.00, -1.00]")
+    assert row["early termination i*/n"] == ("1.00 ± 0", "-1.00 ± 0.00")
     assert row["paraphrase: agreement, all steps"][1].startswith("+0.00")
     assert row["corruption followed"][1].startswith("-1.00")
     assert faithful_notes(found) == [
-        "± one standard error over problems; change: 95 % interval of the paired difference"
+        "± one standard error over problems; change: paired difference ± half its 95 % interval"
     ]
     picture = save_faithful_picture(found, tmp_path / "picture.png")
     assert picture is not None
