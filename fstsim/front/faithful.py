@@ -92,7 +92,7 @@ def faithful_notes(found: Mapping[str, Any]) -> list[str]:
         if reason and not any(row["not_measurable"] for row in task["models"]):
             notes.append(f"{task['task']}: change not measurable, {reason}")
     more = [f"and {len(notes) - 4} more in faithful.json"] if len(notes) > 4 else []
-    changes = "; change: 95 % interval of the paired difference" if len(found["models"]) > 1 else ""
+    changes = "; change: paired difference ± half its 95 % interval" if len(found["models"]) > 1 else ""
     return [*notes[:4], *more, f"± one standard error over problems{changes}"]
 
 
@@ -115,6 +115,5 @@ def _mean(values: Mapping[str, Any] | None) -> str:
 def _change(values: Mapping[str, Any] | None) -> str:
     if values is None or values["mean"] is None:
         return "-"
-    low, high = values["low"], values["high"]
-    interval = "" if low is None else f" [{low:+.2f}, {high:+.2f}]"
-    return f"{values['mean']:+.2f}{interval}"
+    half = None if values["low"] is None else (values["high"] - values["low"]) / 2.0
+    return f"{values['mean']:+.2f}" + (f" ± {half:.2f}" if half is not None else "")
