@@ -156,5 +156,7 @@ class Population:
     @classmethod
     def from_dict(cls, held: Mapping[str, Any]) -> Population:
         """From what JSON made of `to_dict`; records from before there was an archive have none."""
-        pairs = (tuple((a, b) for a, b in held.get(name, ())) for name in ("lineage", "archive", "rejected"))
-        return cls(tuple(held["prompts"]), tuple(held["scores"]), *pairs, held.get("rounds", 0))
+        lineage, archive, rejected = (
+            tuple((a, b) for a, b in held.get(name, ())) for name in ("lineage", "archive", "rejected")
+        )
+        return cls(tuple(held["prompts"]), tuple(held["scores"]), lineage, archive, rejected, held.get("rounds", 0))

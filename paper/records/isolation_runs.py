@@ -34,7 +34,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "vectors": {"arm": "full", "slerp_on": "vectors"},
 }
 """Every arm; the full method with a linear merge, and with SLERP of differences from the start."""
-FIRST = (("stages", "freeze", "full", "random"), ("sample", "joint"))
+FIRST = (("stages", "freeze"), ("full", "random"), ("sample", "joint"))
 """Variants that are recorded with all seeds, in this order, before the others have more than the first one."""
 _ENDS = ("reward", "old_mass", "drift", "kl_to_base", "kl_from_base")
 
@@ -93,7 +93,7 @@ def record(config: Config) -> int:
     """Do it, and write what is there after every run."""
     todo = sorted(
         ((seed, name, variant) for name in SETS for seed in SEEDS for variant in VARIANTS),
-        key=lambda one: 0 if one[0] == SEEDS[0] else 1 + next((k for k, own in enumerate(FIRST) if one[2] in own), 2),
+        key=lambda one: next((k for k, own in enumerate(FIRST) if one[2] in own), len(FIRST)),
     )
     held: dict[str, dict[str, list[dict[str, Any]]]] = {name: {} for name in SETS}
     progress = Progress("isolation", len(todo), "runs")
