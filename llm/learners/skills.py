@@ -92,9 +92,9 @@ class SkillLibrary(Learner):
     def step(
         self,
         weights: SystemWeights,
-        context: Population,
+        context: Population,  # noqa: ARG002 -- no context
         task: Answered,
-        rng: np.random.Generator,  # noqa: ARG002 -- no context
+        rng: np.random.Generator,
     ) -> tuple[SystemWeights, StepInfo]:
         """One attempt, in place."""
         system = weights.system

@@ -40,11 +40,15 @@ def chained(weights: Array, tokens: Array) -> Array:
 
 
 def _derive_mixture() -> Derivation:
-    m, a, b, c, d = sp.symbols("m a b c d", positive=True)  # weight of the first case; its two tokens; those of the second
+    m, a, b, c, d = sp.symbols(
+        "m a b c d", positive=True
+    )  # weight of the first case; its two tokens; those of the second
     first = m * a + (1 - m) * c
     second = (m * a * b + (1 - m) * c * d) / first  # posterior weights m a / first and (1 - m) c / first
     return symbolic(
-        ("the posterior weight of a case is prior times what it gave the tokens so far, over their sum: the sums telescope",),
+        (
+            "the posterior weight of a case is prior times what it gave the tokens so far, over their sum: the sums telescope",
+        ),
         [first * second - (m * a * b + (1 - m) * c * d)],
     )
 
@@ -182,7 +186,9 @@ FLOOR = Statement(
     kind="bound",
     hypotheses="mu = softmax(Q / alpha) over C cases, Q in [0, 1], alpha > 0",
     latex=r"\frac1{1+(C-1)e^{1/\alpha}}\ \le\ \mu_c\ \le\ \frac1{1+(C-1)e^{-1/\alpha}}",
-    derive=lambda: nothing("mu_c = 1/(1 + sum over the others of e^((Q - Q_c)/alpha)), each term between e^(-1/alpha) and e^(1/alpha)"),
+    derive=lambda: nothing(
+        "mu_c = 1/(1 + sum over the others of e^((Q - Q_c)/alpha)), each term between e^(-1/alpha) and e^(1/alpha)"
+    ),
     sample=sample_readings,
     exact=_first_read,
     bound=lambda q, alpha, cases: softmax_reading_bounds(alpha, cases),  # noqa: ARG005

@@ -53,7 +53,8 @@ def test_a_wrong_program_never_enters(base: Policy, monkeypatch: pytest.MonkeyPa
     task, right = RuleTask("strings", ("pairs", "next")), behaviour("strings", ("pairs", "next"))
     rng, wrote = np.random.default_rng(0), []
 
-    def corrupted(policy: Policy, shown: Sequence[Sequence[Pair]], rng_: np.random.Generator) -> list[str]:
+    def corrupted(*asked: object) -> list[str]:
+        shown: Sequence[Sequence[Pair]] = asked[1]  # type: ignore[assignment]
         programs = []
         while len(programs) < len(shown):
             words = [str(w) for w in rng.choice(list(FAMILIES["strings"].rules), size=int(rng.integers(1, 4)))]
@@ -110,7 +111,9 @@ def test_a_depth_four_task_needs_its_half(base: Policy) -> None:
     ):
         attempts(base, system, learner, task, 8)
         assert system.goals["strings"].solved == solved
-    assert behaviour("strings", WHOLE) in [behaviour("strings", s.program) for s in stored(base, HALF, WHOLE).library.skills]
+    assert behaviour("strings", WHOLE) in [
+        behaviour("strings", s.program) for s in stored(base, HALF, WHOLE).library.skills
+    ]
 
 
 def test_weights_stay_and_a_solved_task_is_answered(base: Policy) -> None:
@@ -176,7 +179,8 @@ def test_a_library_of_another_model_or_world_is_refused(base: Policy) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "said"), [({"execute": "both"}, "execute"), ({"curriculum": "hard"}, "curriculum"), ({"rounds": 0}, "at least 1")]
+    ("given", "said"),
+    [({"execute": "both"}, "execute"), ({"curriculum": "hard"}, "curriculum"), ({"rounds": 0}, "at least 1")],
 )
 def test_settings_that_are_not_allowed(given: dict[str, object], said: str) -> None:
     with pytest.raises(InputError, match=said):
