@@ -92,7 +92,7 @@ class SkillLibrary(Learner):
     def step(
         self,
         weights: SystemWeights,
-        context: Population,
+        context: Population,  # noqa: ARG002 -- no context
         task: Answered,
         rng: np.random.Generator,
     ) -> tuple[SystemWeights, StepInfo]:

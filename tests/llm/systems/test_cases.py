@@ -117,7 +117,7 @@ def trained_router(base: Policy, task: Demonstrated, permuted: bool) -> Cases:
     """A router of two right plans after many plays; ``permuted``: rewards belong to other plays."""
     learner = CaseMemory(capacity=0, alpha=0.02, updates=300)
     system = bank(base, task, ("rotate", "sort"), alpha=0.02)
-    asked = asked_of(task, "train", 600)
+    asked = asked_of(task, "train", 400)
     states = system.states(asked)
     problems = [p for _, p in asked]
     success = np.exp(answer_logprobs(base, ("rotate", "sort"), problems, [task.answer(p) for p in problems]))
@@ -127,7 +127,7 @@ def trained_router(base: Policy, task: Demonstrated, permuted: bool) -> Cases:
     if permuted:
         got = rng.permutation(got)
     system.plays = (states * system.scale, system.features[torch.from_numpy(which)], torch.from_numpy(got))
-    optimizer = torch.optim.AdamW(system.parameters(), lr=1e-2, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(system.parameters(), lr=3e-3, weight_decay=0.0)
     weights = SystemWeights(base, base, optimizer, 1e9, system=system)
     learner._update(weights, system, rng, "plays")
     return system

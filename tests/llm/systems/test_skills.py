@@ -53,7 +53,8 @@ def test_a_wrong_program_never_enters(base: Policy, monkeypatch: pytest.MonkeyPa
     task, right = RuleTask("strings", ("pairs", "next")), behaviour("strings", ("pairs", "next"))
     rng, wrote = np.random.default_rng(0), []
 
-    def corrupted(policy: Policy, shown: Sequence[Sequence[Pair]], rng_: np.random.Generator) -> list[str]:
+    def corrupted(*asked: object) -> list[str]:
+        shown: Sequence[Sequence[Pair]] = asked[1]  # type: ignore[assignment]
         programs = []
         while len(programs) < len(shown):
             words = [str(w) for w in rng.choice(list(FAMILIES["strings"].rules), size=int(rng.integers(1, 4)))]
