@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 
 from fstsim.errors import InputError
+from fstsim.llm.policy.divergence import inside, token_kl
 
 Advantage = Literal["normalised", "centred", "leave-one-out"]
 KLEstimator = Literal["exact", "k1", "k2", "k3"]
@@ -46,11 +47,6 @@ def group_advantages(
     else:
         raise InputError(f"advantage {kind!r} is unknown; allowed: normalised, centred, leave-one-out")
     return torch.where(dead[groups], 0.0, advantages), dead
-
-
-def inside(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """``values`` on the mask and 0 elsewhere, whatever stands there: a product with the mask would keep nan and inf."""
-    return torch.where(mask, values, 0.0)
 
 
 def cispo_loss(
@@ -88,17 +84,6 @@ def reinforce_loss(
 def sft_loss(logprobs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     r"""Forward KL to demonstrations up to a constant: \(-\frac{1}{B} \sum_b \log \pi(y_b)\), nats a sequence."""
     return -inside(logprobs, mask).sum() / len(logprobs)
-
-
-def token_kl(logits: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    r"""Exact KL(p || q) of every next-token distribution, nats, ``(B, T)``; ``logits`` of p, ``other`` of q, ``(B, T, V)``.
-
-    A token that p excludes (logit -inf) adds nothing, whatever q gives it; one that only q excludes makes the divergence inf.
-    """
-    logp, logq = torch.log_softmax(logits, -1), torch.log_softmax(other, -1)
-    possible = logits > -torch.inf
-    # by where on both sides: 0 times the gradient of -inf would be nan too
-    return (logp.exp() * (inside(logp, possible) - inside(logq, possible))).sum(-1)
 
 
 def leash_loss(logits: torch.Tensor, base_logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -165,9 +150,3 @@ def leashed_rewards(
     """
     gap = inside(logprobs, mask) - inside(base_logprobs, mask)
     return rewards - strength * torch.where(mask & (gap.abs() >= _ROUNDING), gap, 0.0).sum(-1)
-
-
-def token_entropy(logits: torch.Tensor) -> torch.Tensor:
-    """Entropy of every next-token distribution, nats, ``(B, T)``."""
-    logp = torch.log_softmax(logits, -1)
-    return -(logp.exp() * inside(logp, logits > -torch.inf)).sum(-1)

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 
 from fstsim.errors import InputError
-from fstsim.llm.learners.losses import inside, token_kl
+from fstsim.llm.policy.divergence import inside, token_kl
 
 Direction = Literal["reverse", "forward"]
 Normaliser = Literal["leave-one-out", "group"]

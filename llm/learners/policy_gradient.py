@@ -26,15 +26,14 @@ from fstsim.llm.learners.losses import (
     cispo_loss,
     estimated_leash_loss,
     group_advantages,
-    inside,
     leash_loss,
     leashed_rewards,
     prefix_loss,
     reinforce_loss,
-    token_entropy,
 )
 from fstsim.llm.learners.shadow import ShadowedWeights
 from fstsim.llm.learners.weights import Diverged, Weights, chunks, generator_from, sample_problems, share_out
+from fstsim.llm.policy.divergence import inside, token_entropy
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import Rollouts, check_batch, token_logprobs
 from fstsim.llm.types import Population, Problem, Task

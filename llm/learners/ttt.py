@@ -18,7 +18,7 @@ from fstsim.errors import InputError
 from fstsim.fast_slow import StepInfo
 from fstsim.llm.learners.groups import ScoredGroups, sample_groups
 from fstsim.llm.learners.learner import Learner
-from fstsim.llm.learners.losses import inside, leash_loss, reinforce_loss, token_entropy
+from fstsim.llm.learners.losses import leash_loss, reinforce_loss
 from fstsim.llm.learners.method_losses import (
     Normaliser,
     entropic_advantages,
@@ -26,6 +26,7 @@ from fstsim.llm.learners.method_losses import (
     others_mean_removed,
 )
 from fstsim.llm.learners.weights import Diverged, Weights, chunks
+from fstsim.llm.policy.divergence import inside, token_entropy
 from fstsim.llm.policy.rollouts import check_batch, token_logprobs
 from fstsim.llm.types import Population, Task
 from fstsim.settings import check_types

@@ -17,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 
 from fstsim.errors import InputError
-from fstsim.llm.learners.losses import token_entropy, token_kl
 from fstsim.llm.measure.config import MeasureSettings
 from fstsim.llm.measure.paired import flips, mean_se, pass_fan, ratio_se
+from fstsim.llm.policy.divergence import token_entropy, token_kl
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import Rollouts
 from fstsim.llm.runs.probes import answer_logprobs

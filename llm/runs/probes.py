@@ -21,8 +21,8 @@ import numpy as np
 import torch
 
 from fstsim.errors import InputError
-from fstsim.llm.learners.losses import inside, token_entropy, token_kl
 from fstsim.llm.policy.blocks import block_size
+from fstsim.llm.policy.divergence import inside, token_entropy, token_kl
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import Rollouts
 from fstsim.llm.types import Answered, Demonstrated, Population, Problem, Skills, Task

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from fstsim.llm.learners.losses import inside, token_entropy, token_kl
 from fstsim.llm.policy.blocks import block_size
+from fstsim.llm.policy.divergence import inside, token_entropy, token_kl
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import Rollouts, ended_logprobs
 from fstsim.llm.pretraining.exam import world_items

@@ -7,7 +7,6 @@ from typing import TypeVar
 
 from fstsim.errors import InputError
 from fstsim.llm.runs.checkpoint import read_checkpoint
-from fstsim.llm.systems.state import STATE
 from fstsim.llm.systems.system import Deployed
 from fstsim.reading import is_there
 
@@ -21,7 +20,9 @@ def started(run: str, flag: str, system: _S) -> _S:
     """
     if not run:
         return system
-    from fstsim.llm.runs.run_checkpoint import restore_system
+    # here and not above: both import the learners, and learners import this
+    from fstsim.llm.systems.state import STATE
+    from fstsim.llm.systems.weights import restore_system
 
     path = Path(run) / STATE
     if not is_there(path):

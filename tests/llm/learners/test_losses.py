@@ -28,10 +28,9 @@ from fstsim.llm.learners.losses import (
     prefix_loss,
     reinforce_loss,
     sft_loss,
-    token_entropy,
-    token_kl,
 )
 from fstsim.llm.learners.method_losses import distillation_loss
+from fstsim.llm.policy.divergence import token_entropy, token_kl
 
 KINDS: tuple[Advantage, ...] = ("normalised", "centred", "leave-one-out")
 

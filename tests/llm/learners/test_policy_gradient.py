@@ -21,10 +21,10 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from fstsim.errors import InputError
 from fstsim.llm.learners import weights as weights_module
-from fstsim.llm.learners.losses import token_kl
 from fstsim.llm.learners.policy_gradient import PolicyGradient
 from fstsim.llm.learners.sft import SupervisedFineTuning
 from fstsim.llm.learners.weights import Diverged, Weights, chunks, sample_problems, share_out
+from fstsim.llm.policy.divergence import token_kl
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import Rollouts
 from fstsim.llm.tasks.rules import RuleTask, parse_rules
