@@ -18,7 +18,7 @@ class Pretrain:
 
     preset: Literal["smoke", "small", "medium", "scratch"] = "small"
     """smoke: seconds, to see it run; small: the shipped model, 15 minutes on 2 cores; medium: for a GPU; scratch: goes on from
-    the shipped model so that it can write chains, 10 minutes"""
+    the shipped model so that it can write chains, 15 minutes on one free core"""
     out: Directory = Path("out/base")
     """directory of the model"""
     steps: OfPresetInt = None

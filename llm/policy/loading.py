@@ -24,7 +24,7 @@ from fstsim.llm.policy.pretrained import SOURCES, cached_path
 SHIPPED = "base"
 """Name of the base model that comes with the package."""
 PACKAGED = (SHIPPED, "scratch")
-"""Models that come with the package; ``scratch`` was trained on from the base so that it writes chains (`fstsim.llm.tasks.chains`)."""
+"""Names of models in the package's own folders; ``scratch``, trained on from the base so that it writes chains, may not be there yet."""
 _HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _OURS = "out"  # where our commands write by default
 _HUB_SECONDS = 10.0

@@ -55,6 +55,7 @@ def test_a_model_that_writes_no_chains_is_not_measurable(model: str, tmp_path: P
         run_faithful(FaithfulConfig(model, problems=5, tasks=config.tasks), tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_a_run_is_compared_with_what_it_started_from(model: str, tmp_path: Path) -> None:
     probe = ProbeConfig(every=1, problems=2, exam=1, max_new_tokens=24, relearn=0)
     for seed in range(2):
