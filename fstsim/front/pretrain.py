@@ -19,7 +19,7 @@ class Pretrain:
     preset: Literal["smoke", "tiny", "small", "medium", "scratch"] = "small"
     """smoke: seconds, to see it run; tiny: the shipped model that steers (--expert-base tiny), 4 minutes on 2 cores; small: the
     shipped model base, 15 minutes on 2 cores; medium: for a GPU; scratch: goes on from the shipped model so that it can write
-    chains, 10 minutes"""
+    chains, 15 minutes on one free core"""
     out: Directory = Path("out/base")
     """directory of the model"""
     steps: OfPresetInt = None

@@ -31,7 +31,7 @@ from fstsim.llm.measure.faithful_scores import (
 )
 from fstsim.llm.measure.faithful_writer import PolicyWriter
 from fstsim.llm.measure.layers import weights_hash
-from fstsim.llm.measure.loading import load_base, load_checkpoint
+from fstsim.llm.measure.loading import is_adapter, load_base, load_checkpoint
 from fstsim.llm.measure.restored_runs import runs_in
 from fstsim.llm.policy.loading import find_model
 from fstsim.llm.policy.policy import Policy
@@ -132,9 +132,10 @@ def run_faithful(config: FaithfulConfig, out: Path, progress: Notes | None = Non
     Raises InputError before anything is written if a model, a task or the directory is wrong.
     """
     tasks, compared = with_hard(config.scratch_tasks()), models_of(config)
-    for name in (compared.base, *(where for _, where in compared.after)):
-        find_model(name)  # one line for a name that is none
-    base = load_base(compared.base, config.device)
+    # one line for a name that is none, and folders from here on
+    after = tuple((name, where if is_adapter(where) else str(find_model(where))) for name, where in compared.after)
+    base = load_base(str(find_model(compared.base)), config.device)
+    compared = Compared(compared.base, after)
     _check_words(base, tasks, compared.base)
     hashes = {"base": weights_hash(base.model)}
     for name, where in compared.after:

@@ -24,8 +24,8 @@ from fstsim.llm.policy.pretrained import SOURCES, cached_path
 SHIPPED = "base"
 """Name of the base model that comes with the package."""
 PACKAGED = (SHIPPED, "tiny", "scratch")
-"""Models that come with the package: the base; a smaller one of the same world, the expert of proxy-tuning; and ``scratch``,
-which was trained on from the base so that it writes chains (`fstsim.llm.tasks.chains`)."""
+"""Names of models in the package's own folders: the base; a smaller one of the same world, the expert of proxy-tuning; and
+``scratch``, trained on from the base so that it writes chains, which is not there yet."""
 _HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _OURS = "out"  # where our commands write by default
 _HUB_SECONDS = 10.0

@@ -13,6 +13,7 @@ from fstsim.errors import InputError
 from fstsim.llm.learners.sft import SupervisedFineTuning
 from fstsim.llm.measure.faithful_run import FaithfulConfig, measurements, models_of, run_faithful, with_hard
 from fstsim.llm.policy.policy import Policy
+from fstsim.llm.policy.pretrained import cached_path
 from fstsim.llm.runs.config import TrainConfig
 from fstsim.llm.runs.probes import ProbeConfig
 from fstsim.llm.runs.run import run_training
@@ -54,6 +55,7 @@ def test_a_model_that_writes_no_chains_is_not_measurable(model: str, tmp_path: P
         run_faithful(FaithfulConfig(model, problems=5, tasks=config.tasks), tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_a_run_is_compared_with_what_it_started_from(model: str, tmp_path: Path) -> None:
     probe = ProbeConfig(every=1, problems=2, exam=1, max_new_tokens=24, relearn=0)
     for seed in range(2):
@@ -107,3 +109,16 @@ def test_the_lift_is_measured_once_a_family() -> None:
     added = [task.name for task in with_hard(tasks)[4:]]
     assert added == ["scratch:strings:any4", "scratch:strings@8:any4"]
     assert torch.get_num_threads() == 1
+
+
+@pytest.mark.pretrained
+@pytest.mark.slow
+@pytest.mark.skipif(not cached_path("smollm2").exists(), reason="fstsim model smollm2 has not been called")
+def test_an_untrained_small_model_of_english_is_not_measurable(tmp_path: Path) -> None:
+    """SmolLM2-135M, as it comes: it writes no chain of lines that holds lists, and nothing is printed as 1."""
+    found = run_faithful(FaithfulConfig("smollm2", tasks=("scratch:strings:any4",), problems=4), tmp_path / "out")
+    (task,) = found["tasks"]
+    (row,) = task["models"]
+    assert row["not_measurable"] is not None
+    assert row["curves"] is None
+    assert set(row["scores"]) == {"chain", "direct", "well_formed"}
