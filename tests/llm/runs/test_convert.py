@@ -74,7 +74,7 @@ def test_every_recorded_configuration_is_read_and_written_the_same() -> None:
         assert read.keys() == plain(asdict(TrainConfig(method=config["method"]))).keys()
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [name for name in METHODS if name in {*WANTED, "gepa"}])  # those that there were
 def test_an_old_configuration_is_that_of_the_one_learner_that_ran(method: str) -> None:
     new = converted(old_config(method))
     config = TrainConfig.from_dict(new)
