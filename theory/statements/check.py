@@ -16,6 +16,7 @@ from fstsim.theory.statements.statement import Sample, Statement
 Array = NDArray[np.float64]
 Spread = tuple[float, float, float]
 
+_FLOOR = 1e-290  # far below any value that matters: what is left there is rounding, and has no ratio
 _BLOCK = 2000  # instances evaluated together: bounds memory, and how long the progress bar stands still
 
 
@@ -61,11 +62,14 @@ def _ratios(statement: Statement, sample: Sample) -> tuple[Array, Array, Array]:
             spoken &= ~np.isnan(bound)
     nothing = np.full(exact.shape, np.nan)
     # rounding of a quantity that may vanish: relative to the value, with a floor far below any value that matters
-    slack = statement.tolerance * np.abs(exact) + 1e-290
+    slack = statement.tolerance * np.abs(exact) + _FLOOR
     violated = np.zeros(exact.shape, dtype=bool)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        above = nothing if upper is None else np.where(spoken, upper / exact, np.nan)
-        below = nothing if lower is None else np.where(spoken & (np.abs(lower) > 1e-290), exact / lower, np.nan)
+        if upper is None:
+            above = nothing
+        else:
+            above = np.where(spoken & (np.maximum(np.abs(exact), np.abs(upper)) > _FLOOR), upper / exact, np.nan)
+        below = nothing if lower is None else np.where(spoken & (np.abs(lower) > _FLOOR), exact / lower, np.nan)
         if statement.kind != "approximation":
             if upper is not None:
                 violated |= spoken & (exact > upper + slack)
