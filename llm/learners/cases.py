@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import numpy as np
 import torch
@@ -20,9 +20,11 @@ from fstsim.llm.systems.cases import Cases, Read, Reading
 from fstsim.llm.systems.contexts import joined
 from fstsim.llm.systems.plans import write_plans
 from fstsim.llm.systems.start import started
-from fstsim.llm.systems.weights import SystemWeights
 from fstsim.llm.types import Answered, Demonstrated, Population, Problem, Task
 from fstsim.settings import check_types
+
+if TYPE_CHECKING:
+    from fstsim.llm.systems.weights import SystemWeights
 
 _EXAMPLES_KEPT = 256
 """Problems with their right answers that are remembered, the last ones."""

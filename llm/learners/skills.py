@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import numpy as np
 
@@ -18,11 +18,13 @@ from fstsim.llm.systems.library import Program, Skill, matched, run_program
 from fstsim.llm.systems.plans import Pair, write_plans
 from fstsim.llm.systems.skills import Execute, Goal, Skills
 from fstsim.llm.systems.start import started
-from fstsim.llm.systems.weights import SystemWeights
 from fstsim.llm.tasks.families import FAMILIES
 from fstsim.llm.tasks.rules import parse_start
 from fstsim.llm.types import Answered, Population, Problem, Split, Task
 from fstsim.settings import check_types
+
+if TYPE_CHECKING:
+    from fstsim.llm.systems.weights import SystemWeights
 
 _LONGEST_PROGRAM = 12
 
