@@ -62,6 +62,8 @@ def runs(scale: Scale, chosen: Settings | None = None) -> list[Planned]:  # noqa
     for kind, task in TASKS.items():
         for name, arm in arms(SIZES[scale]).items():
             config = training(scale, arm.method, (task,), arm.lr)
+            # relearning in a system's own channel costs more than the run that it is measured on
+            config = replace(config, probe=replace(config.probe, relearn=0))
             if arm.learner is not None:
                 config = replace(config, learner=arm.learner)
             found.append(Planned(f"systems-{kind}-{name}", config, kind=arm.label, write_model=False))
