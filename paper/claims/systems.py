@@ -21,6 +21,13 @@ def _end(e: Evidence, task: str, arm: str, column: str) -> Estimate:
     return e.end(f"systems-{task}-{arm}", column)
 
 
+def recorded(e: Evidence) -> list[str]:
+    """The tasks of the experiment of which every arm is recorded."""
+    return [
+        t for t in TASKS if all((e.data / "experiments" / "runs" / f"systems-{t}-{arm}").is_dir() for arm in _LABELS)
+    ]
+
+
 def _weights_kl(e: Evidence, task: str, arm: str) -> Estimate:
     c = e.curves(f"systems-{task}-{arm}")
     return _end(e, task, arm, "kl_to_base_no_context" if "kl_to_base_no_context" in c.columns else "kl_to_base")
@@ -29,7 +36,7 @@ def _weights_kl(e: Evidence, task: str, arm: str) -> Estimate:
 def _nothing_forgotten(e: Evidence) -> Finding:
     """The headline of every frozen system: true of the bare weights; false, or not, of what is deployed."""
     off, on = [], []
-    for task in TASKS:
+    for task in recorded(e):
         for arm in _STATES:
             off.append(abs(_end(e, task, arm, "drift").value) < 1e-12 and abs(_weights_kl(e, task, arm).value) < 1e-12)
             on.append((f"{task}, {_LABELS[arm]}", _end(e, task, arm, "drift_deployed")))
@@ -45,7 +52,9 @@ def _nothing_forgotten(e: Evidence) -> Finding:
 
 
 def _excess(e: Evidence) -> Finding:
-    values = {f"{task}, {label}": _end(e, task, arm, "kl_excess") for task in TASKS for arm, label in _LABELS.items()}
+    values = {
+        f"{task}, {label}": _end(e, task, arm, "kl_excess") for task in recorded(e) for arm, label in _LABELS.items()
+    }
     below = [name for name, x in values.items() if x.high < -0.02]
     said = f"least excess {min(values.items(), key=lambda x: x[1].value)[1]} ({min(values, key=lambda x: values[x].value)}), most {max(values.items(), key=lambda x: x[1].value)[1]} ({max(values, key=lambda x: values[x].value)})"
     return Finding(said, Outcome.FAILS if below else Outcome.HOLDS, ", ".join(below))
@@ -61,7 +70,7 @@ def _no_fixed_context(e: Evidence) -> Finding:
 def _instance(e: Evidence) -> Finding:
     """Vectors that depend on the problem against vectors that do not."""
     parts, holds = [], []
-    for task in TASKS:
+    for task in recorded(e):
         full, bias = (_end(e, task, arm, "reward") for arm in ("soft", "soft-bias"))
         parts.append(f"{task}: {full} against {bias}")
         holds.append(
@@ -78,7 +87,7 @@ def _instance(e: Evidence) -> Finding:
 
 def _memory(e: Evidence) -> Finding:
     parts, holds = [], []
-    for task in TASKS:
+    for task in recorded(e):
         learned, near = (_end(e, task, arm, "reward") for arm in ("cases", "cases-near"))
         parts.append(f"{task}: learned {learned}, similarity {near}")
         holds.append(
@@ -100,7 +109,7 @@ def _memory(e: Evidence) -> Finding:
 
 def _proxy(e: Evidence) -> Finding:
     parts, shares = [], []
-    for task in TASKS:
+    for task in recorded(e):
         steered, direct = (_end(e, task, arm, "reward") for arm in ("proxy", "sft"))
         base = float(e.curves(f"systems-{task}-proxy")["reward"][:, 0].mean())
         share = (steered.value - base) / (direct.value - base)
@@ -111,7 +120,7 @@ def _proxy(e: Evidence) -> Finding:
 
 def _library(e: Evidence) -> Finding:
     parts, holds = [], []
-    for task in TASKS:
+    for task in recorded(e):
         reward, start = (
             _end(e, task, "skills", "reward"),
             float(e.curves(f"systems-{task}-skills")["reward"][:, 0].mean()),
@@ -125,7 +134,7 @@ def _library(e: Evidence) -> Finding:
 
 def _leash_is_cheapest(e: Evidence) -> Finding:
     parts, holds = [], []
-    for task in TASKS:
+    for task in recorded(e):
         leashed, free, sft = (_end(e, task, arm, "kl_excess") for arm in ("rl-leash", "rl", "sft"))
         parts.append(f"{task}: RL with a leash {leashed}, RL {free}, SFT {sft}")
         holds.append(above(sft.low - leashed.high, sft.high - leashed.low, 0.0))
@@ -134,7 +143,7 @@ def _leash_is_cheapest(e: Evidence) -> Finding:
 
 def _rl_against_sft(e: Evidence) -> Finding:
     parts, holds = [], []
-    for task in TASKS:
+    for task in recorded(e):
         rl, sft = (_end(e, task, arm, "drift") for arm in ("rl", "sft"))
         reward = [_end(e, task, arm, "reward") for arm in ("rl", "sft")]
         parts.append(f"{task}: RL {rl} at reward {reward[0]}, SFT {sft} at {reward[1]}")

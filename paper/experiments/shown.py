@@ -145,8 +145,8 @@ SHOWN = (
     ),
     Shown(
         SYSTEMS,
-        ("stream", "switch"),
-        systems.systems_tables,
+        ("systems",),
+        _one(systems.systems_table),
         (
             Picture(
                 "systems",

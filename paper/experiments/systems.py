@@ -55,28 +55,26 @@ def cost(out: Path, run: Planned) -> Array:
     return c.samples[:, -1] + totals(out, run.name, "shown")
 
 
-def systems_tables(out: Path) -> list[Table]:
-    """Every arm on the stream, then on the switch, with 95 % intervals over seeds."""
+def systems_table(out: Path) -> Table:
+    """Every arm on every task that has been run, with 95 % intervals over seeds."""
     names = (
-        "arm", "reward", "KL of weights", "KL deployed", "excess", "lost, off", "lost, on", "old mass, off", "old mass, on", "relearn", "rollouts + shown", "trained", "bytes",
+        "task, arm", "reward", "KL of weights", "KL deployed", "excess", "lost, off", "lost, on", "old mass, off", "old mass, on", "rollouts + shown", "trained", "bytes",
     )  # fmt: skip
-    tables = []
+    table = Table(
+        box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, title_justify="left", caption_justify="left",
+        title="nats from the base, old skills and old mass with the state off and on, cost",
+    )  # fmt: skip
+    for k, column in enumerate(names):
+        table.add_column(column, justify="left" if k == 0 else "right", no_wrap=k == 0)
     for name, found in read_systems(out):
-        table = Table(
-            box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, title_justify="left", caption_justify="left",
-            title=f"{name}: nats from the base, old skills and old mass with the state off and on, cost",
-        )  # fmt: skip
-        for k, column in enumerate(names):
-            table.add_column(column, justify="left" if k == 0 else "right", no_wrap=k == 0)
         for run, c in found:
             values = (
                 c["reward"][:, -1], _weights_kl(c), _last(c, "kl_deployed"), _last(c, "kl_excess"), _last(c, "drift"), _lost_on(c),
-                _last(c, "old_mass"), _last(c, "old_mass_deployed", "old_mass"), _last(c, "relearn"), cost(out, run),
+                _last(c, "old_mass"), _last(c, "old_mass_deployed", "old_mass"), cost(out, run),
                 _last(c, "numbers_trained"), _last(c, "bytes_stored"),
             )  # fmt: skip
-            table.add_row(run.kind, *(str(estimate(v)) for v in values))
-        tables.append(table)
-    return tables
+            table.add_row(f"{name}, {run.kind}", *(str(estimate(v)) for v in values))
+    return table
 
 
 def _point(ax: Axes, x: Array, y: Array, k: int, label: str) -> None:

@@ -48,8 +48,9 @@ def answer_log_odds(logits: Array) -> Array:
 
 def log_normalisers(big: Array, expert: Array, anti: Array, alpha: Array) -> Array:
     """The sum of log Z along the first answer less that along the second, ``(n,)``, nats."""
-    logps = [log_softmax(logits, axis=-1) for logits in (big, expert, anti)]
-    return np.asarray(proxy_log_normaliser(*logps, alpha[:, None, None]).sum(axis=-1) @ np.array([1.0, -1.0]))
+    large, tuned, before = (log_softmax(logits, axis=-1) for logits in (big, expert, anti))
+    found = proxy_log_normaliser(large, tuned, before, alpha[:, None, None])
+    return np.asarray(found.sum(axis=-1) @ np.array([1.0, -1.0]))
 
 
 def _affine(big: Array, expert: Array, anti: Array, alpha: Array) -> Bounds:
