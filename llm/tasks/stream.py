@@ -83,4 +83,4 @@ def parse_stream(name: str, parse: Callable[[str], Task]) -> StreamTask:
     names = [part.strip() for part in name.removeprefix(PREFIX).split(",")]
     if any(not part or part.startswith(PREFIX) for part in names):
         raise InputError(f"task {name!r}: give {PREFIX}TASK,TASK with two tasks or more, none of them a stream")
-    return StreamTask(tuple(parse(part) for part in names))  # type: ignore[arg-type]  # checked there
+    return StreamTask(tuple(parse(part) for part in names))  # type: ignore[misc]  # checked there
