@@ -133,6 +133,7 @@ def trained_router(base: Policy, task: Demonstrated, permuted: bool) -> Cases:
     return system
 
 
+@pytest.mark.slow
 def test_the_router_learns_the_branch_and_nothing_from_permuted_rewards(base: Policy, switch: Demonstrated) -> None:
     asked = asked_of(switch, "test", 64)
     answers = [switch.answer(p) for _, p in asked]

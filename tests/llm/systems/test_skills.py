@@ -75,7 +75,7 @@ def test_a_wrong_program_never_enters(base: Policy, monkeypatch: pytest.MonkeyPa
     assert ungated.goals["strings"].solved
 
 
-@pytest.mark.parametrize("family", ["strings", "digits", "star_graph"])
+@pytest.mark.parametrize("family", ["strings", pytest.param("digits", marks=pytest.mark.slow), "star_graph"])
 def test_fresh_examples_find_their_skill_first_and_shuffled_keys_do_not(base: Policy, family: str) -> None:
     """Over the whole pool of programs with one and two rules: a skill that does what is shown comes first, always."""
     library = Library([Skill(family, task.rules, task.name, right=True) for task in pool(family, base.words)])
