@@ -137,7 +137,7 @@ class CaseMemory(Learner):
         mu = system.masses(states).cpu().numpy()
         new = (rng.random(count) < self.write) | (mu.sum(1) == 0.0)
         dice = rng.random(count)
-        for i in np.flatnonzero(~new):
+        for i in np.flatnonzero(~new).tolist():
             sums = mu[i].cumsum()
             case = int(np.searchsorted(sums, dice[i] * sums[-1], side="right"))
             chosen[i], plans[i] = case, system.held[case].plan

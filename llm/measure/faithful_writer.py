@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 
 from fstsim.llm.measure.faithful_notation import Notation
+from fstsim.llm.policy.blocks import block_size
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import token_logprobs
-from fstsim.llm.runs.probes import block_size
 from fstsim.llm.types import Problem
 
 Array = NDArray[np.float64]

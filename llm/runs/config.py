@@ -209,12 +209,12 @@ class Preset:
     def config(self, method: str) -> TrainConfig:
         """A run of ``method`` at this size."""
         config = TrainConfig(method=method, steps=self.steps, probe=self.probe)
-        if config.learner is None:
+        learner = config.learner
+        if learner is None:
             return config
-        config = replace(config, lr=config.learner.rate)
-        if not hasattr(config.learner, "problems"):
-            return config
-        return replace(config, learner=replace(config.learner, problems=self.problems))
+        if hasattr(learner, "problems"):
+            learner = replace(learner, problems=self.problems)
+        return replace(config, lr=learner.rate, learner=learner)
 
 
 PRESETS: Mapping[str, Preset] = {

@@ -188,9 +188,8 @@ def _train(
     tasks = [guarded(task, errors) for task in tasks]
     with clock.on("probe_seconds"):
         skills = old_skills(base, [guarded(task, errors) for task in old], config.probe, config.seed)
-        probes = [Probe(base, task, config.probe, config.seed, skills) for task in tasks]
-        if isinstance(weights, SystemWeights):
-            probes = [SystemProbe.of(probe) for probe in probes]
+        own = [Probe(base, task, config.probe, config.seed, skills) for task in tasks]
+        probes: Sequence[Any] = [SystemProbe.of(probe) for probe in own] if isinstance(weights, SystemWeights) else own
         if not rows:
             rows.append(plain({"step": 0, "samples": 0, "task": 0, **_measure(probes, policy, state), **errors.take()}))
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -25,13 +25,9 @@ _WINDOW = (0.1, 0.9)
 def pool(family: str, words: tuple[str, ...]) -> tuple[RuleTask, ...]:
     """Tasks of one rule and of two, of those with equal behaviour the first, without the identity."""
     known = [word for word in FAMILIES[family].rules if word in words]
-    programs = [(a,) for a in known] + [(a, b) for a in known for b in known]
-    met = {behaviour(family, ()): None}
-    return tuple(
-        RuleTask(family, p)
-        for p in programs
-        if met.setdefault(behaviour(family, p), p) is p  # type: ignore[arg-type]
-    )
+    programs: list[tuple[str, ...]] = [(a,) for a in known] + [(a, b) for a in known for b in known]
+    met: dict[Any, tuple[str, ...] | None] = {behaviour(family, ()): None}
+    return tuple(RuleTask(family, p) for p in programs if met.setdefault(behaviour(family, p), p) is p)
 
 
 def pairs_of(task: RuleTask, rng: np.random.Generator, count: int) -> list[Pair]:

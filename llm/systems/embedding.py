@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 
@@ -34,13 +35,19 @@ def embed(policy: Policy, rows: Sequence[Sequence[int]]) -> torch.Tensor:
 
 def width(policy: Policy) -> int:
     """Numbers in an embedding: the width of the model's hidden states."""
-    return int(policy.model.get_input_embeddings().weight.shape[1])
+    return int(input_table(policy).shape[1])
+
+
+def input_table(policy: Policy) -> torch.Tensor:
+    """The model's input embeddings ``(V, width)``."""
+    table: Any = policy.model.get_input_embeddings()
+    return cast(torch.Tensor, table.weight)
 
 
 def model_mark(policy: Policy) -> str:
     """What tells one model's embeddings from another's: the CRC-32 of its input embeddings and of its last norm or layer."""
     total = 0
     parameters = dict(policy.model.base_model.named_parameters())
-    for weight in (policy.model.get_input_embeddings().weight, parameters[list(parameters)[-1]]):
+    for weight in (input_table(policy), parameters[list(parameters)[-1]]):
         total = zlib.crc32(weight.detach().float().cpu().contiguous().view(-1).view(torch.uint8).numpy().data, total)
     return f"{total:08x}"

@@ -80,9 +80,13 @@ class Steered(Policy):
         ask = Request(tokens, mask, prompt_of, generator, max_new_tokens, temperature, self.end_tokens, pad)
         seen = None if bool(mask.all()) else mask
         rows = [CachedRows(each.model, ask, run_prompts(each.model, tokens, mask, seen)) for each in models]
-        first = combined(*(each.logits.float() for each in rows), self.alpha)  # type: ignore[call-arg]
-        read = lambda chosen: combined(*(each.read(chosen).float() for each in rows), self.alpha)  # type: ignore[call-arg]  # noqa: E731
-        wrote, kept, logps = draw_rows(first, read, ask)
+
+        def together(logits: Sequence[torch.Tensor]) -> torch.Tensor:
+            big, expert, anti = (each.float() for each in logits)
+            return combined(big, expert, anti, self.alpha)
+
+        first = together([each.logits for each in rows])
+        wrote, kept, logps = draw_rows(first, lambda chosen: together([each.read(chosen) for each in rows]), ask)
         return Rollouts(tokens, mask, prompt_of, wrote, kept, logps, temperature or 1.0)
 
 

@@ -19,7 +19,8 @@ from fstsim.llm.policy.rollouts import Rollouts
 from fstsim.llm.runs.probes import answer_logprobs
 from fstsim.llm.systems.contexts import Mixed, joined, mixture_logits, sample_mixture
 from fstsim.llm.systems.embedding import model_mark
-from fstsim.llm.systems.library import Library, Pair, Program, Skill, behaviour, run_program
+from fstsim.llm.systems.library import Library, Program, Skill, behaviour, run_program
+from fstsim.llm.systems.plans import Pair
 from fstsim.llm.systems.system import Asked, Deployed, sample_stepwise
 from fstsim.llm.tasks.families import FAMILIES
 from fstsim.llm.tasks.rules import RuleTask, parse_start

@@ -18,6 +18,7 @@ from fstsim.llm.measure.loading import check_same_tokenizer
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import Request, Rollouts, owners, positions_of
 from fstsim.llm.policy.sampling import CachedRows, draw_rows
+from fstsim.llm.systems.embedding import input_table
 from fstsim.llm.systems.system import Acting, Beside
 from fstsim.llm.systems.tensors import copy_into
 from fstsim.llm.types import Problem
@@ -39,7 +40,7 @@ class Projection:
     @classmethod
     def start(cls, base: Policy, width: int, vectors: int, seed: int) -> Projection:
         """Rows of the bias are embeddings of random tokens, the matrix is 0: at the start no problem matters."""
-        table = base.model.get_input_embeddings().weight.detach()
+        table = input_table(base).detach()
         rows = torch.randint(len(table), (vectors,), generator=torch.Generator().manual_seed(seed))
         bias = table[rows.to(table.device)].float().clone()
         return cls(torch.nn.Parameter(bias), torch.nn.Parameter(bias.new_zeros(table.shape[1], width)))
@@ -216,7 +217,7 @@ class SoftPolicy(Acting):
         check_same_tokenizer(name or "the assistant", assistant.tokenizer, base.tokenizer)
         for policy in (base, assistant):
             policy.model.requires_grad_(False)
-        width = assistant.model.get_input_embeddings().weight.shape[1]
+        width = input_table(assistant).shape[1]
         hidden = getattr(assistant.model.config.get_text_config(decoder=True), "hidden_size", width)
         return cls(base, assistant, Projection.start(base, int(hidden), vectors, seed), name=name)
 

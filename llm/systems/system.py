@@ -150,7 +150,9 @@ def sample_stepwise(
     every = torch.arange(len(asked), device=policy.device)
     alive = torch.ones(len(asked), dtype=torch.bool, device=policy.device)
     shown = policy.forced(bare_prompts(policy, asked), [[pad]] * len(asked))
-    written, kept, logps = [], [], []
+    written: list[torch.Tensor] = []
+    kept: list[torch.Tensor] = []
+    logps: list[torch.Tensor] = []
     for _ in range(max_new_tokens):
         here = torch.full((len(asked), 1), pad, device=policy.device)
         tokens, mask = torch.cat((*written, here), 1), torch.cat((*kept, alive[:, None]), 1)

@@ -54,7 +54,7 @@ def _quadratic(e: Evidence) -> Finding:
     ends = [end for end in e.ends if "drift" in end.last and np.isfinite(end.bare("kl_from_base"))]
     kl = np.array([end.bare("kl_from_base") for end in ends])
     drift = np.array([end.last["drift"] for end in ends])
-    rank = rank_correlation(kl, drift, [end.run for end in ends])
+    rank = rank_correlation(kl.tolist(), drift.tolist(), [end.run for end in ends])
     r2 = 1.0 - np.var(drift - np.polyval(np.polyfit(kl, drift, 2), kl)) / np.var(drift)
     said = f"{len(kl)} ends of runs: R² of a quadratic in KL(base ‖ now) {short_number(float(r2))}, rank correlation {rank}"
     if r2 >= _RAZOR:

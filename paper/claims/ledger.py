@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from fstsim.paper import DATA
-from fstsim.paper.claims import fast_slow, forgetting
+from fstsim.paper.claims import fast_slow, forgetting, systems
 from fstsim.paper.claims.claim import Claim, Finding
 from fstsim.paper.claims.evidence import Evidence
 
 GROUPS: Mapping[str, Sequence[Claim]] = {
     "What is forgotten": forgetting.CLAIMS,
     "Fast and slow, plasticity": fast_slow.CLAIMS,
+    "Systems beside frozen weights": systems.CLAIMS,
 }
 """Groups of claims, in the order of the page."""
 

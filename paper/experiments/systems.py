@@ -33,7 +33,7 @@ def read_systems(out: Path) -> Iterator[tuple[str, list[tuple[Planned, Curves]]]
 def _last(c: Curves, column: str, otherwise: str | None = None) -> Array:
     """A column at the end, seed by seed; of ``otherwise`` where the run has no such column, nan where it has neither."""
     for name in (column, otherwise):
-        if name in c.columns:
+        if name is not None and name in c.columns:
             return c[name][:, -1]
     return np.full(len(c.samples), np.nan)
 

@@ -50,14 +50,15 @@ def config_of(variant: str, tasks: Sequence[str], seed: int) -> TrainConfig:
 def kept(config: TrainConfig, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What is recorded of a run: rewards of all tasks and distances at the ends of its blocks, and what blocks said of cores."""
     assert isinstance(config.learner, Isolation)
-    steps = config.learner.plan([Named(name) for name in config.tasks], config.steps)[1]
+    named: list[Any] = [Named(name) for name in config.tasks]
+    steps = config.learner.plan(named, config.steps)[1]
     ends = [0]
     for count in steps:
         ends.append(ends[-1] + count)
     said = []
     for row in rows:
-        own = {k: v for k, v in row.items() if k.startswith(("core_", "drive_", "frozen_"))}
-        said += [{"step": row["step"], "task": row["task"], **own}] if own else []
+        found = {k: v for k, v in row.items() if k.startswith(("core_", "drive_", "frozen_"))}
+        said += [{"step": row["step"], "task": row["task"], **found}] if found else []
     own = len(config.tasks) * (len(ends) > 1 + len(config.tasks))  # blocks before the others, where there are others
     return {
         "seed": config.seed,
@@ -107,7 +108,8 @@ def record(config: Config) -> int:
             rows = run_training(run, place, write_model=False)
         held[name].setdefault(variant, []).append(kept(run, rows))
         progress.at(done + 1, f"{name} {variant}, seed {seed}")
-        shared = asdict(replace(run, seed=0, learner=replace(run.learner, arm="full")))  # type: ignore[arg-type]
+        assert isinstance(run.learner, Isolation)
+        shared = asdict(replace(run, seed=0, learner=replace(run.learner, arm="full")))
         write_json(DATA / "isolation" / f"{name}.json", {"tasks": SETS[name], "config": shared, "runs": held[name]})
     progress.close()
     return 0
