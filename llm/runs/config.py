@@ -213,7 +213,7 @@ class Preset:
         if learner is None:
             return config
         if hasattr(learner, "problems"):
-            learner = replace(learner, problems=self.problems)
+            learner = replace(learner, problems=self.problems)  # type: ignore[call-arg]
         return replace(config, lr=learner.rate, learner=learner)
 
 
