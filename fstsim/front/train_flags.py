@@ -89,7 +89,15 @@ def _default(flag: str, users: Mapping[str, type]) -> str:
     for method, cls in users.items():
         entry = setting_fields(cls)[flag]
         value = entry.default if entry.default is not MISSING else "..."
-        shown = "adapted" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+        shown = (
+            "none"
+            if value in ("", ())
+            else "adapted"
+            if value is None
+            else f"{value:.4g}"
+            if isinstance(value, float)
+            else str(value)
+        )
         values.setdefault(shown, []).append(method)
     if len(values) == 1:
         return f"(default: {next(iter(values))})"

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from fstsim.errors import InputError
 from fstsim.llm.runs.checkpoint import read_checkpoint
-from fstsim.llm.systems.system import Deployed
+from fstsim.llm.systems.system import STATE, Deployed
 from fstsim.reading import is_there
 
 _S = TypeVar("_S", bound=Deployed)
@@ -20,8 +20,7 @@ def started(run: str, flag: str, system: _S) -> _S:
     """
     if not run:
         return system
-    # here and not above: both import the learners, and learners import this
-    from fstsim.llm.systems.state import STATE
+    # here and not above: it imports the learners, and learners import this
     from fstsim.llm.systems.weights import restore_system
 
     path = Path(run) / STATE

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING
 from fstsim.errors import InputError
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.checkpoint import read_checkpoint, write_checkpoint
-from fstsim.llm.systems.system import Deployed
+from fstsim.llm.systems.system import STATE, Deployed
 from fstsim.llm.systems.weights import packed, restore_system
 from fstsim.reading import is_there, understood
 from fstsim.records import read_json
 
 if TYPE_CHECKING:
     from fstsim.llm.runs.config import TrainConfig
-
-STATE = "system.safetensors"
 
 
 def save_system(config: TrainConfig, system: Deployed, run: Path) -> None:

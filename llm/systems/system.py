@@ -20,6 +20,9 @@ from fstsim.llm.policy.rollouts import Rollouts, token_logprobs
 from fstsim.llm.policy.tree import draw
 from fstsim.llm.types import Problem, Task
 
+STATE = "system.safetensors"
+"""The file of a run directory that holds a trained system's state."""
+
 Asked = tuple[str, Problem]
 """What a system is asked: a context in words ("" for none, the rule words in an exam), and the problem."""
 

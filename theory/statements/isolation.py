@@ -101,7 +101,7 @@ CLOCK = Statement(
     hypotheses="log-odds linear in the weights, flow of SGD (drive |g|^2) or of signs (Adam's without memory, drive |g|_1), forward KL to "
     "any share q of old demonstrations; any loadings and any frozen set that leaves some drive",
     latex=r"\dot s=-(1-\varphi)\,R\,f'(s)\ \Rightarrow\ T_{\text{frozen}}(s_0\to s_1)=\frac{T(s_0\to s_1)}{1-\varphi},\quad"
-    r"\varphi=\frac{\sum_{\text{frozen}}|g_i|^p}{\sum|g_i|^p},\ p=2\ (\text{SGD}),\ 1\ (\text{Adam});\qquad f'(s^\star)=0\ \text{as before}",
+    r"\varphi=\frac{\sum_{\text{frozen}}|g_i|^p}{\sum|g_i|^p},\ p=2\ (\text{SGD}),\ 1\ (\text{Adam});\qquad f'(s_\infty)=0\ \text{as before}",
     derive=_derive_clock,
     sample=_sample_clock,
     exact=_masked_time,
@@ -181,7 +181,7 @@ STEPS = Statement(
     status="T",
     kind="identity",
     hypotheses="log-odds linear in the weights, no weight decay, eps = 0, moments of 0 at the start; any learning rate, betas, share q",
-    latex=r"s_{k+1}=s_k-h\,(1-\varphi)\,R\,u_k,\qquad R=\sum|a_i|^p,\quad u_k=f'(s_k)\ (\text{SGD}),\ \hat m_k/\sqrt{\hat v_k}\ \text{of}\ f'(s_0),\ldots,f'(s_k)\ (\text{Adam})",
+    latex=r"s_{k+1}=s_k-h\,(1-\varphi)\,R\,u_k,\qquad R=\sum|a_i|^p,\quad u_k=f'(s_k)\ (\text{SGD}),\ \hat m_k/\sqrt{\hat v_k}\ \text{of}\ f'(s_0)\ \text{to}\ f'(s_k)\ (\text{Adam})",
     derive=_derive_steps,
     sample=_sample_steps,
     exact=_masked_steps,

@@ -108,7 +108,7 @@ MIXTURE_KL = Statement(
     status="T",
     kind="bound",
     hypotheses="as retrieval-mixture; any base",
-    latex=r"\sum_c\mu_c\,\mathrm{KL}(p_c\Vert p_0)-H(\mu)\ \le\ K_2=\mathrm{KL}\Bigl(\sum_c\mu_cp_c\Big\Vert p_0\Bigr)\ \le\ \sum_c\mu_c\,\mathrm{KL}(p_c\Vert p_0)",
+    latex=r"\sum_c\mu_c\,\mathrm{KL}(p_c\Vert p_0)-H(\mu)\ \le\ K_2=\mathrm{KL}(\sum_c\mu_cp_c\Vert p_0)\ \le\ \sum_c\mu_c\,\mathrm{KL}(p_c\Vert p_0)",
     derive=lambda: nothing(
         "KL is convex in its first argument",
         "the gap is sum mu KL(p_c || mixture), the information that an answer holds about its case: at most H(mu)",

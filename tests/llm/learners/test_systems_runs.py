@@ -14,7 +14,8 @@ from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.config import TrainConfig
 from fstsim.llm.runs.probes import ProbeConfig
 from fstsim.llm.runs.run import run_training
-from fstsim.llm.systems.state import STATE, load_system
+from fstsim.llm.systems.state import load_system
+from fstsim.llm.systems.system import STATE
 from fstsim.records import read_json
 
 PROBE = ProbeConfig(every=3, problems=2, exam=1, relearn=0, early=100)

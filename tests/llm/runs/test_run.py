@@ -918,7 +918,7 @@ def test_demonstrations_that_cannot_be_shown_are_found_before_anything_is_writte
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"method": "rlhf"}, "allowed: rl, sft, sdft, ttt, oapl, mixture, distill, gepa, fst"),
+        ({"method": "rlhf"}, f"allowed: {', '.join(METHODS)}"),
         ({"steps": 0}, "steps must be at least 1"),
         ({"precision": "float16"}, "precision must be one of float32, bfloat16; got 'float16'"),
         ({"lr": 0.0}, "lr must be positive"),
