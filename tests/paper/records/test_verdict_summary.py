@@ -23,9 +23,12 @@ def test_every_prediction_has_one_line() -> None:
     made = [c.prediction for chapter in small_chapters().values() for c in chapter.claims]
     lines = grouped([replace(ROW, name=p.name, label=p.label) for p in made])
     assert sorted(row.name for _, own in lines for row in own) == sorted(p.name for p in made)
-    assert [title for title, _ in lines] == [kind.title for kind in KINDS.values() if not kind.chat], (
-        "a kind of which there is none"
-    )
+    assert [title for title, _ in lines] == [
+        kind.title
+        for name, kind in KINDS.items()
+        if not kind.chat
+        and not name.startswith("chain-")  # chat models and the scratch base have chapters of their own
+    ], "a kind of which there is none"
     by_name = {row.name: title for title, own in lines for row in own}
     assert by_name["ttt-2-exact"] != by_name["ttt-2"]
     assert by_name["sft-new-only-logit-rest"] != by_name["sft-new-only-logit"] != by_name["sft-new-only-adam"]
