@@ -62,18 +62,18 @@ def log_expit_difference(s: Array, p: Array, gap: Array | None = None) -> Array:
     return np.copysign(np.where(gap < 1.0, near, far), signed)
 
 
-def bernoulli_kl(s: Array, p: Array) -> Array:
+def bernoulli_kl(s: Array, p: Array, gap: Array | None = None) -> Array:
     r"""``KL(Bern sigma(s) || Bern sigma(p)) = int_0^{s - p} y sigma'(p + y) dy``, nats.
 
     Within one nat by Gauss-Legendre, farther by ``beta log(beta / alpha) + (1 - beta) log((1 - beta) / (1 - alpha))``,
-    whose two terms then differ in size.
+    whose two terms then differ in size. ``gap = s - p`` may be given apart, by a caller that knows it to more digits.
     """
     s, p = np.broadcast_arrays(s, p)
-    gap = s - p
+    gap = s - p if gap is None else gap
     half = 0.5 * np.where(np.abs(gap) < 1.0, gap, 0.0)[..., None]
     y = half + half * _NODES
     near = (half * (_WEIGHTS * (y * (expit(p[..., None] + y) * expit(-p[..., None] - y))))).sum(axis=-1)
-    far = expit(s) * log_expit_difference(s, p) + expit(-s) * log_expit_difference(-s, -p)
+    far = expit(s) * log_expit_difference(s, p, gap) + expit(-s) * log_expit_difference(-s, -p, -gap)
     return np.where(np.abs(gap) < 1.0, near, far)
 
 

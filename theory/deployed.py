@@ -7,23 +7,25 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import logsumexp
 
 from fstsim.errors import InputError
-from fstsim.theory.fast_slow import no_context_kl
+from fstsim.logits import bernoulli_kl
 from fstsim.theory.numerics.inputs import finite
 
 Array = NDArray[np.float64]
 
 
-def deployed_kl_floor(log_odds: ArrayLike, base_log_odds: ArrayLike) -> Array:
+def deployed_kl_floor(log_odds: ArrayLike, base_log_odds: ArrayLike, gap: ArrayLike | None = None) -> Array:
     r"""Least KL(system || base) of whole completions at a success rate: \(k(x, x_0) = KL(Bern\,\sigma(x) \| Bern\,\sigma(x_0))\), nats.
 
     ``log_odds`` of success of the deployed system on a problem, ``base_log_odds`` of the bare base on the same problem. By
     data processing no system has less, whatever its state is, and the exponential tilt of the base on success has exactly this
-    (statement deployed-kl-floor). Relative accuracy 1e-13 also where the two are close. Raises InputError unless both are finite.
+    (statement deployed-kl-floor). Relative accuracy 1e-13 also where the two are close; where they are close and far out, their
+    ``gap`` may be given apart, by a caller that knows it to more digits. Raises InputError unless all are finite.
 
     >>> round(float(deployed_kl_floor(0.0, -2.0)), 6)
     0.433781
     """
-    return no_context_kl(log_odds, base_log_odds)
+    x, x0 = np.broadcast_arrays(finite(log_odds, "log_odds"), finite(base_log_odds, "base_log_odds"))
+    return bernoulli_kl(x, x0, None if gap is None else finite(gap, "gap"))
 
 
 def proxy_log_normaliser(log_p: ArrayLike, log_expert: ArrayLike, log_anti: ArrayLike, alpha: ArrayLike) -> Array:
