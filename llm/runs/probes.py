@@ -78,15 +78,19 @@ def answer_logprobs(
     policy: Policy, contexts: Sequence[str], problems: Sequence[Problem], answers: Sequence[str]
 ) -> np.ndarray:
     """Log-probability of given answers and an end, any that sampling stops at, exactly, nats: ``(contexts, problems)``."""
-    pairs = [(c, p, a) for c in contexts for p, a in zip(problems, answers, strict=True)]
-    values = []
-    encoded = {answer: policy.encode_answer(answer) for answer in set(answers)}
-    size = block_size(policy, max(map(len, encoded.values())))
-    for first in range(0, len(pairs), size):
-        block = pairs[first : first + size]
-        shown = [policy.encode(c, p) for c, p, _ in block]
-        values.append(policy.answer_logprobs(shown, [encoded[a] for *_, a in block]).double().cpu().numpy())
-    return np.concatenate(values).reshape(len(contexts), len(problems))
+    prompts = [policy.encode(c, p) for c in contexts for p in problems]
+    encoded = [policy.encode_answer(answer) for answer in answers] * len(contexts)
+    return _in_blocks(policy, prompts, encoded).reshape(len(contexts), len(problems))
+
+
+def _in_blocks(policy: Policy, prompts: Sequence[list[int]], answers: Sequence[list[int]]) -> np.ndarray:
+    """`Policy.answer_logprobs` of as many prompts and answers at a time as fit in memory."""
+    size = block_size(policy, max(map(len, answers)))
+    parts = [
+        policy.answer_logprobs(prompts[first : first + size], answers[first : first + size])
+        for first in range(0, len(prompts), size)
+    ]
+    return torch.cat(parts).double().cpu().numpy()
 
 
 def sequence_kl(p: Policy, q: Policy, rollouts: Rollouts) -> np.ndarray:
@@ -269,15 +273,6 @@ class Probe:
             self._base_logps = _in_blocks(self.base, self._prompts(self.base, ("",)), answers)
         logps = _in_blocks(policy, self._prompts(policy, contexts), answers)
         row |= excess(kls[0], logps, self._base_logps)
-
-
-def _in_blocks(policy: Policy, prompts: Sequence[list[int]], answers: Sequence[list[int]]) -> np.ndarray:
-    size = block_size(policy, max(map(len, answers)))
-    parts = [
-        policy.answer_logprobs(prompts[first : first + size], answers[first : first + size])
-        for first in range(0, len(prompts), size)
-    ]
-    return torch.cat(parts).double().cpu().numpy()
 
 
 def relearn_steps(

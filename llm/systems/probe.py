@@ -82,10 +82,10 @@ class SystemProbe:
         frozen = system.bare.model is self.probe.base.model
         if not (frozen and self._bare_row):
             row = self.probe.measure(system.bare, Population())
-            for name in [name for name in row if name.removesuffix("_se") in _OF_BARE or name.endswith("_token")]:
-                stem, tail = (name.removesuffix("_se"), "_se") if name.endswith("_se") else (name, "")
-                stem, token = (stem.removesuffix("_token"), "_token") if stem.endswith("_token") else (stem, "")
-                row[f"{stem}_no_context{tail}{token}"] = row.pop(name)
+            for name in list(row):
+                stem = next((stem for stem in _OF_BARE if name == stem or name.startswith(f"{stem}_")), None)
+                if stem is not None:
+                    row[f"{stem}_no_context{name.removeprefix(stem)}"] = row.pop(name)
             self._bare_row = row
         return dict(self._bare_row)
 

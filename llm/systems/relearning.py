@@ -19,8 +19,7 @@ def relearn_state(
 ) -> int:
     """Steps of the run's learner until the system reaches half of the rewards of ``task`` on ``held_out`` problems.
 
-    From a copy of ``state``, with a fresh optimizer. ``most + 1`` stands for "not
-    within ``most`` steps".
+    From a copy of ``state``, with a fresh optimizer. ``most + 1`` stands for "not within ``most`` steps".
     """
     assert config.learner is not None
     system = config.learner.deploy(base, config.seed)

@@ -66,9 +66,7 @@ def own_problems(names: Sequence[str], tasks: Sequence[Task]) -> dict[str, str]:
 
 def _fixes(name: str, task: Task) -> bool:
     """Whether ``task`` is all that ``name`` can mean: problems of families follow from it."""
-    if name.startswith(SCRATCH):
-        return parse_scratch(name) == task
-    return rules.names_rules(name) and parse_task(name) == task
+    return (rules.names_rules(name) or name.startswith(SCRATCH)) and parse_task(name) == task
 
 
 def problems_hash(task: Task) -> str:

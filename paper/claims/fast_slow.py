@@ -152,7 +152,7 @@ def _drifted(e: Evidence) -> Finding:
             f"{np.median(gone):.0f} beyond ({len(gone)}, {lost[1]} not within 60); rank correlation {rank}"
         )
         holds.append(bool(lost[1] > len(gone) / 2 and lost[0] <= len(kept) / 2))
-    why = "relearning slows down with drift steadily; no threshold, and no run beyond 30 % is unable to learn"
+    why = "relearning slows down with drift, and most runs beyond 30 % still learn"
     outcome = all_of(holds)
     return Finding(f"steps to half on a new task: {'; '.join(parts)}", outcome, "" if outcome is Outcome.HOLDS else why)
 

@@ -16,6 +16,8 @@ from fstsim.paper.experiments.numbers import Estimate
 _FROZEN = ("gepa", "soft", "soft-bias", "proxy", "cases", "cases-near", "skills")
 _STATES = ("soft", "soft-bias", "proxy", "cases", "skills")
 _CONTEXTS = ("gepa", "soft-bias")
+_ROUNDING = 1e-3
+"""nats: what float32 makes of a KL that is its floor"""
 _LABELS = {name: arm.label for name, arm in arms(SIZES["smoke"]).items()}
 
 
@@ -68,8 +70,9 @@ def _excess(e: Evidence) -> Finding:
     values = {
         f"{task}, {label}": _end(e, task, arm, "kl_excess") for task in recorded(e) for arm, label in _LABELS.items()
     }
-    below = [name for name, x in values.items() if x.high < -0.02]
-    said = f"least excess {min(values.items(), key=lambda x: x[1].value)[1]} ({min(values, key=lambda x: values[x].value)}), most {max(values.items(), key=lambda x: x[1].value)[1]} ({max(values, key=lambda x: values[x].value)})"
+    below = [name for name, x in values.items() if x.high < -_ROUNDING]
+    ends = [choose(values.items(), key=lambda item: item[1].value) for choose in (min, max)]
+    said = ", ".join(f"{what} {x} ({name})" for what, (name, x) in zip(("least excess", "most"), ends, strict=True))
     return Finding(said, Outcome.FAILS if below else Outcome.HOLDS, ", ".join(below))
 
 
@@ -80,44 +83,32 @@ def _no_fixed_context(e: Evidence) -> Finding:
     return Finding(f"reward on the switch: {said}", all_of(fixed))
 
 
-def _instance(e: Evidence) -> Finding:
-    """Vectors that depend on the problem against vectors that do not."""
-    parts, holds = [], []
+def _better(e: Evidence, arm: str, other: str) -> tuple[str, list[bool | None]]:
+    """Rewards of two arms, task by task, and whether the first is better; two that differ by less than .02 are equal."""
+    parts: list[str] = []
+    holds: list[bool | None] = []
     for task in recorded(e):
-        full, bias = (_end(e, task, arm, "reward") for arm in ("soft", "soft-bias"))
-        parts.append(f"{task}: {full} against {bias}")
-        holds.append(
-            True
-            if full.low > bias.high
-            else False
-            if full.high <= bias.low + 0.02 or abs(full.value - bias.value) < 0.02
-            else None
-        )
-    return Finding(
-        f"reward with thoughts of the problem at hand, against a constant vector: {'; '.join(parts)}", all_of(holds)
-    )
+        one, two = (_end(e, task, name, "reward") for name in (arm, other))
+        parts.append(f"{task}: {one} against {two}")
+        equal = abs(one.value - two.value) < 0.02
+        holds.append(False if equal or one.high < two.low else True if one.low > two.high else None)
+    return "; ".join(parts), holds
+
+
+def _instance(e: Evidence) -> Finding:
+    said, holds = _better(e, "soft", "soft-bias")
+    return Finding(f"reward with thoughts of the problem at hand, against a constant vector, {said}", all_of(holds))
 
 
 def _memory(e: Evidence) -> Finding:
-    parts, holds = [], []
-    for task in recorded(e):
-        learned, near = (_end(e, task, arm, "reward") for arm in ("cases", "cases-near"))
-        parts.append(f"{task}: learned {learned}, similarity {near}")
-        holds.append(
-            True
-            if learned.low > near.high
-            else False
-            if learned.high < near.low or abs(learned.value - near.value) < 0.02
-            else None
-        )
+    said, holds = _better(e, "cases", "cases-near")
     outcome = all_of(holds)
-    return Finding(
-        f"reward with a learned router and with the nearest case: {'; '.join(parts)}",
-        outcome,
-        "families can be told apart by the look of a problem, but branches of one family cannot"
+    why = (
+        "branches of one family are told apart; families are, by the look of a problem"
         if outcome is Outcome.PARTLY
-        else "",
+        else ""
     )
+    return Finding(f"reward with a learned router and with the nearest case, {said}", outcome, why)
 
 
 def _proxy(e: Evidence) -> Finding:
