@@ -56,7 +56,7 @@ def divergence(base: Array, shift: Array) -> Array:
     return np.asarray(np.where(np.abs(u) < 1.0, close, share - system * (1.0 + u)).sum(axis=-1))
 
 
-def _gain(base: Array, shift: Array, chosen: Array) -> tuple[Array, Array]:
+def _gain(base: Array, shift: Array, chosen: NDArray[np.bool_]) -> tuple[Array, Array]:
     """What the log-mass of the chosen completions gains: the shift of the largest, and what the others add to that."""
     logps = np.where(chosen, base, -np.inf)
     largest = np.take_along_axis(shift, logps.argmax(axis=-1)[:, None], axis=-1)
