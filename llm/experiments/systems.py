@@ -66,5 +66,6 @@ def runs(scale: Scale, chosen: Settings | None = None) -> list[Planned]:  # noqa
             config = replace(config, probe=replace(config.probe, relearn=0))
             if arm.learner is not None:
                 config = replace(config, learner=arm.learner)
-            found.append(Planned(f"systems-{kind}-{name}", config, kind=arm.label, write_model=False))
+            leash = arm.learner.leash_reward if isinstance(arm.learner, PolicyGradient) else 0.0
+            found.append(Planned(f"systems-{kind}-{name}", config, kind=arm.label, leash=leash, write_model=False))
     return found

