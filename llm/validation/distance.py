@@ -36,7 +36,8 @@ EARLY = 0.3
 BINS = 8
 
 
-def _logit(p: float) -> float:
+def log_odds_of(p: float) -> float:
+    """Log-odds of a mean success, finite at 0 and 1."""
     return float(logit(min(max(p, 1e-12), 1.0 - 1e-12)))
 
 
@@ -49,7 +50,7 @@ def fast_slow(scale: Scale, base: Policy) -> Chapter:
         answers = [task.answer(p) for p in held_out]
         with torch.no_grad():
             bare, told = np.exp(answer_logprobs(base, ("", " ".join(task.rules)), held_out, answers)).mean(1)
-        start, capacity = _logit(bare), _logit(told) - _logit(bare)
+        start, capacity = log_odds_of(bare), log_odds_of(told) - log_odds_of(bare)
         config = TrainConfig(
             tasks=(name,),
             steps={"smoke": 30, "small": 60, "paper": 120}[scale],
@@ -58,14 +59,14 @@ def fast_slow(scale: Scale, base: Policy) -> Chapter:
         )
         pair = (f"{task.rules[0]}-rl", f"{task.rules[0]}-fst")
         runs += [Planned(pair[0], config), Planned(pair[1], replace(config, method="fst"))]
-        gain = _logit(MATCHED) - start
+        gain = log_odds_of(MATCHED) - start
         reduction = float(kl_reduction(start, start + gain, max(0.0, 1.0 - capacity / gain)))
         quantity = f"KL to the base saved by FST at reward {MATCHED} on {name}, without context"
         kl = Prediction(
             f"kl-saved-{task.rules[0]}", Label("kl-saved", run=pair[1], against=pair[0]), "fast-slow-allocation", quantity,
             reduction, reduction - 0.15, 1.0, 0.5,
         )  # fmt: skip
-        claims.append(Claim(kl, pair, _kl_saved(*pair)))
+        claims.append(Claim(kl, pair, kl_saved(*pair)))
         blank = Prediction(
             f"speed-up-{task.rules[0]}", Label("speed-up", run=pair[1], against=pair[0]), "fast-slow-search-time",
             f"log of samples of RL over samples of FST to reward {MATCHED} on {name}", np.nan, np.nan, np.nan, 1.5,
@@ -75,11 +76,13 @@ def fast_slow(scale: Scale, base: Policy) -> Chapter:
     return Chapter(tuple(claims), tuple(runs))
 
 
-def _kl_saved(rl: str, fst: str) -> Callable[[Records], list[float]]:
+def kl_saved(rl: str, fst: str, reward: float = MATCHED) -> Callable[[Records], list[float]]:
+    """Share of KL(no context || base) of the run ``rl`` that the run ``fst`` does without at a ``reward``, a number a seed."""
+
     def at(rows: Rows, column: str) -> float:
         measured = [row for row in rows if row.get("reward") is not None]
         kl = np.array([row.get(column, row["kl_to_base"]) for row in measured])  # the same where no context is used yet
-        return first_crossing(kl, np.array([row["reward"] for row in measured]), MATCHED, "log-odds")
+        return first_crossing(kl, np.array([row["reward"] for row in measured]), reward, "log-odds")
 
     def read(records: Records) -> list[float]:
         pairs = zip(records.rows(rl), records.rows(fst), strict=True)
@@ -111,12 +114,12 @@ def _from_rates(
         values = []
         for alone, both in zip(records.rows(pair[0]), records.rows(pair[1]), strict=True):
             early = first_crossing(*_samples(alone), EARLY, "log-odds")
-            slow = float(time_to_reward(start, _logit(EARLY), 1.0, mobility="normalised")) / early
+            slow = float(time_to_reward(start, log_odds_of(EARLY), 1.0, mobility="normalised")) / early
             samples, reward = _samples(both)
-            fast = (_logit(reward[1]) - _logit(reward[0])) / samples[1]
+            fast = (log_odds_of(reward[1]) - log_odds_of(reward[0])) / samples[1]
             if not (np.isfinite(slow) and fast > 0.0):
                 continue
-            end = _logit(MATCHED)
+            end = log_odds_of(MATCHED)
             rl = float(time_to_reward(start, end, slow, mobility="normalised"))
             fst = float(time_to_reward(start, end, slow, fast, capacity, "search", "normalised"))
             values.append(np.log(rl / fst))

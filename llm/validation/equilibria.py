@@ -14,8 +14,8 @@ from fstsim.llm.learners.sft import SupervisedFineTuning
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.config import TrainConfig
 from fstsim.llm.runs.probes import ProbeConfig
-from fstsim.llm.tasks.rules import RuleTask, parse_rules
-from fstsim.llm.types import Population
+from fstsim.llm.tasks.rules import parse_rules
+from fstsim.llm.types import Population, Task
 from fstsim.llm.validation.claim import Chapter, Claim, Records, settled
 from fstsim.llm.validation.kinds import Label
 from fstsim.llm.validation.prediction import (
@@ -46,14 +46,16 @@ def dead_groups(scale: Scale, base: Policy) -> Chapter:
     return Chapter(tuple(Claim(predict_dead_groups(masses, group), (), measured(group)) for group in GROUPS))
 
 
-def measure_dead_groups(policy: Policy, task: RuleTask, problems: int, seeds: int, group: int) -> list[float]:
+def measure_dead_groups(
+    policy: Policy, task: Task, problems: int, seeds: int, group: int, least: int = 1536
+) -> list[float]:
     """Share of groups without signal among real rollouts of the base, a number a seed.
 
-    At least 1,536 rollouts a seed: small groups are drawn several times, or their share would be the noisier one.
+    At ``least`` so many rollouts a seed: small groups are drawn several times, or their share would be the noisier one.
     """
     gradient = PolicyGradient(rollouts=group)
     held_out = list(task.problems("test"))[:problems]
-    times = max(1, -(-1536 // (group * problems)))
+    times = max(1, -(-least // (group * problems)))
     shares = []
     for seed in range(seeds):
         rng = np.random.default_rng(seed)

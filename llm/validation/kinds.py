@@ -56,6 +56,7 @@ KINDS: Mapping[str, Kind] = {
     "chain-mass": Kind("mass of writing a chain after SFT (scratch base)"),
     "chain-log-odds": Kind("change of its log-odds under RL on the answer (scratch base)", log=True),
     "chain-followed": Kind("change of how far corrupted steps are followed (scratch base)"),
+    "chat-without-signal": Kind("groups without signal before training", chat=True),
     "replay-share": Kind("old among old and new after SFT with replay", chat=True),
     "leash-reward-new": Kind("new mass under RL with a KL leash in the reward", chat=True),
     "leash-reward-old": Kind("old mass under RL with a KL leash in the reward", chat=True),
@@ -63,6 +64,11 @@ KINDS: Mapping[str, Kind] = {
     "leash-loss-old": Kind("old mass under RL with a KL leash as a loss", chat=True),
     "leash-loss-tilt": Kind("new mass under RL with a KL leash as a loss, were it the tilt", chat=True),
     "rest": Kind("change over the last quarter of these runs", chat=True),
+    "context-kl-saved": Kind("KL to the base saved at matched reward by a rule in the context", chat=True),
+    "context-speed-up": Kind(
+        "log of steps of RL to a reward over those in the context of the rule", log=True, chat=True
+    ),
+    "chat-stall": Kind("share of steps without a signal after RL on another behaviour", chat=True),
     "training-reward": Kind("new mass after SFT, forecast", chat=True),
     "training-log-old-mass": Kind("log old mass after SFT, forecast", log=True, chat=True),
     "training-skill": Kind("change of the log-probability of an old skill under SFT, forecast", log=True, chat=True),

@@ -142,12 +142,14 @@ def stalls(scale: Scale, base: Policy) -> Chapter:  # noqa: ARG001  # every chap
                 np.nan, np.nan, np.nan, 0.4, "what the first stage left of the second task",
             )  # fmt: skip
             claims.append(
-                Claim(blank, (name,), _silent_share(name, budget), _from_left(blank, name, (budget, learner), same))
+                Claim(
+                    blank, (name,), silent_share(name, budget), stalled_from_left(blank, name, (budget, learner), same)
+                )
             )
     return Chapter(tuple(claims), tuple(runs))
 
 
-def _silent_share(name: str, budget: int) -> Callable[[Records], list[float]]:
+def silent_share(name: str, budget: int) -> Callable[[Records], list[float]]:
     """Over the steps of the second stage."""
     return lambda records: [
         float(np.mean([row["dead_share"] == 1.0 for row in rows if row["step"] > budget]))
@@ -155,7 +157,7 @@ def _silent_share(name: str, budget: int) -> Callable[[Records], list[float]]:
     ]
 
 
-def _from_left(
+def stalled_from_left(
     blank: Prediction, name: str, stage: tuple[int, PolicyGradient], same: float
 ) -> Callable[[Records], Prediction]:
     """Groups on problems with one answer for both tasks have no signal either: they are solved already."""

@@ -217,16 +217,18 @@ def _log_odds(masses: BaseMasses) -> Array:
     return np.asarray(logit(np.clip(masses.new, 1e-12, 1 - 1e-12)))
 
 
-def _log_time_ratios(x: Array, reference: Array) -> dict[str, float]:
-    """Log of the escape time from ``x`` over that from ``reference``, by each clock."""
-    times, others = shared_escape_time(x, LEVEL, GROUP), shared_escape_time(reference, LEVEL, GROUP)
+def log_time_ratios(x: Array, reference: Array, level: float = LEVEL, group: int = GROUP) -> dict[str, float]:
+    """Log of the escape time from ``x`` to a reward over that from ``reference``, by each clock."""
+    times, others = shared_escape_time(x, level, group), shared_escape_time(reference, level, group)
     return {clock: float(np.log(t / o)) for clock, t, o in zip(CLOCKS, times, others, strict=True)}
 
 
-def _measured_ratio(name: str, reference: str) -> Callable[[Records], list[float]]:
+def measured_time_ratio(name: str, reference: str, level: float = LEVEL) -> Callable[[Records], list[float]]:
+    """Log of steps to a reward of the run ``name`` over the mean of the run ``reference``, a number a seed."""
+
     def read(records: Records) -> list[float]:
-        against = np.nanmean([np.log(steps_to(rows, LEVEL)) for rows in records.rows(reference)])
-        return [float(np.log(steps_to(rows, LEVEL)) - against) for rows in records.rows(name)]
+        against = np.nanmean([np.log(steps_to(rows, level)) for rows in records.rows(reference)])
+        return [float(np.log(steps_to(rows, level)) - against) for rows in records.rows(name)]
 
     return read
 
@@ -246,7 +248,7 @@ def escapes(scale: Scale, base: Policy) -> Chapter:
         runs += [Planned(names[task], _escape(scale, task)) for task in chosen]
         for task in chosen[1:]:
             p0 = float((1.0 / (1.0 + np.exp(-x[task]))).mean())
-            for clock, value in _log_time_ratios(x[task], x[chosen[0]]).items():
+            for clock, value in log_time_ratios(x[task], x[chosen[0]]).items():
                 quantity = (
                     f"log of steps to reward {LEVEL} over those of {chosen[0]}, {task}, p0 {p0:.3g}, {clock} clock"
                 )
@@ -254,7 +256,7 @@ def escapes(scale: Scale, base: Policy) -> Chapter:
                 label = Label(f"escape-{clock}", *needs, law=clock)
                 near = (value, value - 0.25, value + 0.25)
                 prediction = Prediction(f"{names[task]}-{clock}", label, CLOCKS[clock], quantity, *near, 1.5)
-                claims.append(Claim(prediction, needs, _measured_ratio(*needs)))
+                claims.append(Claim(prediction, needs, measured_time_ratio(*needs)))
     return Chapter(tuple(claims), tuple(runs))
 
 
@@ -286,7 +288,7 @@ def relearning(scale: Scale, base: Policy) -> Chapter:
                 Claim(
                     blank,
                     (first, again, reference),
-                    _measured_ratio(again, reference),
+                    measured_time_ratio(again, reference),
                     _from_drift(blank, first, clock, start, PROBLEMS[scale]),
                 )
             )
@@ -300,7 +302,7 @@ def _from_drift(
         values = []
         for seed in range(records.seeds):
             masses = measure_base(records.trained(first, seed), parse_rules(AGAIN), problems)
-            values.append(_log_time_ratios(_log_odds(masses), start)[clock])
+            values.append(log_time_ratios(_log_odds(masses), start)[clock])
         value = float(np.mean(values))
         return replace(blank, value=value, low=value - 0.25, high=value + 0.25)
 

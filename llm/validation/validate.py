@@ -17,12 +17,12 @@ from fstsim.errors import InputError
 from fstsim.llm.experiments.plan import Planned, Scale
 from fstsim.llm.experiments.run import check_runs, run_all
 from fstsim.llm.policy.policy import Policy
-from fstsim.llm.validation import language
 from fstsim.llm.validation.claim import Ahead, Chapter, Claim, Records
 from fstsim.llm.validation.distance import fast_slow, overlap_slope, razor
 from fstsim.llm.validation.equilibria import dead_groups, replay, tilts
 from fstsim.llm.validation.forecasts import forecasts
 from fstsim.llm.validation.kinds import Label
+from fstsim.llm.validation.language import LANGUAGE, WORDS
 from fstsim.llm.validation.methods import discover, mixtures, oapl, sdft, sdft_levels, sdft_rates
 from fstsim.llm.validation.prediction import Judged, Prediction, judge
 from fstsim.llm.validation.sequences import alternating, stalls
@@ -49,14 +49,7 @@ CHAPTERS: Mapping[str, Callable[[Scale, Policy], Chapter]] = {
     "overlap": overlap_slope,
     "forecasts": forecasts,
 }
-"""In the order of their runs: what others build on comes first. Of models of the laboratory's world."""
-
-LANGUAGE: Mapping[str, Callable[[Scale, Policy], Chapter]] = {
-    "language-training": language.training,
-    "language-replay": language.replay,
-    "language-leashes": language.leashes,
-}
-"""Of chat models."""
+"""In the order of their runs: what others build on comes first. Of models of the laboratory's world; `LANGUAGE` are those of chat models."""
 
 
 @dataclass(frozen=True)
@@ -143,8 +136,8 @@ def validate(
 def _check_model(base: Policy, model: str, only: Sequence[str]) -> None:
     """InputError unless there are chapters for the model, and ``only`` names some of them."""
     if base.template != "world":
-        words = str(base.tokenizer.decode(base.encode_answer(language.WORDS), skip_special_tokens=True))
-        if base.template != "chat" or " ".join(words.split()) != language.WORDS:
+        words = str(base.tokenizer.decode(base.encode_answer(WORDS), skip_special_tokens=True))
+        if base.template != "chat" or " ".join(words.split()) != WORDS:
             raise InputError(
                 "predictions need the base model, one made by fstsim pretrain, or a chat model that writes English; "
                 f"{model!r} is another"
