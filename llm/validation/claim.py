@@ -8,6 +8,7 @@ nothing else. Chapters of claims are in ``equilibria``, ``times``, ``methods``, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,11 +27,12 @@ Rows = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Records:
-    """What the runs below ``out`` left, and the base they began from."""
+    """What the runs below ``out`` left, and the base they began from; rows after step ``last`` are left out."""
 
     out: Path
     seeds: int
     base: Policy
+    last: float = math.inf
 
     def place(self, name: str, seed: int) -> Path:
         """Directory of one run."""
@@ -38,7 +40,10 @@ class Records:
 
     def rows(self, name: str) -> list[Rows]:
         """Rows of a run, a list a seed."""
-        return [read_metrics(self.place(name, seed)) for seed in range(self.seeds)]
+        return [
+            [row for row in read_metrics(self.place(name, seed)) if row["step"] <= self.last]
+            for seed in range(self.seeds)
+        ]
 
     def trained(self, name: str, seed: int) -> Policy:
         """The model at the end of a run."""

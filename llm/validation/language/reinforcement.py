@@ -1,12 +1,13 @@
 r"""RL on a chat model: groups without signal, what a context in its place saves, and a behaviour that conflicts.
 
 `FORM` is what RL finds by itself. In the context of its rule in words the base is nearer to it: what the context carries
-the weights need not, which is the allocation law of two channels with a fast one that stands still. `OWN` then asks on the
-same prompts for what the base wrote before.
+the weights need not, which is the allocation law of two channels with a fast one that stands still. The run without a
+context goes on with `OWN`, which asks on the same prompts for what the base wrote before.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -29,9 +30,9 @@ from fstsim.llm.validation.sequences import silent_share, stalled_from_left
 from fstsim.llm.validation.times import CLOCKS, log_time_ratios, measured_time_ratio
 from fstsim.theory import kl_reduction
 
-BARE_RUN, TOLD_RUN, CONFLICT = "language-rl", "language-rl-told", "language-conflict"
-"""RL without a context; with the rule in words; and on two conflicting behaviours, one after the other."""
-MATCHED = 0.5
+BARE_RUN, TOLD_RUN = "language-rl", "language-rl-told"
+"""RL on `FORM`, then on `OWN`, without a context; and on `FORM` with its rule in words."""
+MATCHED = 0.3
 """Reward at which distances are compared, and to which steps are counted."""
 _ROLLOUTS = 240  # a seed, of the base
 
@@ -68,11 +69,12 @@ def context(scale: Scale, base: Policy) -> Chapter:
     words = rule_context(base, task)
     with torch.no_grad():
         masses = np.exp(answer_logprobs(base, ("", words), held_out, [task.answer(p) for p in held_out]))
-    config = _config(size, _learner(size))
-    runs = (Planned(BARE_RUN, config), Planned(TOLD_RUN, replace(config, context=words)))
+    told = Planned(TOLD_RUN, replace(_config(size, _learner(size)), context=words), write_model=False)
     pair = (BARE_RUN, TOLD_RUN)
-    claims = [Claim(_saved(*(log_odds_of(float(mass)) for mass in masses.mean(1))), pair, kl_saved(*pair, MATCHED))]
-    times = log_time_ratios(*(logit(np.clip(mass, 1e-12, 1.0 - 1e-12)) for mass in masses), MATCHED, size.rollouts)
+    saved = _saved(*(log_odds_of(float(mass)) for mass in masses.mean(1)))
+    claims = [Claim(saved, pair, _on_form(size, kl_saved(*pair, MATCHED)))]
+    alone, with_words = (logit(np.clip(mass, 1e-12, 1.0 - 1e-12)) for mass in masses)
+    times = log_time_ratios(alone, with_words, MATCHED, size.rollouts)
     for clock, value in times.items():
         quantity = (
             f"log of steps of RL on {FORM} to reward {MATCHED} over those in the context of its rule, {clock} clock"
@@ -80,8 +82,17 @@ def context(scale: Scale, base: Policy) -> Chapter:
         label = Label("context-speed-up", run=BARE_RUN, against=TOLD_RUN, law=clock)
         near = (value, value - 0.25, value + 0.25)
         prediction = Prediction(f"language-told-{clock}", label, CLOCKS[clock], quantity, *near, 1.5)
-        claims.append(Claim(prediction, pair, measured_time_ratio(*pair, MATCHED)))
-    return Chapter(tuple(claims), tuple(replace(run, write_model=False) for run in runs))
+        claims.append(Claim(prediction, pair, _on_form(size, measured_time_ratio(*pair, MATCHED))))
+    return Chapter(tuple(claims), (_both_behaviours(size), told))
+
+
+def _both_behaviours(size: Size) -> Planned:
+    return Planned(BARE_RUN, _config(size, _learner(size), (FORM, OWN)), write_model=False)
+
+
+def _on_form(size: Size, measured: Callable[[Records], list[float]]) -> Callable[[Records], list[float]]:
+    """The same of the first stage alone."""
+    return lambda records: measured(replace(records, last=size.free_steps))
 
 
 def _saved(start: float, told: float) -> Prediction:
@@ -99,17 +110,15 @@ def _saved(start: float, told: float) -> Prediction:
 def conflict(scale: Scale, base: Policy) -> Chapter:  # noqa: ARG001 -- what is left is measured where the second stage begins
     """Loss of plasticity: after RL on `FORM`, how often no group of a step on `OWN` has a signal."""
     size = SIZES[scale]
-    learner = _learner(size)
-    config = _config(size, learner, (FORM, OWN))
     blank = Prediction(
-        CONFLICT, Label("chat-stall", run=CONFLICT, x=size.free_steps), "plasticity-stall",
+        "language-conflict", Label("chat-stall", run=BARE_RUN, x=size.free_steps), "plasticity-stall",
         f"share of steps without a signal of RL on {OWN} after {size.free_steps} steps on {FORM}",
         np.nan, np.nan, np.nan, 0.5, f"success on {OWN} that the stage on {FORM} left",
     )  # fmt: skip
     claim = Claim(
         blank,
-        (CONFLICT,),
-        silent_share(CONFLICT, size.free_steps),
-        stalled_from_left(blank, CONFLICT, (size.free_steps, learner), same=0.0),
+        (BARE_RUN,),
+        silent_share(BARE_RUN, size.free_steps),
+        stalled_from_left(blank, BARE_RUN, (size.free_steps, _learner(size)), same=0.0),
     )
-    return Chapter((claim,), (Planned(CONFLICT, config, write_model=False),))
+    return Chapter((claim,), (_both_behaviours(size),))

@@ -35,7 +35,7 @@ TOKENS = 16
 
 @dataclass(frozen=True)
 class Size:
-    """How large the runs of a scale are; ``held`` problems are measured."""
+    """How large the runs of a scale are; ``held`` problems are measured (plurals have 35)."""
 
     held: int
     shares: tuple[float, ...]
@@ -56,11 +56,11 @@ class Size:
 
 
 SIZES: dict[Scale, Size] = {
-    "smoke": Size(8, (0.2, 0.4, 0.6), 12, 6, (0.25,), 14, 4, 6, 14, 10, 6, 1),
-    "small": Size(32, (0.1, 0.2, 0.4, 0.6), 96, 16, (0.5, 0.35, 0.25), 120, 8, 8, 60, 24, 16, 2),
-    "paper": Size(64, (0.05, 0.1, 0.2, 0.4, 0.6), 240, 32, (0.7, 0.5, 0.35, 0.25), 300, 16, 8, 120, 48, 32, 3),
+    "smoke": Size(8, (0.2, 0.4, 0.6), 12, 6, (0.25,), 12, 4, 8, 12, 16, 12, 1),
+    "small": Size(32, (0.1, 0.2, 0.4, 0.6), 96, 16, (0.5, 0.35, 0.25), 120, 8, 8, 60, 40, 16, 2),
+    "paper": Size(35, (0.05, 0.1, 0.2, 0.4, 0.6), 240, 32, (0.7, 0.5, 0.35, 0.25), 300, 16, 8, 120, 80, 32, 3),
 }
-LR = {"replay": 3e-5, "leash": 3e-5, "sft": 2e-5, "free": 3e-5}
+LR = {"replay": 3e-5, "leash": 3e-5, "sft": 1e-5, "free": 1.5e-5}
 
 
 def demonstrated(name: str) -> Demonstrated:

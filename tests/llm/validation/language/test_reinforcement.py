@@ -13,7 +13,7 @@ from scipy.special import expit, rel_entr
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.validation.claim import Records
 from fstsim.llm.validation.distance import kl_saved
-from fstsim.llm.validation.language.reinforcement import CONFLICT, MATCHED, _saved, conflict, context
+from fstsim.llm.validation.language.reinforcement import BARE_RUN, MATCHED, _saved, conflict, context
 from fstsim.llm.validation.language.scale import FORM, OWN, SIZES
 
 NO_BASE: Any = None
@@ -63,7 +63,7 @@ def test_conflict_asks_two_behaviours_on_the_same_prompts(tmp_path: Path) -> Non
     steps = SIZES["smoke"].free_steps
     rows = [{"step": k + 1, "samples": 0, "dead_share": 1.0 if k % 2 else 0.5} for k in range(2 * steps)]
     rows[steps - 1] |= {"reward": 0.9, "reward_task1": 0.01}
-    write_run(tmp_path / "runs" / CONFLICT / "seed-0", rows)
+    write_run(tmp_path / "runs" / BARE_RUN / "seed-0", rows)
     records = Records(tmp_path, 1, NO_BASE)
     assert claim.measured(records) == [0.5]
     assert claim.calibrated is not None
@@ -77,6 +77,7 @@ def test_the_context_carries_a_part_of_the_gain(smollm2: Policy) -> None:
     chapter = context("smoke", smollm2)
     bare, told = chapter.runs
     assert not bare.config.context
+    assert conflict("smoke", smollm2).runs == (bare,), "a run of both chapters"
     assert "plural form" in told.config.context
     saved = next(c.prediction for c in chapter.claims if c.prediction.label.kind == "context-kl-saved")
     assert 0.2 < saved.value < 1.0
