@@ -21,7 +21,7 @@ from fstsim.llm.learners.learner import NO_FLAG, Learner
 from fstsim.llm.learners.method_losses import Direction, check_direction, distillation_loss
 from fstsim.llm.learners.weights import Diverged, Weights, chunks, generator_from, sample_problems
 from fstsim.llm.policy.policy import Policy
-from fstsim.llm.policy.rollouts import Rollouts, check_batch
+from fstsim.llm.policy.rollouts import Rollouts, check_batch, check_sizes
 from fstsim.llm.types import Population, Problem, Task
 from fstsim.settings import check_types
 
@@ -104,10 +104,7 @@ class Distillation(Learner):
 
     def __post_init__(self) -> None:
         check_types(self)
-        if self.problems < 1 or self.max_new_tokens < 1:
-            raise InputError(
-                f"problems and max_new_tokens must be at least 1, got {self.problems} and {self.max_new_tokens}"
-            )
+        check_sizes(self.problems, self.max_new_tokens)
         check_batch(self.problems)
         check_direction(self.direction)
 

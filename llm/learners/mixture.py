@@ -23,7 +23,7 @@ from fstsim.llm.learners.learner import Learner
 from fstsim.llm.learners.method_losses import Direction, check_direction, mixture_logprobs, point_logprobs
 from fstsim.llm.learners.weights import Weights
 from fstsim.llm.policy.policy import Policy
-from fstsim.llm.policy.rollouts import Rollouts, check_batch
+from fstsim.llm.policy.rollouts import Rollouts, check_batch, check_sizes
 from fstsim.llm.types import Demonstrated, Population, Problem, Task
 from fstsim.settings import check_types
 
@@ -47,10 +47,7 @@ class MixtureDistillation(Learner):
 
     def __post_init__(self) -> None:
         check_types(self)
-        if self.problems < 1 or self.max_new_tokens < 1:
-            raise InputError(
-                f"problems and max_new_tokens must be at least 1, got {self.problems} and {self.max_new_tokens}"
-            )
+        check_sizes(self.problems, self.max_new_tokens)
         check_batch(self.problems)
         if not 0.0 <= self.alpha <= 1.0:
             raise InputError(f"alpha must lie in [0, 1], got {self.alpha}")

@@ -29,7 +29,7 @@ from fstsim.llm.learners.method_losses import Direction, anchored_logprobs, chec
 from fstsim.llm.learners.shadow import ShadowedWeights
 from fstsim.llm.learners.weights import sample_problems
 from fstsim.llm.policy.policy import Policy
-from fstsim.llm.policy.rollouts import Rollouts, check_batch
+from fstsim.llm.policy.rollouts import Rollouts, check_batch, check_sizes
 from fstsim.llm.pretraining.corpus import EXAMPLES
 from fstsim.llm.types import Demonstrated, Population, Problem, Task, rule_words
 from fstsim.settings import check_types
@@ -90,10 +90,7 @@ class SDFT(Learner):
 
     def __post_init__(self) -> None:
         check_types(self)
-        if self.problems < 1 or self.max_new_tokens < 1:
-            raise InputError(
-                f"problems and max_new_tokens must be at least 1, got {self.problems} and {self.max_new_tokens}"
-            )
+        check_sizes(self.problems, self.max_new_tokens)
         check_batch(self.problems)
         if self.demonstration not in get_args(Demonstration):
             raise InputError(f"demonstration must be rule or examples, got {self.demonstration!r}")

@@ -10,7 +10,7 @@ from fstsim.llm.learners.learner import Learner
 from fstsim.llm.learners.policy_gradient import PolicyGradient
 from fstsim.llm.learners.sft import SupervisedFineTuning
 from fstsim.llm.policy.policy import Policy
-from fstsim.llm.policy.rollouts import check_batch
+from fstsim.llm.policy.rollouts import check_batch, check_sizes
 from fstsim.llm.types import Answered, Task
 from fstsim.settings import check_types
 
@@ -34,10 +34,7 @@ class Through(Learner):
         check_types(self)
         if self.by not in get_args(By):
             raise InputError(f"by must be one of {', '.join(get_args(By))}; got {self.by!r}")
-        if self.problems < 1 or self.max_new_tokens < 1:
-            raise InputError(
-                f"problems and max_new_tokens must be at least 1, got {self.problems} and {self.max_new_tokens}"
-            )
+        check_sizes(self.problems, self.max_new_tokens)
         check_batch(self.problems, self.rollouts if self.by == "rl" else None)
         self.inner()
 

@@ -27,7 +27,7 @@ from fstsim.llm.learners.method_losses import (
 )
 from fstsim.llm.learners.weights import Diverged, Weights, chunks
 from fstsim.llm.policy.divergence import inside, token_entropy
-from fstsim.llm.policy.rollouts import check_batch, token_logprobs
+from fstsim.llm.policy.rollouts import check_batch, check_sizes, token_logprobs
 from fstsim.llm.types import Population, Task
 from fstsim.settings import check_types
 
@@ -57,10 +57,7 @@ class TTTDiscover(Learner):
 
     def __post_init__(self) -> None:
         check_types(self)
-        if self.problems < 1 or self.max_new_tokens < 1:
-            raise InputError(
-                f"problems and max_new_tokens must be at least 1, got {self.problems} and {self.max_new_tokens}"
-            )
+        check_sizes(self.problems, self.max_new_tokens)
         if self.rollouts < 2:
             raise InputError(f"rollouts must be at least 2 (a group needs a baseline), got {self.rollouts}")
         check_batch(self.problems, self.rollouts)

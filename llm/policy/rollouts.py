@@ -19,6 +19,12 @@ def check_batch(problems: int, rollouts: int | None = None) -> None:
         raise InputError(f"{what} must be at most {_MOST_AT_ONCE:,} a step, got {asked:,}")
 
 
+def check_sizes(problems: int, max_new_tokens: int) -> None:
+    """InputError unless a step has a problem, and a completion room for a token."""
+    if problems < 1 or max_new_tokens < 1:
+        raise InputError(f"problems and max_new_tokens must be at least 1, got {problems} and {max_new_tokens}")
+
+
 @dataclass(frozen=True)
 class Rollouts:
     """Completions with what is needed to score them again.
