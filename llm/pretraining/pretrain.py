@@ -114,9 +114,9 @@ class PretrainConfig:
 
 PRESETS: Mapping[str, PretrainConfig] = {
     "scratch": PretrainConfig(
-        steps=500,
-        lr=3e-3,
-        lr_rest=1.5e-3,
+        steps=1500,
+        lr=2e-3,
+        lr_rest=1e-3,
         precision="float32",  # on processors without bfloat16 five times as fast
         start="base",
         corpus=CorpusConfig(problems=48, reflections=6, scratch=True),
