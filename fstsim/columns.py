@@ -90,6 +90,11 @@ COLUMNS = (
         table=True,
         legend="KL(base ‖ now)",
     ),
+    Column("old_kl_to_base", model=Meaning("KL(now || base) on prompts of old skills", "nats a sequence"), table=True),
+    Column(
+        "old_kl_from_base", model=Meaning("KL(base || now) on prompts of old skills", "nats a sequence"), table=True
+    ),
+    Column("weight_distance", model=Meaning("norm of what the weights moved by, over the norm of the base's")),
     Column(
         "kl_deployed",
         model=Meaning("KL(now in its context, state on || base without), how far behaviour is", "nats a sequence"),

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from fstsim.errors import InputError
+from fstsim.llm.measure.layers import weight_distances
 from fstsim.llm.policy.blocks import block_size
 from fstsim.llm.policy.divergence import inside, token_entropy, token_kl
 from fstsim.llm.policy.policy import Policy
@@ -211,6 +212,8 @@ class Probe:
         if contexts != ("",):
             row |= self.reward(policy, ("",), "_no_context")
         self._drift(policy, row)
+        if policy.model is not self.base.model:  # frozen weights, or those of an adapter beside them
+            row["weight_distance"] = weight_distances(policy.model, self.base.model)["all"]
         kls = self._distances(policy, ("",), row, "_no_context" if contexts != ("",) else "")
         if contexts != ("",):
             kls = self._distances(policy, contexts, row, "")

@@ -10,6 +10,7 @@ import numpy as np
 
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.pretraining.exam import ExamSkills
+from fstsim.llm.runs.old_prompts import OldPrompts, task_prompts, world_prompts
 from fstsim.llm.runs.probes import ProbeConfig, rewards
 from fstsim.llm.types import Measured, Skills, Task, rule_words
 
@@ -65,8 +66,14 @@ class TaskSkills:
 
 
 def old_skills(base: Policy, old: Sequence[Task], config: ProbeConfig, seed: int) -> list[Skills]:
-    """What every probe of a run from ``base`` measures: the exam of the world, if it is of one, and the tasks ``old``."""
-    found: list[Skills] = [ExamSkills.of(base, config.exam)] if base.template == "world" else []
+    """What every probe of a run from ``base`` measures: the exam of the world, if it is of one, the tasks ``old``, and KL on both."""
+    found: list[Skills] = []
+    asked = task_prompts(base, old, config.problems)
+    if base.template == "world":
+        found.append(ExamSkills.of(base, config.exam))
+        asked = [*world_prompts(base, config.exam), *asked]
     if old:
         found.append(TaskSkills.of(base, old, config, seed))
+    if len(asked) > 1:  # one has no standard error
+        found.append(OldPrompts(base, asked, config, seed))
     return found

@@ -72,21 +72,20 @@ def forecast_claims(scale: Scale, config: TrainConfig, out: Path) -> list[Claim]
             value, low - margin, high + margin, resolution,
         )  # fmt: skip
         claims.append(Claim(prediction, (SFT,), held.mean(name)))
-    for name, what in ((SKILL, f"log-probability of {SKILL}"), (OLD, "log-probability of the old answers")):
-        change = found.change(step)[name]
-        margin = 0.25 * abs(float(change.mean())) + 0.1
-        value = float(change.mean())
-        label = "skill" if name == SKILL else "old"
-        mean = Prediction(
-            f"{SFT}-{label}-change", Label(f"training-{label}", run=SFT, x=step), "coarse-adam-steps",
-            f"change of the {what} after {step} steps of SFT, forecast", value, value - margin, value + margin, 4.0,
-        )  # fmt: skip
+    change = found.change(step)[SKILL]
+    value = float(change.mean())
+    margin = 0.25 * abs(value) + 0.1
+    mean = Prediction(
+        f"{SFT}-skill-change", Label("training-skill", run=SFT, x=step), "coarse-adam-steps",
+        f"change of the log-probability of {SKILL} after {step} steps of SFT, forecast",
+        value, value - margin, value + margin, 4.0,
+    )  # fmt: skip
+    claims.append(Claim(mean, (SFT,), held.change(SKILL)))
+    for name, label, what in ((SKILL, "skill", SKILL), (OLD, "old", "the old answers")):
         prompts = Prediction(
             f"{SFT}-{label}-prompts", Label("training-prompts", run=SFT, x=step, law=label), "coarse-adam-steps",
-            f"R² of changes of the {what}, prompt by prompt", 1.0, 0.5, 1.0, 0.5,
+            f"R² of changes of the log-probability of {what}, prompt by prompt", 1.0, 0.5, 1.0, 0.5,
         )  # fmt: skip
-        if label == "skill":
-            claims.append(Claim(mean, (SFT,), held.change(name)))
         claims.append(Claim(prompts, (SFT,), held.agreement(name)))
     return claims
 

@@ -13,6 +13,7 @@ import torch
 
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.pretraining.exam import Exam, ExamSkills
+from fstsim.llm.runs.old_prompts import OldPrompts
 from fstsim.llm.runs.probes import Probe, ProbeConfig
 from fstsim.llm.runs.skills import TaskSkills, old_skills
 from fstsim.llm.tasks.jsonl import read_jsonl
@@ -91,7 +92,7 @@ def test_columns_of_the_same_name_are_numbered(make_policy: MakePolicy) -> None:
 def test_a_model_of_the_world_has_its_exam_and_every_probe_measures_all(make_policy: MakePolicy) -> None:
     base = make_policy(max_position_embeddings=80)
     kinds = [type(each) for each in old_skills(base, [parse_rules("strings:next")], SMALL, 0)]
-    assert kinds == [ExamSkills, TaskSkills]
+    assert kinds == [ExamSkills, TaskSkills, OldPrompts]
     assert [type(each) for each in old_skills(base, [], SMALL, 0)] == [ExamSkills]
     skills = old_skills(base, [parse_rules("strings:next")], SMALL, 0)
     row = Probe(base, parse_rules("digits:plus"), SMALL, skills=skills).measure(base, Population())
