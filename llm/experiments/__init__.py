@@ -18,5 +18,6 @@ DISTILL = Experiment("distill", "context into weights")
 REUSE = Experiment("reuse", "slow steps that use the fast rounds' rollouts")
 
 SYSTEMS = Experiment("systems", "everywhere that adaptation can be put: reward against KL, old skills and cost")
+FORGETTING = Experiment("forgetting", "what forgetting follows: KL on new and on old prompts, weights, entropy")
 
-EXPERIMENTS = (CORE, CALIBRATE, CONTINUAL, ZERO, PLASTICITY, DISTILL, REUSE, SYSTEMS)
+EXPERIMENTS = (CORE, CALIBRATE, CONTINUAL, ZERO, PLASTICITY, DISTILL, REUSE, SYSTEMS, FORGETTING)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from scipy.special import logit
 
+from fstsim.association import quadratic_r2
 from fstsim.crossings import first_crossing
 from fstsim.llm.experiments.plan import Planned, Scale
 from fstsim.llm.learners.policy_gradient import PolicyGradient
@@ -238,9 +239,3 @@ def forgetting_points(records: Records, run: str, seed: int, column: str) -> lis
     measured = [row for row in rows if row.get("drift") is not None and row["step"] > 0]
     away = f"{column}_no_context"  # the same where no context is used
     return [(float(row[away if away in row else column]), float(row["drift"])) for row in measured]
-
-
-def quadratic_r2(x: Array, y: Array) -> float:
-    """Share of the variance of ``y`` that a quadratic in ``x`` explains (least squares)."""
-    left = y - np.polyval(np.polyfit(x, y, 2), x)
-    return float(1.0 - left.var() / y.var())

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
+from fstsim.association import over_groups, spearman
 from fstsim.errors import InputError
 from fstsim.llm.runs.recorded import read_metrics
 from fstsim.paper import DATA
@@ -20,7 +20,6 @@ from fstsim.paper.experiments.numbers import Curves, Estimate, estimate, read_cu
 from fstsim.records import read_json
 
 Array = NDArray[np.float64]
-_RESAMPLES = 400
 
 
 @dataclass(frozen=True)
@@ -106,20 +105,5 @@ def counted(rows: Sequence[Verdict]) -> str:
 
 def rank_correlation(x: Sequence[float], y: Sequence[float], groups: Sequence[str]) -> Estimate:
     """Spearman's correlation with a 95 % bootstrap interval over ``groups`` (runs whose seeds belong together)."""
-    xs, ys, names = np.asarray(x, float), np.asarray(y, float), np.asarray(groups)
-    members = [np.flatnonzero(names == name) for name in dict.fromkeys(groups)]
-    rng = np.random.default_rng(0)
-    draws = []
-    for _ in range(_RESAMPLES):
-        chosen = np.concatenate([members[k] for k in rng.integers(len(members), size=len(members))])
-        value = _spearman(xs[chosen], ys[chosen])
-        if np.isfinite(value):
-            draws.append(value)
-    low, high = np.quantile(draws, (0.025, 0.975))
-    return Estimate(_spearman(xs, ys), float(low), float(high), len(members))
-
-
-def _spearman(x: Array, y: Array) -> float:
-    if np.ptp(x) == 0.0 or np.ptp(y) == 0.0:
-        return float("nan")
-    return float(np.corrcoef(rankdata(x), rankdata(y))[0, 1])
+    value, low, high = map(float, over_groups(spearman, x, y, groups))
+    return Estimate(value, low, high, len(set(groups)))

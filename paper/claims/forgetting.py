@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from fstsim.association import quadratic_r2
 from fstsim.number_text import short_number
 from fstsim.paper.claims.claim import Claim, Finding, Outcome, above, all_of
 from fstsim.paper.claims.evidence import Evidence, counted, rank_correlation
@@ -55,8 +56,8 @@ def _quadratic(e: Evidence) -> Finding:
     kl = np.array([end.bare("kl_from_base") for end in ends])
     drift = np.array([end.last["drift"] for end in ends])
     rank = rank_correlation(kl.tolist(), drift.tolist(), [end.run for end in ends])
-    r2 = 1.0 - np.var(drift - np.polyval(np.polyfit(kl, drift, 2), kl)) / np.var(drift)
-    said = f"{len(kl)} ends of runs: R² of a quadratic in KL(base ‖ now) {short_number(float(r2))}, rank correlation {rank}"
+    r2 = quadratic_r2(kl, drift)
+    said = f"{len(kl)} ends of runs: R² of a quadratic in KL(base ‖ now) {short_number(r2)}, rank correlation {rank}"
     if r2 >= _RAZOR:
         return Finding(said, Outcome.HOLDS)
     return Finding(

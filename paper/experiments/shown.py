@@ -13,13 +13,14 @@ from fstsim.llm.experiments import (
     CONTINUAL,
     CORE,
     DISTILL,
+    FORGETTING,
     PLASTICITY,
     REUSE,
     SYSTEMS,
     ZERO,
 )
 from fstsim.llm.experiments.experiment import Experiment
-from fstsim.paper.experiments import figures, page, systems, tables
+from fstsim.paper.experiments import figures, forgetting, page, systems, tables
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,20 @@ SHOWN = (
                 "Reward on held-out problems at the end of each run, against the KL of the deployed system from the bare base, against the old skills "
                 "that are kept (marker: state removed; cross: state left on), and against rollouts and new demonstrations. Bars: two standard errors over seeds.",
                 systems.draw_systems,
+            ),
+        ),
+    ),
+    Shown(
+        FORGETTING,
+        ("forgetting",),
+        _one(forgetting.forgetting_table),
+        (
+            Picture(
+                "forgetting",
+                "What forgetting follows",
+                "Accuracy lost on old skills at every measurement of every run, against seven numbers that are said to predict it: KL in both directions on "
+                "prompts of the new task and on prompts of old skills, without context; the distance of the weights; and what is lost of the old behaviour and of entropy.",
+                forgetting.draw_forgetting,
             ),
         ),
     ),

@@ -93,7 +93,7 @@ def test_a_model_of_the_world_has_its_exam_and_every_probe_measures_all(make_pol
     base = make_policy(max_position_embeddings=80)
     kinds = [type(each) for each in old_skills(base, [parse_rules("strings:next")], SMALL, 0)]
     assert kinds == [ExamSkills, TaskSkills, OldPrompts]
-    assert [type(each) for each in old_skills(base, [], SMALL, 0)] == [ExamSkills]
+    assert [type(each) for each in old_skills(base, [], SMALL, 0)] == [ExamSkills, OldPrompts]
     skills = old_skills(base, [parse_rules("strings:next")], SMALL, 0)
     row = Probe(base, parse_rules("digits:plus"), SMALL, skills=skills).measure(base, Population())
     sat = Exam.of_world(base.tokenizer, problems=2, reflections=False).sit(base.model)

@@ -15,7 +15,7 @@ from fstsim.llm.experiments.plan import Scale
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.tasks.rules import parse_rules
 from fstsim.llm.validation.claim import Ahead, Claim, Records, settled, steps_to
-from fstsim.llm.validation.distance import binned_slope, old_answers, old_prompts, quadratic_r2
+from fstsim.llm.validation.distance import binned_slope, old_answers, old_prompts
 from fstsim.llm.validation.kinds import Label
 from fstsim.llm.validation.prediction import Prediction
 from fstsim.llm.validation.times import calibration_step
@@ -57,14 +57,6 @@ def test_the_slope_of_a_power_law_is_found() -> None:
     x = rng.uniform(-8.0, -1.0, 4000)
     assert binned_slope(x, np.exp(0.7 * x)) == pytest.approx(0.7, abs=0.05)
     assert np.isnan(binned_slope(x, -np.ones(4000)))
-
-
-def test_r2_is_that_of_a_quadratic() -> None:
-    x = np.linspace(0.0, 2.0, 50)
-    assert quadratic_r2(x, 1.0 + 2.0 * x - 3.0 * x**2) == pytest.approx(1.0)
-    noise = np.random.default_rng(1).normal(size=20_000)
-    # three coefficients explain 2 / n of pure noise on average
-    assert quadratic_r2(np.random.default_rng(2).normal(size=20_000), noise) < 2e-3
 
 
 def test_overlap_is_a_coefficient_and_old_answers_are_what_was_asked(base: Policy) -> None:

@@ -1,0 +1,65 @@
+"""How far one number goes with another over many runs, with intervals that resample whole runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import rankdata
+
+from fstsim.intervals import LEVEL, Interval
+
+Array = NDArray[np.float64]
+_RESAMPLES = 400
+
+
+def spearman(x: ArrayLike, y: ArrayLike) -> float:
+    """Spearman's rank correlation, ties at their mean rank; nan where one of the two does not vary.
+
+    >>> spearman([1.0, 2.0, 3.0], [1.0, 10.0, 100.0])
+    1.0
+    """
+    a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    if len(a) < 2 or np.ptp(a) == 0.0 or np.ptp(b) == 0.0:
+        return float("nan")
+    return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])
+
+
+def quadratic_r2(x: ArrayLike, y: ArrayLike) -> float:
+    """Share of the variance of ``y`` that a quadratic in ``x`` explains (least squares); nan where it has none to explain.
+
+    >>> quadratic_r2([0.0, 1.0, 2.0, 3.0], [0.0, 1.0, 4.0, 9.0])
+    1.0
+    """
+    a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    if len(np.unique(a)) < 3 or np.ptp(b) == 0.0:
+        return float("nan")
+    scaled = (a - a.mean()) / a.std()  # the same fit, of better condition
+    left = b - np.polyval(np.polyfit(scaled, b, 2), scaled)
+    return float(1.0 - left.var() / b.var())
+
+
+def over_groups(
+    measure: Callable[[Array, Array], float], x: ArrayLike, y: ArrayLike, groups: Sequence[Hashable]
+) -> Interval:
+    """``measure(x, y)`` with a 95 % bootstrap interval that draws ``groups`` (runs whose points belong together).
+
+    Percentiles of 400 draws of as many groups as there are, always the same random numbers; draws without a value are left
+    out, and the ends are nan where no draw has one.
+    """
+    xs, ys = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    members: dict[Hashable, list[int]] = {}
+    for place, name in enumerate(groups):
+        members.setdefault(name, []).append(place)
+    parts = [np.array(places) for places in members.values()]
+    rng = np.random.default_rng(0)
+    draws = []
+    for _ in range(_RESAMPLES):
+        chosen = np.concatenate([parts[k] for k in rng.integers(len(parts), size=len(parts))])
+        value = measure(xs[chosen], ys[chosen])
+        if np.isfinite(value):
+            draws.append(value)
+    tail = (1.0 - LEVEL) / 2.0
+    low, high = np.quantile(draws, (tail, 1.0 - tail)) if draws else (np.nan, np.nan)
+    return Interval(np.float64(measure(xs, ys)), np.float64(low), np.float64(high))
