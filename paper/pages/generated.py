@@ -6,6 +6,7 @@ from fstsim.paper.pages.blocks import Block
 from fstsim.paper.pages.claims import claim_tables
 from fstsim.paper.pages.faithful import faithful_blocks
 from fstsim.paper.pages.forecast import forecast_blocks
+from fstsim.paper.pages.growth import growth_table
 from fstsim.paper.pages.lists import column_table, command_table
 from fstsim.paper.pages.methods import choose_table, method_table
 from fstsim.paper.pages.results import experiment_tables, result_lines
@@ -23,6 +24,7 @@ BLOCKS = (
     Block("claims", "paper/docs/claims.md", claim_tables),
     Block("forecasts", "paper/docs/forecast.md", forecast_blocks),
     Block("faithful", "paper/docs/faithful.md", faithful_blocks),
+    Block("growth", "paper/docs/growth.md", growth_table),
     Block("experiments", "paper/docs/results.md", experiment_tables),
 )
 """In the order in which ``make readme`` writes them."""
