@@ -16,6 +16,7 @@ from fstsim.paper.manuscript.numbers import statement_numbers, verdict_numbers
 from fstsim.paper.manuscript.tables import Cells, experiment_cells
 from fstsim.paper.pages.blocks import table
 from fstsim.paper.pages.forecast import recorded_forecasts
+from fstsim.paper.records.verdict_summary import PRETRAINED
 
 _SOLVED = "seeds above 1/2"  # a column of the table
 
@@ -46,6 +47,7 @@ class Records:
 
     def __init__(self, data: Path = DATA) -> None:
         self.verdicts = read_verdicts(data / "validation")
+        self.pretrained = read_verdicts(data / PRETRAINED)
         self.cells = _cells(data)
         self.forecasts = recorded_forecasts(data)
         found = statement_numbers(data) | verdict_numbers(data)
@@ -73,18 +75,24 @@ def _predictions(r: Records) -> str:
     )
 
 
-def _replay(r: Records) -> str:
-    rows = r.kind("replay")
+def _rest(r: Records) -> str:
+    replay, leash = r.kind("replay"), r.kind("tilt-new", "tilt-old")
+    strengths = len({row.label.x for row in leash})
     return (
-        f"SFT with replay rests at the share of old data: predicted {_numbers(rows, 'value')}, measured "
-        f"{_numbers(rows, 'measured')}."
+        f"SFT with replay rests at the share of old data: predicted {_numbers(replay, 'value')}, measured {_numbers(replay, 'measured')}. "
+        f"Where RL with a KL leash rests is predicted from the base model alone: {len(leash)} masses at {strengths} strengths, largest error {_worst(leash)}."
     )
 
 
-def _leash(r: Records) -> str:
-    rows = r.kind("tilt-new", "tilt-old")
-    strengths = len({row.label.x for row in rows})
-    return f"Where RL with a KL leash rests is predicted from the base model alone: {len(rows)} masses at {strengths} strengths, largest error {_worst(rows)}."
+def _pretrained(r: Records) -> str:
+    verdicts = [row.verdict for row in r.pretrained]
+    (old,) = (row for row in r.pretrained if row.label.kind == "training-log-old-mass")
+    (saved,) = (row for row in r.pretrained if row.label.kind == "context-kl-saved")
+    return (
+        f"On a pretrained model (SmolLM2, 135 M): {len(verdicts)} predictions, {verdicts.count('confirmed')} confirmed, {verdicts.count('falsified')} falsified, "
+        f"{verdicts.count('undecided')} undecided in runs of minutes. The forecast of what SFT does to the old behaviour, {short_number(old.value)} nats, came to "
+        f"{short_number(old.measured)}; a rule in the context saves {short_number(saved.measured)} of RL's KL at one reward, {short_number(saved.value)} predicted."
+    )
 
 
 def _sft(r: Records) -> str:
@@ -134,7 +142,7 @@ def _plasticity(r: Records) -> str:
 
 
 LINES: tuple[Callable[[Records], str], ...] = (
-    _statements, _predictions, _replay, _leash, _sft, _conflict, _fast_slow, _plasticity,
+    _statements, _predictions, _rest, _sft, _pretrained, _conflict, _fast_slow, _plasticity,
 )  # fmt: skip
 """The lines of the first screen, in their order."""
 
