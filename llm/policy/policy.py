@@ -342,8 +342,8 @@ class Policy:
 
 
 def _world_prompt(context: str, problem: Problem) -> str:
-    """``rules | problem =``; a scratch problem (`fstsim.llm.tasks.scratch`) has rules and mark in its own text."""
-    return f"{context} {problem.text} =" if "|" in problem.text else f"{context} | {problem.text} ="
+    """``rules | problem =``: the rules of the context, then those that the problem itself states."""
+    return f"{' '.join((context, *problem.rules))} | {problem.text} ="
 
 
 def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:

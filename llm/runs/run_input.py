@@ -108,7 +108,7 @@ def check_readable(policy: Policy, task: Task, model: str) -> None:
         unknown = policy.tokenizer.unk_token_id
         for problem, tokens in zip(problems, policy.encode_all([("", p) for p in problems]), strict=True):
             if unknown in tokens:
-                strange = ", ".join(map(repr, policy.unknown(problem.text)[:3]))
+                strange = ", ".join(map(repr, policy.unknown(problem.stated)[:3]))
                 raise InputError(
                     f"{_place(problem, task)}: the prompt has words that {model} does not know: {strange}; {_known(policy)}"
                 )
@@ -174,4 +174,4 @@ def _check_answers(policy: Policy, task: Answered, problems: Sequence[Problem], 
 
 
 def _place(problem: Problem, task: Task) -> str:
-    return problem.where or f"{task.name}, problem {problem.text[:60]!r}"
+    return problem.where or f"{task.name}, problem {problem.stated[:60]!r}"

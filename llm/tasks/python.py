@@ -147,7 +147,7 @@ def _check_texts(found: Task, name: str) -> None:
     parts = ("answer",) if isinstance(found, Answered) else ()
     for part in (*parts, "old_answer") if isinstance(found, Demonstrated) else parts:
         for problem in (p for split in SPLITS for p in found.problems(split)):
-            place = f"task {name}: {part} of problem {problem.text[:60]!r}"
+            place = f"task {name}: {part} of problem {problem.stated[:60]!r}"
             try:
                 text = getattr(found, part)(problem)
             except (Exception, SystemExit) as error:
