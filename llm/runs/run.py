@@ -249,7 +249,7 @@ def _write_result(config: TrainConfig, policy: Policy, state: State, out: Path) 
 
 def _checkpoint_bytes(weights: Weights) -> float:
     """About how large a checkpoint is: every weight that is in it, and the optimizer's moments."""
-    held = [*weights.kept().values(), *weights.beside()[0].values()]
+    held = [*weights.kept().values(), *weights.extras()[0].values()]
     count = sum(p.numel() for p in held)
     return 4.0 * count + 8.0 * sum(p.numel() for group in weights.optimizer.param_groups for p in group["params"])
 
