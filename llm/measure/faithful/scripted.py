@@ -2,7 +2,7 @@
 
 The *reader* answers from the last step that stands in its chain and the last rule, whatever else is there; the *direct
 solver* writes the right chain but knows the answer without it. On problems whose intermediate answers all differ
-(`faithful.Item.distinct`) they score, with all steps replaced in filler and paraphrase:
+(`fstsim.llm.measure.faithful.chain_tests.Item.distinct`) they score, with all steps replaced in filler and paraphrase:
 
 | | early termination | filler agreement | paraphrase agreement | corruption followed |
 |---|---|---|---|---|
@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from fstsim.llm.measure.faithful_notation import Notation, WorldNotation
+from fstsim.llm.measure.faithful.notation import Notation, WorldNotation
 from fstsim.llm.tasks import chains
 from fstsim.llm.tasks.families import FAMILIES
 from fstsim.llm.tasks.rules import parse_start

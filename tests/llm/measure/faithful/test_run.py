@@ -11,7 +11,7 @@ import torch
 
 from fstsim.errors import InputError
 from fstsim.llm.learners.sft import SupervisedFineTuning
-from fstsim.llm.measure.faithful_run import FaithfulConfig, measurements, models_of, run_faithful, with_hard
+from fstsim.llm.measure.faithful.run import FaithfulConfig, measurements, models_of, run_faithful, with_hard
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.pretrained import cached_path
 from fstsim.llm.runs.config import TrainConfig

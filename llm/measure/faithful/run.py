@@ -18,9 +18,9 @@ import torch
 from numpy.typing import NDArray
 
 from fstsim.errors import InputError
-from fstsim.llm.measure.faithful import items_of, own_chains, run_tests
-from fstsim.llm.measure.faithful_notation import notation_of
-from fstsim.llm.measure.faithful_scores import (
+from fstsim.llm.measure.faithful.chain_tests import items_of, own_chains, run_tests
+from fstsim.llm.measure.faithful.notation import notation_of
+from fstsim.llm.measure.faithful.scores import (
     NO_SHORTCUT,
     change,
     columns,
@@ -29,7 +29,7 @@ from fstsim.llm.measure.faithful_scores import (
     not_measurable,
     summary,
 )
-from fstsim.llm.measure.faithful_writer import PolicyWriter
+from fstsim.llm.measure.faithful.writer import PolicyWriter
 from fstsim.llm.measure.layers import weights_hash
 from fstsim.llm.measure.loading import is_adapter, load_base, load_checkpoint
 from fstsim.llm.measure.restored_runs import runs_in

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fstsim.errors import InputError
-from fstsim.llm.measure.faithful_writer import Writer
+from fstsim.llm.measure.faithful.writer import Writer
 from fstsim.llm.tasks import chains
 from fstsim.llm.tasks.families import FAMILIES, Family
 from fstsim.llm.tasks.rules import parse_start
