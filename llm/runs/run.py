@@ -134,6 +134,8 @@ def run_training(
     if config.adapter:
         check_adapter(config.adapter)
     check_memory(config)
+    if config.learner is not None:
+        config.learner.check_models(config.model)
     policy = Policy.load(config.model, config.device)
     check_tasks(config, policy, tasks, old)
     slow, start = config.begin()
