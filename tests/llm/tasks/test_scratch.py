@@ -12,7 +12,7 @@ from fstsim.errors import InputError
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.run_input import check_readable
 from fstsim.llm.tasks.families import FAMILIES
-from fstsim.llm.tasks.parse import own_problems, parse_task
+from fstsim.llm.tasks.parse import own_problems, parse_task, problems_hash
 from fstsim.llm.tasks.rules import RuleTask, make_problem, parse_start
 from fstsim.llm.tasks.scratch import ChainMass, ScratchTask, chain_log_mass
 from fstsim.llm.types import Demonstrated, Measured
@@ -83,6 +83,15 @@ def test_problems_are_those_of_the_family_with_rules_before_them(name: str) -> N
                 0,
                 0,
             ]
+
+
+@pytest.mark.parametrize(
+    ("name", "digest"),
+    [("scratch:strings:any3", "2e58670ac112a9d7"), ("scratch:digits:any4/chain", "d3f9d7f906e5b276")],
+)
+def test_hashes_are_those_of_recorded_measurements(name: str, digest: str) -> None:
+    """Made when the rules were a part of the problem's text."""
+    assert problems_hash(parse_task(name)).startswith(digest)
 
 
 def test_drawn_rules_differ_and_use_both_notations() -> None:
