@@ -126,6 +126,10 @@ class Measured(Task, Protocol):
         ...
 
 
+TO_STATE_A_RULE = "a file says it with the key context in its lines, a Python task with a method rule_words"
+"""What to do about a task that has no rule in words, for messages."""
+
+
 def rule_words(task: Task, template: str) -> str | None:
     """The rule of ``task`` in words for a policy of ``template``, None if the task has none."""
     return task.rule_words(template) if isinstance(task, Described) else None

@@ -11,7 +11,9 @@ import torch
 from fstsim.errors import InputError
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.config import TrainConfig
+from fstsim.llm.tasks.exactness import check_exact
 from fstsim.llm.tasks.parse import own_problems, parse_task, problems_hash
+from fstsim.llm.tasks.wrapped import bare
 from fstsim.llm.types import Answered, Demonstrated, Problem, Split, Task, rule_words
 from fstsim.records import read_json
 
@@ -102,7 +104,7 @@ def _lines(task: Task) -> list[Problem]:
 
 
 def check_readable(policy: Policy, task: Task, model: str) -> None:
-    """InputError if ``policy`` does not know words of the prompts or answers of ``task``, or its answers earn no reward."""
+    """InputError if ``policy`` does not know words of the prompts or answers of ``task``, its answers earn no reward, or others do."""
     problems = _lines(task)
     if policy.template == "world":
         unknown = policy.tokenizer.unk_token_id
@@ -114,6 +116,7 @@ def check_readable(policy: Policy, task: Task, model: str) -> None:
                 )
     if isinstance(task, Answered):
         _check_answers(policy, task, problems, model)
+    check_exact(bare(task))
 
 
 def _known(policy: Policy) -> str:

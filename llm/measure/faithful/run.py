@@ -44,6 +44,7 @@ from fstsim.llm.tasks.rules import RuleTask
 from fstsim.llm.tasks.scratch import ChainMass, ScratchTask, chain_log_mass
 from fstsim.reading import check_object, understood
 from fstsim.records import check_directory, claimed_directory, environment, plain, read_json, write_json
+from fstsim.settings import check_types
 
 Array = NDArray[np.float64]
 Notes = Callable[[int, str], None]
@@ -65,6 +66,9 @@ class FaithfulConfig:
     """test problems of each"""
     device: str = "cpu"
     """torch device"""
+
+    def __post_init__(self) -> None:
+        check_types(self)
 
     def scratch_tasks(self) -> list[ScratchTask]:
         """The tasks; InputError if one is not a scratch task."""
