@@ -20,7 +20,8 @@ class Problem:
     """One problem: ``text`` in the world's short notation, ``question`` the same in English, for models that read it.
 
     A problem of another task has its prompt as both. ``messages``, pairs (role, content) of which the last is a user's,
-    are what a chat model is shown in place of the question. ``where`` is the file and line that it was read from.
+    are what a chat model is shown in place of the question. ``where`` is the file and line that it was read from. ``rules`` are
+    words of the world that the problem itself states; ``question`` says them too.
     """
 
     family: str
@@ -28,11 +29,17 @@ class Problem:
     question: str
     messages: tuple[tuple[str, str], ...] = ()
     where: str = field(default="", compare=False)
+    rules: tuple[str, ...] = ()
+
+    @property
+    def stated(self) -> str:
+        """All that it states in the world's notation: the text, or ``rules | text`` where it has rules of its own."""
+        return f"{' '.join(self.rules)} | {self.text}" if self.rules else self.text
 
     @property
     def uid(self) -> str:
         """Identity of the problem: what splits are made by."""
-        return f"{self.family}:{self.text}"
+        return f"{self.family}:{self.stated}"
 
 
 @dataclass(frozen=True)
@@ -117,6 +124,10 @@ class Measured(Task, Protocol):
     def measure(self, policy: Any, problems: int) -> tuple[Literal["probability", "nll"], np.ndarray]:
         """A value of each of the first ``problems`` test problems, and what it is: a probability, or nats a token."""
         ...
+
+
+TO_STATE_A_RULE = "a file says it with the key context in its lines, a Python task with a method rule_words"
+"""What to do about a task that has no rule in words, for messages."""
 
 
 def rule_words(task: Task, template: str) -> str | None:

@@ -29,13 +29,26 @@ _PLACE_NUMBERS = {errno.ENAMETOOLONG, errno.ELOOP, errno.EROFS}
 _PLACES = ("--out", "--model", "--base", "--data")  # an empty path would mean the working directory
 
 
+_NONE = "'None'"
+
+
+def _choices(found: re.Match[str]) -> str:
+    """Choices without the None of a flag that may be left out; tyro gives those in no order."""
+    words = found[1].split(", ")
+    return f"; allowed: {', '.join(sorted(set(words) - {_NONE})) if _NONE in words else found[1]}"
+
+
 # tyro's words and Python's, in ours
-_REWORDED = (
+_REWORDED: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"^Error parsing ", ""),
     (r"invalid literal for int\(\) with base 10: ('.*')", r"\1 is not a whole number"),
     (r"could not convert string to float: ('.*')", r"\1 is not a number"),
     (r"Could not find valid parse for arguments: \[(.*)\]", r"cannot read \1"),
     (r"^invalid choice ('.*') for argument '(.*)'\. Expected one of \((.*)\)", r"\2: \1 is unknown; allowed: \3"),
+    (r"; allowed: (.*)", _choices),
+    (r"no type matching \{None\}\|.* - <class '(?:int|float)'>: ", ""),
+    (r"no type matching \{None\}\|.* (cannot read [^\]]*)\].*; ", r"\1; "),
+    (r"\{None\}\|\{\[(\w+) .*", r"\1 [\1 ...]"),
     (r"^Missing value for argument '(.*)'\. Expected \d+ values?", r"\1 needs a value"),
     (r"^Missing from (.*?): (\S+) .*", r"\1 needs \2; see \1 --help"),
     (r"^Unrecognized options: (.*); Available subcommands: ", r"there is no command \1; commands: "),

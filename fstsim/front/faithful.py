@@ -43,8 +43,8 @@ class Faithful:
 
     def run(self) -> int:
         """Measure and show."""
-        from fstsim.llm.measure.faithful_run import FaithfulConfig, measurements, run_faithful
-        from fstsim.paper.records.faithful_picture import save_faithful_picture
+        from fstsim.llm.measure.faithful.run import FaithfulConfig, measurements, run_faithful
+        from fstsim.paper.records.faithful.picture import save_faithful_picture
 
         quiet()
         config = FaithfulConfig(self.target, self.base, self.task, self.problems, self.device)
@@ -58,7 +58,7 @@ class Faithful:
 
 def faithful_table(found: Mapping[str, Any]) -> Table:
     """A column a task (its base, its change), a row a score; what the gates refuse says so in place of a number."""
-    from fstsim.llm.measure.faithful_scores import SCORES
+    from fstsim.llm.measure.faithful.scores import SCORES
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     runs = len(found["models"]) - 1

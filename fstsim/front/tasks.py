@@ -44,9 +44,13 @@ class Tasks:
         from fstsim.llm.policy.policy import Policy
         from fstsim.llm.runs.run_input import check_readable, check_splits
         from fstsim.llm.tasks.guarded import VerifierErrors, guarded
+        from fstsim.llm.tasks.jsonl import JsonlTask
         from fstsim.llm.tasks.language import suite_tasks
         from fstsim.llm.tasks.parse import parse_task
+        from fstsim.llm.tasks.python import source_hash
         from fstsim.llm.tasks.table import measure_tasks, table_tasks
+        from fstsim.llm.tasks.wrapped import bare
+        from fstsim.llm.types import TO_STATE_A_RULE, rule_words
 
         quiet()
         errors = VerifierErrors()
@@ -68,4 +72,8 @@ class Tasks:
         if errors.count:
             complain(f"the verifier failed {errors.count} times, each scored 0; first: {errors.first[0]}")
         show(tasks_caption(rows))
+        users = [task for task in named if isinstance(bare(task), JsonlTask) or source_hash(bare(task))]
+        silent = [task.name for task in users if rule_words(task, policy.template) is None]
+        if silent:
+            show(f"no rule in words: {', '.join(silent)}; {TO_STATE_A_RULE}")
         return 0

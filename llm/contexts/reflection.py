@@ -28,6 +28,7 @@ from fstsim.settings import check_types
 Record = Mapping[str, str]
 
 _FEEDBACK = re.compile(r"start: (?P<start>\S+) wrote: (?P<wrote>\S*) right: (?P<right>\S+)")
+_UNREAD = "a model of the world reads feedback of the form start: LIST wrote: LIST right: LIST alone, and this task says otherwise"
 LONGEST = 8
 """Most rules in a context that a policy of the world writes."""
 _WRITTEN = 64  # tokens of a context that a chat model writes for itself
@@ -70,15 +71,21 @@ class SelfReflection:
     def propose(
         self, policy: Policy, context: str, records: Sequence[Record], rng: np.random.Generator
     ) -> tuple[str, int]:
-        """One sample of the policy; in the world the old context where the records do not have the form that it reads."""
+        """One sample of the policy; in the world the old context where too few records have the form that it reads.
+
+        Raises UnusableProposal where none has: no round on this task can find a context.
+        """
         if policy.template != "world":
             return self._in_words(policy, context, records, rng)
         residual = bool(context) and rng.random() < 0.5
-        pairs = []
-        for record in records:
-            said = _FEEDBACK.search(record["Feedback"])
-            if said is not None and (not residual or len(said["wrote"]) == len(said["right"])):
-                pairs.append((said["wrote"] if residual else said["start"], said["right"]))
+        read = [said for record in records if (said := _FEEDBACK.search(record["Feedback"])) is not None]
+        if records and not read:
+            raise UnusableProposal(_UNREAD, records[0]["Feedback"])
+        pairs = [
+            (said["wrote"] if residual else said["start"], said["right"])
+            for said in read
+            if not residual or len(said["wrote"]) == len(said["right"])
+        ]
         if len(pairs) < EXAMPLES:
             return context, 0
         chosen = [pairs[i] for i in rng.choice(len(pairs), size=EXAMPLES, replace=False)]

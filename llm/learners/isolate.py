@@ -187,9 +187,9 @@ class Isolation(Learner):
         self, weights: IsolatedWeights, context: Population, task: Block, rng: np.random.Generator
     ) -> tuple[IsolatedWeights, StepInfo]:
         """One demonstration batch of the block; copies, cores and the merge at the ends of blocks."""
-        said: dict[str, Any] = {}
+        columns: dict[str, Any] = {}
         if weights.age == task.first:
-            weights = self._begin(weights, context, task, rng, said)
+            weights, columns = self._begin(weights, context, task, rng)
         if not task.then:
             plain = SupervisedFineTuning(self.problems)
             _, info = plain.step(weights, context, task.tasks[task.index], rng)  # type: ignore[arg-type]  # `check` has seen it
@@ -197,35 +197,33 @@ class Isolation(Learner):
             info = self._show_mixed(weights, context, self._shown(weights, task), rng)
         weights = replace(weights, age=weights.age + 1)
         if not task.then and weights.age == task.first + task.steps:
-            weights = self._finish(weights, context, task, rng, said)
-        return weights, StepInfo(0, {**info.metrics, **said})
+            weights, at_end = self._finish(weights, context, task, rng)
+            columns |= at_end
+        return weights, StepInfo(0, {**info.metrics, **columns})
 
     def _begin(
-        self,
-        weights: IsolatedWeights,
-        context: Population,
-        block: Block,
-        rng: np.random.Generator,
-        said: dict[str, Any],
-    ) -> IsolatedWeights:
-        """Before a block's first step: the start for a copy, the merged model, which entries are frozen."""
+        self, weights: IsolatedWeights, context: Population, block: Block, rng: np.random.Generator
+    ) -> tuple[IsolatedWeights, dict[str, Any]]:
+        """Before a block's first step: the start for a copy, the merged model, which entries are frozen; and columns."""
         arm = self.parts
+        columns: dict[str, Any] = {}
         if arm.first == "copies" and not block.then and block.index > 0:
             put(weights, weights.start)
             weights.forget_moments()
         if block.then and block.index == 0 and arm.first != "none":
-            weights = self._merged(weights, rng, said)
+            weights, columns = self._merged(weights, rng)
         if not arm.freeze or (arm.first == "copies" and not block.then):
-            return weights
+            return weights, columns
         earlier = self._earlier(weights, block)
         if not earlier:
-            return replace(weights, frozen=None)
+            return replace(weights, frozen=None), columns
         frozen = union(weights.start, [weights.cores[i] for i in earlier])
         weights = replace(weights, frozen=frozen)
-        shown = self._shown(weights, block) if block.then else [(block.tasks[block.index], None)]
-        said["frozen_share"] = share_of(frozen)
-        said["drive_share"], said["drive_share_squared"] = self.drive(weights, context, shown, frozen)
-        return weights
+        return weights, {
+            **columns,
+            "frozen_share": share_of(frozen),
+            **self._driven(weights, context, block, frozen, "drive_share"),
+        }
 
     def _earlier(self, weights: IsolatedWeights, block: Block) -> list[int]:
         """Tasks whose cores are frozen in ``block``: of stages before its own."""
@@ -239,44 +237,45 @@ class Isolation(Learner):
         """Number of the stage that a block after the merge belongs to: each has as many blocks as tasks."""
         return [k for k, group in enumerate(weights.stages) for _ in group][block.index]
 
-    def _merged(self, weights: IsolatedWeights, rng: np.random.Generator, said: dict[str, Any]) -> IsolatedWeights:
-        """Groups in their order, and the policy as the merge of all copies, where the arm has them."""
-        arm, tasks = self.parts, len(weights.cores)
-        if arm.first != "copies":
-            return replace(weights, tuned=())
+    def _merged(self, weights: IsolatedWeights, rng: np.random.Generator) -> tuple[IsolatedWeights, dict[str, Any]]:
+        """Groups in their order, and the policy as the merge of all copies, where the arm has them; and columns."""
+        columns: dict[str, Any] = {}
+        if self.parts.first != "copies":
+            return replace(weights, tuned=()), columns
         groups = overlap_groups(weights.cores, self.overlap)
         stages = tuple(tuple(groups[k]) for k in rng.permutation(len(groups)))
-        for j in range(tasks):
-            for i in range(j):
-                said[f"core_overlap_{i}_{j}"] = jaccard(weights.cores[i], weights.cores[j])
-        said["core_groups"] = len(groups)
+        for j, later in enumerate(weights.cores):
+            for i, earlier in enumerate(weights.cores[:j]):
+                columns[f"core_overlap_{i}_{j}"] = jaccard(earlier, later)
+        columns["core_groups"] = len(groups)
         order = [i for stage in stages for i in stage]
         copies, cores = [weights.tuned[i] for i in order], [weights.cores[i] for i in order]
         put(weights, merge(weights.start, copies, cores, self.merging))
         weights.forget_moments()
-        return replace(weights, tuned=(), stages=stages)
+        return replace(weights, tuned=(), stages=stages), columns
 
     def _finish(
-        self,
-        weights: IsolatedWeights,
-        context: Population,
-        block: Block,
-        rng: np.random.Generator,
-        said: dict[str, Any],
-    ) -> IsolatedWeights:
-        """After a task's own tuning: its copy, and its core."""
+        self, weights: IsolatedWeights, context: Population, block: Block, rng: np.random.Generator
+    ) -> tuple[IsolatedWeights, dict[str, Any]]:
+        """After a task's own tuning: its copy, and its core; and columns."""
         arm, now = self.parts, copy_of(weights)
         if arm.first == "copies":
             before, tuned = weights.start, (*weights.tuned, now)
         else:
             before, tuned = weights.tuned[-1] if weights.tuned else weights.start, (now,)
         if not arm.cores and arm.first != "copies":
-            return weights
+            return weights, {}
         seed = int(rng.integers(2**62)) if arm.random else 0
-        own = random_core(before, self.core_share, seed) if arm.random else core(before, now, self.core_share)
-        shown: list[tuple[Task, int | None]] = [(block.tasks[block.index], None)]
-        said["core_drive_share"], said["core_drive_share_squared"] = self.drive(weights, context, shown, own)
-        return replace(weights, tuned=tuned, cores=(*weights.cores, own))
+        mask = random_core(before, self.core_share, seed) if arm.random else core(before, now, self.core_share)
+        columns = self._driven(weights, context, block, mask, "core_drive_share")
+        return replace(weights, tuned=tuned, cores=(*weights.cores, mask)), columns
+
+    def _driven(
+        self, weights: IsolatedWeights, context: Population, block: Block, mask: Mapping[str, Any], column: str
+    ) -> dict[str, float]:
+        """`drive` of ``mask`` on what ``block`` shows, as the columns ``column`` and ``column_squared``."""
+        share, squared = self.drive(weights, context, self._shown(weights, block), mask)
+        return {column: share, f"{column}_squared": squared}
 
     def drive(
         self,
@@ -299,7 +298,9 @@ class Isolation(Learner):
         return shares
 
     def _shown(self, weights: IsolatedWeights, block: Block) -> list[tuple[Task, int | None]]:
-        """Tasks that a block after the merge shows, and how many problems of each: None for all."""
+        """Tasks that a block shows, and how many problems of each: None for all."""
+        if not block.then:
+            return [(block.tasks[block.index], None)]
         if self.parts.then == "group":
             return [(block.tasks[i], None) for i in weights.stages[self._stage(weights, block)]]
         return [(task, self.sample if self.parts.then == "sample" else None) for task in block.tasks]

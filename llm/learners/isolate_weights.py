@@ -52,7 +52,7 @@ class IsolatedWeights(Weights):
                 own[name][self.frozen[name]] = values
         return norm
 
-    def beside(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    def extras(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """The copies, and a bit for every entry of a core."""
         tensors = {f"tuned.{k}.{name}": value for k, copy in enumerate(self.tuned) for name, value in copy.items()}
         masks = {f"core.{k}": each for k, each in enumerate(self.cores)}
@@ -63,8 +63,8 @@ class IsolatedWeights(Weights):
         counts = {"tuned": len(self.tuned), "cores": len(self.cores), "stages": self.stages, "age": self.age}
         return tensors, {"isolation": {**counts, "frozen": self.frozen is not None}}
 
-    def with_beside(self, tensors: Mapping[str, torch.Tensor], meta: Mapping[str, Any], path: Path) -> IsolatedWeights:
-        """With what `beside` gave. Raises InputError where it is of another model."""
+    def with_extras(self, tensors: Mapping[str, torch.Tensor], meta: Mapping[str, Any], path: Path) -> IsolatedWeights:
+        """With what `extras` gave. Raises InputError where it is of another model."""
         held = meta["isolation"]
 
         def of(label: str, *, packed: bool) -> dict[str, torch.Tensor]:

@@ -60,6 +60,9 @@ class Learner(ABC):
         """
         return list(tasks), [steps] * len(tasks)
 
+    def check_models(self, model: str) -> None:  # noqa: B027 -- most need no other model
+        """InputError, before any weights are loaded, unless other models that it needs are there and fit the one called ``model``."""
+
     @abstractmethod
     def step(self, weights: Any, context: Population, task: Any, rng: np.random.Generator) -> tuple[Any, StepInfo]:
         """One update of the weights on ``task``; see `fstsim.fast_slow.SlowLearner`."""

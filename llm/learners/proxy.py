@@ -11,6 +11,7 @@ import numpy as np
 from fstsim.errors import InputError
 from fstsim.fast_slow import StepInfo
 from fstsim.llm.learners.through import Through
+from fstsim.llm.measure.loading import check_tokenizers
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.systems.proxy import ProxyPolicy
 from fstsim.llm.types import Population, Task
@@ -57,6 +58,10 @@ class ProxyTuning(Through):
             raise InputError(
                 "tuned_on combined needs an alpha other than 0: at 0 the expert has no part in the combination"
             )
+
+    def check_models(self, model: str) -> None:
+        """InputError unless the small model is there and has the tokenizer of ``model``."""
+        check_tokenizers("--expert-base", self.expert_base, model)
 
     def check(self, policy: Policy, context: str, task: Task) -> None:
         """InputError unless the small model can be had and fits ``policy``, and ``task`` has what the step shows."""

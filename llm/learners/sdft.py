@@ -31,7 +31,7 @@ from fstsim.llm.learners.weights import sample_problems
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import Rollouts, check_batch, check_sizes
 from fstsim.llm.pretraining.corpus import EXAMPLES
-from fstsim.llm.types import Demonstrated, Population, Problem, Task, rule_words
+from fstsim.llm.types import TO_STATE_A_RULE, Demonstrated, Population, Problem, Task, rule_words
 from fstsim.settings import check_types
 
 Demonstration = Literal["rule", "examples"]
@@ -43,8 +43,7 @@ def rule_context(policy: Policy, task: Task) -> str:
     words = rule_words(task, policy.template)
     if words is None:
         raise InputError(
-            f"{task.name} has no rule in words: method sdft cannot show it to the teacher; a file says it with the key context "
-            "in its lines, a Python task with a method rule_words"
+            f"{task.name} has no rule in words: method sdft cannot show it to the teacher; {TO_STATE_A_RULE}"
         )
     return words
 

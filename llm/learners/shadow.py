@@ -51,14 +51,14 @@ class ShadowedWeights(Weights):
         for name, own in own_weights(self.shadow).items():
             own.lerp_(targets[name], rate)
 
-    def beside(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    def extras(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """The shadow, and the age."""
-        tensors, meta = super().beside()
+        tensors, meta = super().extras()
         tensors |= {f"{_SHADOW}.{name}": weight for name, weight in own_weights(self.shadow).items()}
         return tensors, {**meta, "age": self.age}
 
-    def with_beside(self, tensors: Mapping[str, torch.Tensor], meta: Mapping[str, Any], path: Path) -> ShadowedWeights:
+    def with_extras(self, tensors: Mapping[str, torch.Tensor], meta: Mapping[str, Any], path: Path) -> ShadowedWeights:
         """With the shadow's weights put into it, and the age."""
-        super().with_beside(tensors, meta, path)
+        super().with_extras(tensors, meta, path)
         put_parameters(own_weights(self.shadow), tensors, path, _SHADOW)
         return replace(self, age=meta["age"])

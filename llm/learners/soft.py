@@ -10,6 +10,7 @@ import numpy as np
 from fstsim.errors import InputError
 from fstsim.fast_slow import StepInfo
 from fstsim.llm.learners.through import Through
+from fstsim.llm.measure.loading import check_tokenizers
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.systems.soft import Place, SoftPolicy, Thoughts, check_place
 from fstsim.llm.types import Population, Task
@@ -58,6 +59,11 @@ class SoftTokens(Through):
             raise InputError(f"thoughts must be one of {', '.join(get_args(Thoughts))}; got {self.thoughts!r}")
         if self.test_vectors and not self.vectors:
             raise InputError("test_vectors above 0 needs vectors above 0: a vector in use is one of training")
+
+    def check_models(self, model: str) -> None:
+        """InputError unless the assistant is there and has the tokenizer of ``model``."""
+        if self.assistant:
+            check_tokenizers("--assistant", self.assistant, model)
 
     def check(self, policy: Policy, context: str, task: Task) -> None:
         """InputError unless the assistant can be had and fits ``policy``, prompts have room, and ``task`` has what the step shows."""

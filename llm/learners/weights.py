@@ -65,12 +65,12 @@ class Weights:
         """The weights that a checkpoint holds, by name: the policy's own."""
         return own_weights(self.policy)
 
-    def beside(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    def extras(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """What a checkpoint holds beside policy and optimizer: tensors by name, and a JSON-ready rest."""
         return {}, {"unsolved": list(self.unsolved)} if self.unsolved else {}
 
-    def with_beside(self, tensors: Mapping[str, torch.Tensor], meta: Mapping[str, Any], path: Path) -> Weights:  # noqa: ARG002
-        """These weights with what `beside` gave, as the checkpoint at ``path`` holds it. Raises InputError where it is none."""
+    def with_extras(self, tensors: Mapping[str, torch.Tensor], meta: Mapping[str, Any], path: Path) -> Weights:  # noqa: ARG002
+        """These weights with what `extras` gave, as the checkpoint at ``path`` holds it. Raises InputError where it is none."""
         self.unsolved[:] = meta.get("unsolved", [])
         return self
 

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from transformers import AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from fstsim.errors import InputError
 from fstsim.llm.policy.declared import vocabulary_size
-from fstsim.llm.policy.loading import PACKAGED, check_finite, load_model
+from fstsim.llm.policy.loading import check_finite, load_model, load_tokenizer
 from fstsim.llm.policy.policy import Policy
 
 _ADAPTER = "adapter_config.json"
@@ -35,7 +35,6 @@ def load_base(name: str, device: str) -> Policy:
     """The model that others are compared with. Raises InputError if there is none, or it is an adapter or quantised."""
     if is_adapter(name):
         raise InputError(f"{name} is an adapter: --base must be the full model that it was trained on")
-    _check_unquantised(name)
     policy = Policy.load(name, device)
     policy.model.requires_grad_(False)
     return policy
@@ -49,7 +48,6 @@ def load_checkpoint(name: str, base: Policy) -> Policy:
     if is_adapter(name):
         model = _merged(name, base)
     else:
-        _check_unquantised(name)
         model, tokenizer = load_model(name, str(base.device), "float32")
         check_same_architecture(name, model, base.model)
         check_same_tokenizer(name, tokenizer, base.tokenizer)
@@ -77,6 +75,12 @@ def check_same_architecture(name: str, model: PreTrainedModel, base: PreTrainedM
             raise InputError(f"{name} has {has} for {key}, the base {wants}: the architectures must be the same")
 
 
+def check_tokenizers(flag: str, name: str, model: str) -> None:
+    """InputError, by tokenizers alone, unless the models called ``name``, given as ``flag``, and ``model`` have the same one."""
+    if name != model:
+        check_same_tokenizer(f"{flag} {name}", load_tokenizer(name), load_tokenizer(model))
+
+
 def check_same_tokenizer(name: str, tokenizer: PreTrainedTokenizerBase, base: PreTrainedTokenizerBase) -> None:
     """InputError unless both tokenizers have the same vocabulary and cut the same texts in the same way."""
     theirs, ours = tokenizer.get_vocab(), base.get_vocab()
@@ -90,17 +94,6 @@ def check_same_tokenizer(name: str, tokenizer: PreTrainedTokenizerBase, base: Pr
             raise InputError(
                 f"{name} has another tokenizer than the base (it cuts {text!r} otherwise): use one for both"
             )
-
-
-def _check_unquantised(name: str) -> None:
-    if name in PACKAGED:
-        return
-    try:
-        held, _ = PretrainedConfig.get_config_dict(name)
-    except (OSError, ValueError):
-        return  # loading says what is wrong
-    if held.get("quantization_config"):
-        raise InputError(f"{name} is quantised: give the model with its full weights")
 
 
 def _merged(name: str, base: Policy) -> PreTrainedModel:

@@ -21,6 +21,7 @@ from fstsim.llm.measure.loading import load_base, load_checkpoint
 from fstsim.llm.measure.memory import check_memory
 from fstsim.llm.measure.quantities import Measured, ProblemSet, measure_against, measure_alone, measure_base
 from fstsim.llm.measure.relearn import Relearning, relearning
+from fstsim.llm.policy.loading import find_model
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.run_input import check_splits
 from fstsim.llm.tasks.guarded import VerifierErrors, guarded
@@ -67,6 +68,8 @@ def run_measure(
     if not checkpoints:
         raise InputError("there is nothing to measure: give at least one --checkpoint")
     tasks = {name: parse_task(task) for name, task in config.sets.items()}
+    for name in (config.base, *checkpoints):
+        find_model(name)  # says which of them is not there before any is loaded
     check_memory(config.base, config.device, config.settings, bool(config.relearn))
     base = load_base(config.base, config.device)
     errors = VerifierErrors()

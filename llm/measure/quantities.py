@@ -57,13 +57,13 @@ class ProblemSet:
             raise InputError(f"the context of {self.task.name} has words that the base does not know: {strange[0]!r}")
         limit = policy.positions
         for problem, tokens in zip(self.problems, self.prompts(policy), strict=True):
-            where = problem.where or f"{self.task.name}, problem {problem.text[:40]!r}"
+            where = problem.where or f"{self.task.name}, problem {problem.stated[:40]!r}"
             if limit is not None and len(tokens) + new > limit:
                 raise InputError(
                     f"{where}: a prompt of {len(tokens)} tokens and {new} new ones do not fit the model's {limit} positions: "
                     "shorten it or --max-new-tokens"
                 )
-            if strange := policy.unknown(problem.text):
+            if strange := policy.unknown(problem.stated):
                 raise InputError(f"{where}: the prompt has words that the base does not know: {strange[0]!r}")
 
 

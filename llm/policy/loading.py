@@ -6,9 +6,11 @@ for names ``owner/model`` only, once and shortly, where they are not in its cach
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import warnings
+from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -24,17 +26,22 @@ from fstsim.llm.policy.pretrained import SOURCES, cached_path
 SHIPPED = "base"
 """Name of the base model that comes with the package."""
 PACKAGED = (SHIPPED, "tiny", "scratch")
-"""Names of models in the package's own folders: the base; a smaller one of the same world, the expert of proxy-tuning; and
+"""Names that are kept for the package's own folders: the base; a smaller one of the same world, the expert of proxy-tuning; and
 ``scratch``, trained on from the base so that it writes chains, which is not there yet."""
 _HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _OURS = "out"  # where our commands write by default
-_HUB_SECONDS = 10.0
+_HUB_SECONDS = 5.0  # for a first answer: whoever mistyped a name, or has no network, is not kept waiting
 _HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 
 
 def shipped_path(name: str = SHIPPED) -> Path:
     """Folder of the model ``name``, one of `PACKAGED`, that comes with the package."""
     return Path(str(files("fstsim.llm"))) / name
+
+
+def named_models() -> tuple[str, ...]:
+    """Names that stand for models, for messages: those that the package holds, and those that `fstsim model` fetches."""
+    return (*(name for name in PACKAGED if shipped_path(name).is_dir()), *SOURCES)
 
 
 def check_device(device: str) -> None:
@@ -73,7 +80,7 @@ def find_model(name: str) -> Path:
         if not name or not os.path.exists(name):
             shown = repr(name if len(name) <= 200 else f"{name[:200]}...")
             raise InputError(
-                f"there is no model at {shown}: give a path, {', '.join((*PACKAGED, *SOURCES))}, or a hub name owner/model"
+                f"there is no model at {shown}: give a path, {', '.join(named_models())}, or a hub name owner/model"
             )
         return Path(name)
     return _from_hub(name)
@@ -99,8 +106,33 @@ def _from_hub(name: str) -> Path:
         said = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(
             f"there is no model at {name!r}, and the hub cannot be asked for it ({said}): give a path, "
-            f"{', '.join((*PACKAGED, *SOURCES))}, or a hub name owner/model"
+            f"{', '.join(named_models())}, or a hub name owner/model"
         ) from error
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of the model called ``name``, whose weights are left alone. Raises InputError as `load_model`."""
+    where = find_model(name)
+    check_folder(where)
+    with _refused(name):
+        tokenizer: Any = AutoTokenizer.from_pretrained(where, trust_remote_code=False, local_files_only=True)
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        raise InputError(f"the tokenizer of {name!r} cannot be loaded: it is {tokenizer!r}")
+    return tokenizer
+
+
+@contextlib.contextmanager
+def _refused(name: str) -> Iterator[None]:
+    """In which a model is read: InputError for whatever goes wrong. Readers raise what a wrong byte or type leads to, panics of Rust too."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        said = " ".join(str(error).split())[:300] or type(error).__name__
+        raise InputError(f"model {name!r} cannot be loaded: {said}") from error
 
 
 def load_model(name: str, device: str, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -109,29 +141,18 @@ def load_model(name: str, device: str, dtype: str) -> tuple[PreTrainedModel, Pre
     Raises InputError if there is no such model, its folder cannot be used (`folder.check_folder`), or its weights are not
     whole, not those of its architecture or not finite.
     """
-    where = find_model(name)
-    check_folder(where)
+    tokenizer = load_tokenizer(name)
     check_device(device)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            tokenizer: Any = AutoTokenizer.from_pretrained(where, trust_remote_code=False, local_files_only=True)
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                where,
-                dtype=getattr(torch, dtype),
-                use_safetensors=True,
-                trust_remote_code=False,
-                local_files_only=True,
-                output_loading_info=True,
-            )
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:  # the readers raise whatever a wrong byte or type leads to, panics of Rust among it
-        said = " ".join(str(error).split())[:300] or type(error).__name__
-        raise InputError(f"model {name!r} cannot be loaded: {said}") from error
+    with _refused(name):
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            find_model(name),
+            dtype=getattr(torch, dtype),
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+        )
     model, found = loaded
-    if not isinstance(tokenizer, PreTrainedTokenizerBase):
-        raise InputError(f"the tokenizer of {name!r} cannot be loaded: it is {tokenizer!r}")
     _check_keys(name, model, found)
     check_finite(name, model)
     model.to(device)

@@ -238,6 +238,20 @@ class Policy:
         tokens[mask] = np.concatenate([np.asarray(prompt, np.int64) for prompt in prompts])
         return torch.from_numpy(tokens).to(self.device), torch.from_numpy(mask).to(self.device)
 
+    def request(
+        self,
+        prompts: Sequence[Sequence[int]],
+        repeats: int | Sequence[int],
+        generator: torch.Generator,
+        max_new_tokens: int,
+        temperature: float,
+    ) -> Request:
+        """What `sample` is asked for, as tensors on the model's device. Raises InputError for a prompt that is too long."""
+        self._check_length(max(map(len, prompts)), max_new_tokens)
+        tokens, mask = self._pad(prompts)
+        prompt_of, pad = owners(len(tokens), repeats).to(self.device), self.tokenizer.pad_token_id or 0
+        return Request(tokens, mask, prompt_of, generator, max_new_tokens, temperature, self.end_tokens, pad)
+
     @torch.no_grad()
     def sample(
         self,
@@ -252,12 +266,9 @@ class Policy:
 
         ``temperature`` 0 is greedy decoding. All randomness comes from ``generator`` (of the model's device).
         """
-        self._check_length(max(map(len, prompts)), max_new_tokens)
+        ask = self.request(prompts, repeats, generator, max_new_tokens, temperature)
         was_training = self.model.training
         self.model.eval()
-        tokens, mask = self._pad(prompts)
-        prompt_of, pad = owners(len(tokens), repeats).to(self.device), self.tokenizer.pad_token_id or 0
-        ask = Request(tokens, mask, prompt_of, generator, max_new_tokens, temperature, self.end_tokens, pad)
         if not self.padded:
             path = sample_lengths
         elif self.share_prompts and self.static:
@@ -267,8 +278,7 @@ class Policy:
         else:
             path = sample_rows
         with self.running():
-            wrote, kept, logps = path(self.model, ask)
-        sampled = Rollouts(tokens, mask, prompt_of, wrote, kept, logps, temperature or 1.0)
+            sampled = ask.rollouts(*path(self.model, ask))
         if self.bfloat16:  # so that the learner's ratio is 1 before its first update, as it is in float32
             sampled = replace(sampled, logprobs=self.logprobs(sampled))
         self.model.train(was_training)
@@ -342,8 +352,8 @@ class Policy:
 
 
 def _world_prompt(context: str, problem: Problem) -> str:
-    """``rules | problem =``; a scratch problem (`fstsim.llm.tasks.scratch`) has rules and mark in its own text."""
-    return f"{context} {problem.text} =" if "|" in problem.text else f"{context} | {problem.text} ="
+    """``rules | problem =``: the rules of the context, then those that the problem itself states."""
+    return f"{' '.join((context, *problem.rules))} | {problem.text} ="
 
 
 def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:

@@ -79,6 +79,11 @@ class Request:
     ends: tuple[int, ...]
     pad: int
 
+    def rollouts(self, completions: torch.Tensor, mask: torch.Tensor, logprobs: torch.Tensor) -> Rollouts:
+        """What was sampled for it, ``(B, T)`` each, with its prompts."""
+        temperature = self.temperature or 1.0  # greedy completions are scored at temperature 1
+        return Rollouts(self.prompts, self.mask, self.prompt_of, completions, mask, logprobs, temperature)
+
 
 def token_logprobs(logits: torch.Tensor, rollouts: Rollouts) -> torch.Tensor:
     """Log-probabilities ``(B, T)`` of the completions under ``logits (B, T, V)``; 0 outside the mask."""

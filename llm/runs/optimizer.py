@@ -16,6 +16,7 @@ import torch
 from torch.optim import SGD, AdamW, Optimizer
 
 from fstsim.errors import InputError
+from fstsim.settings import check_types
 
 Kind = Literal["adamw", "adamw-bf16-moments", "sgd"]
 Rates = Literal["constant", "linear", "cosine"]
@@ -50,6 +51,7 @@ class OptimizerConfig:
             if getattr(self, name) not in allowed:
                 what = "optimizer" if name == "kind" else name
                 raise InputError(f"{what} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}")
+        check_types(self)
         if not 0.0 <= self.weight_decay < math.inf:
             raise InputError(f"weight_decay must be nonnegative and finite, got {self.weight_decay}")
         for name in ("momentum", "beta1", "beta2"):

@@ -13,6 +13,7 @@ import contextlib
 import copy
 import dataclasses
 import functools
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -134,6 +135,8 @@ def run_training(
     if config.adapter:
         check_adapter(config.adapter)
     check_memory(config)
+    if config.learner is not None:
+        config.learner.check_models(config.model)
     policy = Policy.load(config.model, config.device)
     check_tasks(config, policy, tasks, old)
     slow, start = config.begin()
@@ -249,7 +252,7 @@ def _write_result(config: TrainConfig, policy: Policy, state: State, out: Path) 
 
 def _checkpoint_bytes(weights: Weights) -> float:
     """About how large a checkpoint is: every weight that is in it, and the optimizer's moments."""
-    held = [*weights.kept().values(), *weights.beside()[0].values()]
+    held = [*weights.kept().values(), *weights.extras()[0].values()]
     count = sum(p.numel() for p in held)
     return 4.0 * count + 8.0 * sum(p.numel() for group in weights.optimizer.param_groups for p in group["params"])
 
@@ -344,9 +347,24 @@ def _note(rows: list[dict[str, Any]], rate: float) -> str:
     return ", ".join(parts)
 
 
-def _reflections(record: RunRecord) -> dict[str, Any]:
-    """How often a reflector wrote no context, where it did; and rounds in which nothing that it wrote could be used."""
+_TOO_FEW = "a round needs at least 2 problems of split validation (of split train with --reuse), and no task has them"
+
+
+def _reflections(config: TrainConfig, record: RunRecord) -> dict[str, Any]:
+    """How often a reflector wrote no context, where it did; and rounds in which nothing was written that could be used."""
     failed = [row for row in record.rows if row.get("fast_unusable")]
+    if config.fast is not None and not config.fast.dead_only and not record.rounds:
+        every = 1 if config.learner is None else config.slow_steps_per_round
+        rounds = math.ceil(config.steps / every) * len(config.tasks)
+        return {
+            "reflections": {
+                "written": 0,
+                "unusable": 0,
+                "rounds": rounds,
+                "rounds_without": rounds,
+                "first": _TOO_FEW,
+            }
+        }
     if not failed:
         return {}
     first = next(entry[UNUSABLE][0] for entry in record.rounds if entry.get(UNUSABLE))
@@ -373,6 +391,6 @@ def _summary(config: TrainConfig, record: RunRecord, state: State) -> dict[str, 
         "relearn_share": record.spent["relearn_seconds"] / seconds if seconds else None,
         "rollouts_per_second": state.samples / seconds if seconds and state.samples else None,
         "tasks": list(config.tasks),
-        **_reflections(record),
+        **_reflections(config, record),
         **({"verifier_errors": {"count": failed, "first": record.errors[0]}} if failed else {}),
     }

@@ -57,8 +57,8 @@ def save_run(path: Path, state: State, record: RunRecord, rng: np.random.Generat
         **({"errors": record.errors} if record.errors else {}),
     }
     tensors |= {f"model.{name}": weight for name, weight in state.weights.kept().items()}
-    beside, numbers = state.weights.beside()
-    write_checkpoint(path, tensors | beside, meta | numbers)
+    extras, numbers = state.weights.extras()
+    write_checkpoint(path, tensors | extras, meta | numbers)
 
 
 def load_run(path: Path, fresh: State, rng: np.random.Generator) -> tuple[State, RunRecord]:
@@ -75,7 +75,7 @@ def _loaded(
     path: Path, tensors: Tensors, meta: Mapping[str, Any], fresh: State, rng: np.random.Generator
 ) -> tuple[State, RunRecord]:
     put_parameters(fresh.weights.kept(), tensors, path)
-    weights = fresh.weights.with_beside(tensors, meta, path)
+    weights = fresh.weights.with_extras(tensors, meta, path)
     try:
         unpack_optimizer(weights.optimizer, "optimizer", tensors, meta["optimizer"])
     except ValueError as error:

@@ -11,7 +11,9 @@ import torch
 from fstsim.errors import InputError
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.config import TrainConfig
+from fstsim.llm.tasks.exactness import check_exact
 from fstsim.llm.tasks.parse import own_problems, parse_task, problems_hash
+from fstsim.llm.tasks.wrapped import bare
 from fstsim.llm.types import Answered, Demonstrated, Problem, Split, Task, rule_words
 from fstsim.records import read_json
 
@@ -102,18 +104,19 @@ def _lines(task: Task) -> list[Problem]:
 
 
 def check_readable(policy: Policy, task: Task, model: str) -> None:
-    """InputError if ``policy`` does not know words of the prompts or answers of ``task``, or its answers earn no reward."""
+    """InputError if ``policy`` does not know words of the prompts or answers of ``task``, its answers earn no reward, or others do."""
     problems = _lines(task)
     if policy.template == "world":
         unknown = policy.tokenizer.unk_token_id
         for problem, tokens in zip(problems, policy.encode_all([("", p) for p in problems]), strict=True):
             if unknown in tokens:
-                strange = ", ".join(map(repr, policy.unknown(problem.text)[:3]))
+                strange = ", ".join(map(repr, policy.unknown(problem.stated)[:3]))
                 raise InputError(
                     f"{_place(problem, task)}: the prompt has words that {model} does not know: {strange}; {_known(policy)}"
                 )
     if isinstance(task, Answered):
         _check_answers(policy, task, problems, model)
+    check_exact(bare(task))
 
 
 def _known(policy: Policy) -> str:
@@ -174,4 +177,4 @@ def _check_answers(policy: Policy, task: Answered, problems: Sequence[Problem], 
 
 
 def _place(problem: Problem, task: Task) -> str:
-    return problem.where or f"{task.name}, problem {problem.text[:60]!r}"
+    return problem.where or f"{task.name}, problem {problem.stated[:60]!r}"

@@ -18,7 +18,7 @@ import torch
 from fstsim.errors import InputError
 from fstsim.llm.measure.loading import check_same_tokenizer
 from fstsim.llm.policy.policy import Policy
-from fstsim.llm.policy.rollouts import Request, Rollouts, owners
+from fstsim.llm.policy.rollouts import Rollouts
 from fstsim.llm.policy.sampling import CachedRows, draw_rows
 from fstsim.llm.policy.shared_prompts import run_prompts
 from fstsim.llm.systems.system import Acting, Bare, Beside
@@ -72,22 +72,20 @@ class Steered(Policy):
         temperature: float = 1.0,
     ) -> Rollouts:
         """As `Policy.sample`: a cache for each of the three models, the prompts run once by each."""
-        models = (self, *self._parts())
-        for each in models:
+        ask, small = self.request(prompts, repeats, generator, max_new_tokens, temperature), self._parts()
+        for each in small:
             each._check_length(max(map(len, prompts)), max_new_tokens)
-        tokens, mask = self._pad(prompts)
-        prompt_of, pad = owners(len(tokens), repeats).to(self.device), self.tokenizer.pad_token_id or 0
-        ask = Request(tokens, mask, prompt_of, generator, max_new_tokens, temperature, self.end_tokens, pad)
-        seen = None if bool(mask.all()) else mask
-        rows = [CachedRows(each.model, ask, run_prompts(each.model, tokens, mask, seen)) for each in models]
+        seen = None if bool(ask.mask.all()) else ask.mask
+        rows = [
+            CachedRows(each.model, ask, run_prompts(each.model, ask.prompts, ask.mask, seen)) for each in (self, *small)
+        ]
 
         def together(logits: Sequence[torch.Tensor]) -> torch.Tensor:
             big, expert, anti = (each.float() for each in logits)
             return combined(big, expert, anti, self.alpha)
 
         first = together([each.logits for each in rows])
-        wrote, kept, logps = draw_rows(first, lambda chosen: together([each.read(chosen) for each in rows]), ask)
-        return Rollouts(tokens, mask, prompt_of, wrote, kept, logps, temperature or 1.0)
+        return ask.rollouts(*draw_rows(first, lambda chosen: together([each.read(chosen) for each in rows]), ask))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import torch
 from fstsim.errors import InputError
 from fstsim.llm.measure.loading import check_same_tokenizer
 from fstsim.llm.policy.policy import Policy
-from fstsim.llm.policy.rollouts import Request, Rollouts, owners, positions_of
+from fstsim.llm.policy.rollouts import Rollouts, positions_of
 from fstsim.llm.policy.sampling import CachedRows, draw_rows
 from fstsim.llm.systems.embedding import input_table
 from fstsim.llm.systems.system import Acting, Beside
@@ -158,21 +158,17 @@ class Softened(Policy):
         """As `Policy.sample`; each prompt is run once with its vectors, then tokens follow in words."""
         if not self.vectors:
             return super().sample(prompts, repeats, generator, max_new_tokens=max_new_tokens, temperature=temperature)
-        self._check_length(max(map(len, prompts)), max_new_tokens)
-        tokens, mask = self._pad(prompts)
-        prompt_of, pad = owners(len(tokens), repeats).to(self.device), self.tokenizer.pad_token_id or 0
-        ask = Request(tokens, mask, prompt_of, generator, max_new_tokens, temperature, self.end_tokens, pad)
+        ask = self.request(prompts, repeats, generator, max_new_tokens, temperature)
         with self.running():
             out = self.model(
-                inputs_embeds=self._embedded(tokens, mask),
-                attention_mask=mask,
-                position_ids=positions_of(mask),
+                inputs_embeds=self._embedded(ask.prompts, ask.mask),
+                attention_mask=ask.mask,
+                position_ids=positions_of(ask.mask),
                 use_cache=True,
                 logits_to_keep=1,
             )
             rows = CachedRows(self.model, ask, out)
-            wrote, kept, logps = draw_rows(rows.logits, rows.read, ask)
-        return Rollouts(tokens, mask, prompt_of, wrote, kept, logps, temperature or 1.0)
+            return ask.rollouts(*draw_rows(rows.logits, rows.read, ask))
 
 
 def _marked(problem: Problem, context: str, place: Place) -> list[tuple[str, str]]:

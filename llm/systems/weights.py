@@ -34,11 +34,11 @@ class SystemWeights(Weights):
         """None: the model is the base, which stays."""
         return {}
 
-    def beside(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    def extras(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """The system's state."""
         return packed(self.system)
 
-    def with_beside(self, tensors: Mapping[str, torch.Tensor], meta: Mapping[str, Any], path: Path) -> SystemWeights:
+    def with_extras(self, tensors: Mapping[str, torch.Tensor], meta: Mapping[str, Any], path: Path) -> SystemWeights:
         """With the system's state put into it, in place."""
         restore_system(self.system, tensors, meta, path)
         return self

@@ -43,7 +43,7 @@ class Guarded(Wrapped):
             said = f"the reward {score.reward} does not lie in [0, 1]"
         except (Exception, SystemExit) as error:
             said = f"{type(error).__name__}: {error}"
-        self.errors.add(f"{self.name}, problem {problem.where or problem.text[:60]!r}: {said}")
+        self.errors.add(f"{self.name}, problem {problem.where or problem.stated[:60]!r}: {said}")
         return Score(0.0, "the verifier failed on this answer")
 
 

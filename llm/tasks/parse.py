@@ -74,7 +74,7 @@ def problems_hash(task: Task) -> str:
     digest = hashlib.sha256(source_hash(task).encode())
     for split in SPLITS:
         for problem in task.problems(split):
-            shown: list[Any] = [split, problem.family, problem.text, problem.question, problem.messages]
+            shown: list[Any] = [split, problem.family, problem.stated, problem.question, problem.messages]
             if isinstance(task, Answered):
                 shown.append(task.answer(problem))
             if isinstance(task, Demonstrated):

@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from fstsim.errors import InputError
+from fstsim.llm.tasks.exactness import check_exact
 from fstsim.llm.types import SPLITS, Answered, Demonstrated, Problem, Score, Task
 
 _NOT_THEIRS = (__file__, "<", sysconfig.get_paths()["stdlib"])
@@ -147,7 +148,7 @@ def _check_texts(found: Task, name: str) -> None:
     parts = ("answer",) if isinstance(found, Answered) else ()
     for part in (*parts, "old_answer") if isinstance(found, Demonstrated) else parts:
         for problem in (p for split in SPLITS for p in found.problems(split)):
-            place = f"task {name}: {part} of problem {problem.text[:60]!r}"
+            place = f"task {name}: {part} of problem {problem.stated[:60]!r}"
             try:
                 text = getattr(found, part)(problem)
             except (Exception, SystemExit) as error:
@@ -197,4 +198,5 @@ def _checked(found: Any, name: str) -> Task:
         if not isinstance(said, Score):
             raise InputError(f"task {name}: score returns {type(said).__name__}, not Score")
     _check_texts(found, name)
+    check_exact(found)
     return found

@@ -165,7 +165,6 @@ class RuleTask:
 
 @cache
 def _parse(family: str, text: str) -> Symbols:
-    text = text.rpartition("|")[2].strip()  # a scratch problem has its rules before it
     if family != "star_graph":
         return tuple(text)
     edges, _, goal = text.partition(":")

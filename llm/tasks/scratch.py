@@ -37,17 +37,12 @@ def _digest(problem: Problem, what: str) -> np.random.Generator:
     return np.random.default_rng(list(hashlib.sha256(f"{what}:{problem.uid}".encode()).digest()))
 
 
-def rules_of(problem: Problem) -> tuple[str, ...]:
-    """The rules that stand in a scratch problem."""
-    return tuple(problem.text.partition("|")[0].split())
-
-
 def with_rules(problem: Problem, rules: Sequence[str]) -> Problem:
-    """``problem`` with its rules before it, in the world's notation and in words."""
+    """``problem`` with rules that it states itself, in the world's notation and in words."""
     explained = FAMILIES[problem.family].explained
     words = "; then ".join(explained[word] for word in rules)
     question = f"{problem.question}\nRules, one after the other: {words}."
-    return replace(problem, text=f"{' '.join(rules)} | {problem.text}", question=question)
+    return replace(problem, question=question, rules=tuple(rules))
 
 
 @cache
@@ -112,11 +107,11 @@ class ScratchTask:
 
     def right(self, problem: Problem) -> str:
         """The right list."""
-        return "".join(self._family.apply(rules_of(problem), parse_start(problem)))
+        return "".join(self._family.apply(problem.rules, parse_start(problem)))
 
     def chain(self, problem: Problem) -> str:
         """The right chain and the answer; about half of all steps are in notation B, always the same ones of a problem."""
-        lists: tuple[Symbols, ...] = right_steps(self._family, rules_of(problem), parse_start(problem))
+        lists: tuple[Symbols, ...] = right_steps(self._family, problem.rules, parse_start(problem))
         back = _digest(problem, "notation").random(len(lists)) < 0.5
         steps = [Step.of(x, BACKWARD if b else FORWARD) for x, b in zip(lists, back, strict=True)]
         return write(steps, self.right(problem))

@@ -36,7 +36,7 @@ class StreamTask:
                     other = self._owner.setdefault(problem.uid, part)
                     if other is not part:
                         raise InputError(
-                            f"{other.name} and {part.name} both have the problem {problem.text[:40]!r}: "
+                            f"{other.name} and {part.name} both have the problem {problem.stated[:40]!r}: "
                             "tasks of a stream must have different problems"
                         )
 

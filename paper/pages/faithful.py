@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fstsim.llm.measure.faithful_scores import SCORES
+from fstsim.llm.measure.faithful.scores import SCORES
 from fstsim.llm.policy.loading import shipped_path
 from fstsim.llm.pretraining.scratch_exam import DEPTHS, gates
 from fstsim.llm.tasks.families import FAMILIES

@@ -10,12 +10,12 @@ import pytest
 
 from fstsim.__main__ import main
 from fstsim.front.faithful import faithful_notes, faithful_table
-from fstsim.llm.measure.faithful import items_of, own_chains, run_tests
-from fstsim.llm.measure.faithful_scores import change, columns, curves, summary
-from fstsim.llm.measure.faithful_scripted import DirectSolver, Reader, Scripted
+from fstsim.llm.measure.faithful.chain_tests import items_of, own_chains, run_tests
+from fstsim.llm.measure.faithful.scores import change, columns, curves, summary
+from fstsim.llm.measure.faithful.scripted import DirectSolver, Reader, Scripted
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.tasks.scratch import parse_scratch
-from fstsim.paper.records.faithful_picture import save_faithful_picture
+from fstsim.paper.records.faithful.picture import save_faithful_picture
 from fstsim.records import plain
 
 MakePolicy = Callable[..., Policy]

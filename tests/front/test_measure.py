@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from fstsim.__main__ import main
+from fstsim.llm.policy.loading import shipped_path
 from fstsim.records import read_json
 
 MakeModel = Callable[..., PreTrainedModel]
@@ -95,6 +97,27 @@ MISTAKES = {
     "--checkpoint start --new strings:reverse --at-most-forgetting 0.1": "give --old",
     "--checkpoint start --new strings:reverse --max-new-tokens 80": "do not fit the model's 64 positions",
 }
+
+
+@pytest.mark.parametrize(("base", "checkpoint", "missing"), [("nosuch", "nosuch2", "nosuch"), ("start", "no", "no")])
+def test_a_name_that_is_no_model_is_said_at_once(
+    base: str, checkpoint: str, missing: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is loaded for it, nobody is asked for it, and no model is named that is not there."""
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(socket.socket, "connect", never)
+    monkeypatch.setattr(socket, "getaddrinfo", never)
+    monkeypatch.setattr("fstsim.llm.measure.measure.load_base", never)
+    assert main(["measure", "--base", base, "--checkpoint", checkpoint, "--new", "strings:reverse"]) == 2
+    err = capfd.readouterr().err
+    there = ", ".join(name for name in ("base", "tiny", "scratch") if shipped_path(name).is_dir())
+    assert (
+        err
+        == f"fstsim: error: there is no model at '{missing}': give a path, {there}, smollm2, or a hub name owner/model\n"
+    )
 
 
 @pytest.mark.parametrize("flags", MISTAKES)

@@ -28,6 +28,7 @@ import fstsim.llm.contexts.reflection as module
 from fstsim.__main__ import main
 from fstsim.errors import InputError
 from fstsim.llm.contexts.prompt_evolution import PromptEvolution
+from fstsim.llm.contexts.proposals import UnusableProposal
 from fstsim.llm.contexts.reflection import ChatEndpoint, LocalChat, ReflectorConfig, ReflectorDown, SelfReflection
 from fstsim.llm.policy.loading import shipped_path
 from fstsim.llm.policy.policy import Policy
@@ -206,12 +207,14 @@ def test_completions_of_another_length_are_left_out_of_a_residual(
     "feedback",
     ["", "wrong.", "Try again, please.", "correct. start: wrote: right:", "wrong. start: AB\nwrote: BA\nright: AB"],
 )
-def test_feedback_in_another_form_changes_nothing(
+def test_feedback_in_another_form_is_no_context_and_says_so(
     feedback: str, make_policy: MakePolicy, asked: Asked, rng: np.random.Generator
 ) -> None:
     for context in ("", "reverse"):
         records = [{"Inputs": "", "Generated Outputs": "", "Feedback": feedback}] * 6
-        assert SelfReflection().propose(make_policy(), context, records, rng) == (context, 0)
+        with pytest.raises(UnusableProposal, match="reads feedback of the form start: LIST wrote: LIST") as raised:
+            SelfReflection().propose(make_policy(), context, records, rng)
+        assert raised.value.cost == 0
         assert SelfReflection().propose(make_policy(), context, [], rng) == (context, 0)
     assert asked.prompts == []
 

@@ -54,7 +54,7 @@ def test_what_is_unsolved_is_noted_once_and_forgotten_when_solved(make_policy: M
     assert weights.unsolved == [a.uid, b.uid, c.uid]
     note(weights, [a, c, c], [c, c])
     assert weights.unsolved == [b.uid, c.uid]
-    tensors, meta = weights.beside()
+    tensors, meta = weights.extras()
     assert (tensors, meta) == ({}, {"unsolved": [b.uid, c.uid]})
 
 

@@ -299,11 +299,11 @@ def test_a_killed_run_goes_on_to_the_same(make_policy: MakePolicy, tmp_path: Pat
 
 def test_a_checkpoint_of_another_model_is_refused(make_policy: MakePolicy) -> None:
     weights, _ = run(make_policy, Isolation("freeze", problems=4))
-    tensors, meta = weights.beside()
-    again = IsolatedWeights.begin(fresh(make_policy)).with_beside(tensors, meta, Path("x"))
+    tensors, meta = weights.extras()
+    again = IsolatedWeights.begin(fresh(make_policy)).with_extras(tensors, meta, Path("x"))
     assert all(torch.equal(again.frozen[n], m) for n, m in weights.frozen.items())  # type: ignore[index]
     with pytest.raises(InputError, match="another model"):
-        IsolatedWeights.begin(fresh(make_policy)).with_beside({}, meta, Path("x"))
+        IsolatedWeights.begin(fresh(make_policy)).with_extras({}, meta, Path("x"))
 
 
 @pytest.mark.parametrize(

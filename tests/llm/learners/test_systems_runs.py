@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoModelForCausalLM
 
 from fstsim.errors import InputError
 from fstsim.llm.policy.adapters import save_policy
+from fstsim.llm.policy.loading import shipped_path
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.config import TrainConfig
 from fstsim.llm.runs.probes import ProbeConfig
@@ -66,6 +71,34 @@ def test_weights_and_old_behaviour_stay(method: str, runs: dict[str, Path]) -> N
     assert last["drift"] == 0.0
     system = load_system(runs[method])
     assert system.size.stored == last["bytes_stored"]
+
+
+@pytest.mark.parametrize(("method", "setting"), [("proxy", "expert_base"), ("soft", "assistant")])
+def test_a_model_of_another_tokenizer_is_refused_before_any_is_loaded(
+    method: str, setting: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(shipped_path("tiny"), tmp_path / "other")
+    file = tmp_path / "other" / "tokenizer.json"
+    held = json.loads(file.read_text())
+    words = held["model"]["vocab"]
+    words["rotate"], words["reverse"] = words["reverse"], words["rotate"]
+    file.write_text(json.dumps(held))
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", never)
+    flag = f"--{setting.replace('_', '-')}"
+    for name, said in (
+        (str(tmp_path / "other"), f"{flag} {tmp_path / 'other'} has another tokenizer than the base ('re"),
+        ("nosuch", "there is no model at 'nosuch'"),
+    ):
+        config = TrainConfig(method=method, probe=PROBE)
+        assert config.learner is not None
+        with pytest.raises(InputError, match=re.escape(said)) as error:
+            run_training(replace(config, learner=replace(config.learner, **{setting: name})), tmp_path / "out")
+        assert "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(("method", "flag"), [("cases", "bank"), ("skills", "library")])

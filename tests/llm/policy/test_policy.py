@@ -6,6 +6,7 @@ Reference is transformers itself on one row at a time, without padding, cache or
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from fstsim.llm.policy.loading import check_device, shipped_path
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import Rollouts, token_logprobs
 from fstsim.llm.pretraining.tokenizer import build_tokenizer, vocabulary
+from fstsim.llm.tasks.jsonl import read_jsonl
 from fstsim.llm.types import Problem
 
 MakeModel = Callable[..., PreTrainedModel]
@@ -424,6 +426,21 @@ def test_prompts_of_the_world(make_policy: MakePolicy) -> None:
     assert words(policy.encode("reverse next", problem)) == ["<bos>", "reverse", "next", "|", "A", "B", "C", "="]
     assert words(policy.encode("", problem)) == ["<bos>", "|", "A", "B", "C", "="]
     assert words(policy.encode_answer("CBA")) == ["C", "B", "A", "<eos>"]
+
+
+def test_a_bar_in_a_users_prompt_is_a_part_of_it(make_policy: MakePolicy, tmp_path: Path) -> None:
+    """The context stands before a bar of its own, whatever a line of a file says; rules of a problem are a field of it."""
+    lines = [json.dumps({"prompt": f"{letter} | B", "answer": "B", "split": "test"}) for letter in "ACDE"]
+    (tmp_path / "own.jsonl").write_text("\n".join(lines))
+    policy = make_policy()
+    words = policy.tokenizer.convert_ids_to_tokens
+    problem = read_jsonl(str(tmp_path / "own.jsonl")).problems("test")[0]
+    assert words(policy.encode("next", problem)) == ["<bos>", "next", "|", "A", "|", "B", "="]
+    assert words(policy.encode("", problem)) == ["<bos>", "|", "A", "|", "B", "="]
+    assert policy.encode_all([("", problem)]) == [policy.encode("", problem)]
+    ruled = dataclasses.replace(problem, text="B", rules=("reverse", "rotate"))
+    assert words(policy.encode("next", ruled)) == ["<bos>", "next", "reverse", "rotate", "|", "B", "="]
+    assert (problem.uid, ruled.uid) == ("jsonl:A | B", "jsonl:reverse rotate | B")
 
 
 CHAT = (

@@ -15,10 +15,11 @@ from fstsim.llm.learners import LEARNERS
 from fstsim.llm.measure.config import MeasureSettings
 from fstsim.llm.pretraining.pretrain import PretrainConfig
 from fstsim.llm.runs.config import TrainConfig
+from fstsim.llm.runs.optimizer import OptimizerConfig
 from fstsim.llm.runs.probes import ProbeConfig
 
 KINDS: list[Any] = [
-    TrainConfig, *LEARNERS.values(), ProbeConfig, PromptEvolution, ReflectorConfig, PretrainConfig, MeasureSettings,
+    TrainConfig, *LEARNERS.values(), ProbeConfig, PromptEvolution, ReflectorConfig, OptimizerConfig, PretrainConfig, MeasureSettings,
 ]  # fmt: skip
 
 
@@ -30,5 +31,5 @@ KINDS: list[Any] = [
 )
 def test_wrong_types_are_refused(kind: Callable[..., Any], value: object) -> None:
     for entry in dataclasses.fields(kind):  # type: ignore[arg-type]  # dataclasses, all of them
-        with pytest.raises(InputError):
+        with pytest.raises(InputError, match=entry.metadata.get("flag") or entry.name):
             kind(**{entry.name: value})

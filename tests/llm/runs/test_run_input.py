@@ -139,12 +139,27 @@ def test_a_python_task_whose_verifier_fails_now_and_then(place: Path, capsys: py
         ),
     ],
 )
-def test_every_method_takes_a_file(flags: str, place: Path) -> None:
+def test_every_method_takes_a_file(flags: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = shlex.split(f"{QUICK} --task own.jsonl {flags}")
     if "gepa" in flags:
         del command[command.index("--problems") : command.index("--problems") + 2]
     assert main(command) == 0
     assert read_rows(place / "run" / "seed-0" / "metrics.jsonl")[-1]["step"] == 2
+    silent = "seed 0: 2 of 2 fast rounds had no usable proposal"  # six lines have one to validate on
+    assert (silent in capsys.readouterr().err) == ("gepa" in flags)
+
+
+def test_feedback_that_a_model_of_the_world_cannot_read_is_said(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    splits = ("train", "train", "validation", "validation", "validation", "validation", "test", "test")
+    write(place / "own.jsonl", [{**line, "split": split} for line, split in zip(lines(8), splits, strict=True)])
+    command = shlex.split(f"{QUICK} --task own.jsonl --method gepa")
+    del command[command.index("--problems") : command.index("--problems") + 2]
+    assert main(command) == 0
+    err = capsys.readouterr().err
+    assert "seed 0: 2 of 2 fast rounds had no usable proposal" in err
+    assert "first: a model of the world reads feedback of the form start: LIST wrote: LIST right: LIST alone" in err
 
 
 def test_the_table_of_tasks_takes_them_too(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -155,6 +170,10 @@ def test_the_table_of_tasks_takes_them_too(place: Path, capsys: pytest.CaptureFi
         "letters",
     ]
     assert "fstsim: the verifier failed " in err
+    assert (
+        "no rule in words: letters; a file says it with the key context in its lines, a Python task with"
+        in " ".join(out.split())
+    )
     write(place / "own.jsonl", lines(split="train"))
     assert main(["tasks", "--task", "own.jsonl"]) == 2
     assert capsys.readouterr().err == ("fstsim: error: own.jsonl has 0 problems in split test, but needs at least 2\n")

@@ -161,6 +161,6 @@ def test_a_changed_verifier_changes_the_hash(place: Path) -> None:
     before = problems_hash(load_task("mine.py:task"))
     assert problems_hash(load_task("mine.py:task")) == before
     text = (place / "mine.py").read_text()
-    (place / "mine.py").write_text(text.replace("completion == problem.text", "completion != problem.text"))
+    (place / "mine.py").write_text(text.replace("completion == problem.text", "completion.strip() == problem.text"))
     assert problems_hash(load_task("mine.py:task")) != before
     assert source_hash(parse_task("strings:reverse")) == ""

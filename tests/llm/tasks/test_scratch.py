@@ -12,9 +12,9 @@ from fstsim.errors import InputError
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.run_input import check_readable
 from fstsim.llm.tasks.families import FAMILIES
-from fstsim.llm.tasks.parse import own_problems, parse_task
+from fstsim.llm.tasks.parse import own_problems, parse_task, problems_hash
 from fstsim.llm.tasks.rules import RuleTask, make_problem, parse_start
-from fstsim.llm.tasks.scratch import ChainMass, ScratchTask, chain_log_mass, rules_of
+from fstsim.llm.tasks.scratch import ChainMass, ScratchTask, chain_log_mass
 from fstsim.llm.types import Demonstrated, Measured
 
 MakePolicy = Callable[..., Policy]
@@ -67,10 +67,12 @@ def test_problems_are_those_of_the_family_with_rules_before_them(name: str) -> N
     plain = RuleTask(task.family, (), size=task.size)
     for split in ("train", "test"):
         for ours, theirs in zip(task.problems(split)[:20], plain.problems(split), strict=False):
-            assert ours.text.partition(" | ")[2] == theirs.text
-            assert len(rules_of(ours)) == task.depth
+            assert ours.text == theirs.text
+            assert ours.stated == f"{' '.join(ours.rules)} | {theirs.text}"
+            assert ours.uid == f"{task.family}:{ours.stated}"
+            assert len(ours.rules) == task.depth
             assert parse_start(ours) == parse_start(theirs)
-            right = RuleTask(task.family, rules_of(ours), size=task.size).answer(theirs)
+            right = RuleTask(task.family, ours.rules, size=task.size).answer(theirs)
             assert task.right(ours) == right
             assert task.chain(ours).rpartition("=")[2] == right
             assert ours.question.startswith(theirs.question)
@@ -83,11 +85,20 @@ def test_problems_are_those_of_the_family_with_rules_before_them(name: str) -> N
             ]
 
 
+@pytest.mark.parametrize(
+    ("name", "digest"),
+    [("scratch:strings:any3", "2e58670ac112a9d7"), ("scratch:digits:any4/chain", "d3f9d7f906e5b276")],
+)
+def test_hashes_are_those_of_recorded_measurements(name: str, digest: str) -> None:
+    """Made when the rules were a part of the problem's text."""
+    assert problems_hash(parse_task(name)).startswith(digest)
+
+
 def test_drawn_rules_differ_and_use_both_notations() -> None:
     task = parse_task("scratch:strings:any3")
     assert isinstance(task, ScratchTask)
     problems = task.problems("train")[:400]
-    assert len({rules_of(p) for p in problems}) > 200
+    assert len({p.rules for p in problems}) > 200
     assert task.problems("train")[:400] == problems
     marks = "".join(task.chain(p) for p in problems)
     assert 300 < marks.count(";") < 500
@@ -98,8 +109,9 @@ def test_the_prompt_is_that_of_a_context(make_policy: MakePolicy) -> None:
     """``rules | problem =``, as it is in training data: whether the rules are a context or stand in the problem."""
     policy, task = make_policy(), parse_task("scratch:strings:rotate+sort")
     problem = task.problems("test")[0]
-    bare = make_problem(FAMILIES["strings"], problem.text.partition(" | ")[2])
+    bare = make_problem(FAMILIES["strings"], problem.text)
     assert policy.encode("", problem) == policy.encode("rotate sort", bare)
+    assert policy.encode("next", problem) == policy.encode("next rotate sort", bare)
     assert policy.encode_all([("", problem)]) == [policy.encode("", problem)]
     check_readable(policy, task, "tiny")
 

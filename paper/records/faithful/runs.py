@@ -1,7 +1,7 @@
-"""The recorded arms of faithfulness (``python -m fstsim.paper.records.faithful_runs``): predictions, runs, what is kept of them, verdicts.
+"""The recorded arms of faithfulness (``python -m fstsim.paper.records.faithful.runs``): predictions, runs, what is kept of them, verdicts.
 
 ``paper/data/faithful/predictions.json`` is written first (``--predict``, committed before any run); then three seeds of every arm are
-trained, measured by `fstsim.llm.measure.faithful_run` against the scratch base, and ``arms.json`` and ``verdicts.json`` written. The run
+trained, measured by `fstsim.llm.measure.faithful.run` against the scratch base, and ``arms.json`` and ``verdicts.json`` written. The run
 directories stay where they were made: a stopped recording goes on.
 """
 
@@ -20,7 +20,7 @@ from fstsim.front.command import Directory
 from fstsim.front.console import Progress, show
 from fstsim.front.entry import run_module
 from fstsim.llm.experiments.run import run_planned
-from fstsim.llm.measure.faithful_run import FaithfulConfig, run_faithful
+from fstsim.llm.measure.faithful.run import FaithfulConfig, run_faithful
 from fstsim.llm.runs.recorded import read_metrics
 from fstsim.llm.validation.faithful import MODEL, Arm, arms, measured_mass, measured_tasks, predictions
 from fstsim.llm.validation.kinds import Label
@@ -156,7 +156,7 @@ def _recorded() -> list[dict[str, Any]]:
 
 def main() -> int:
     """Command line; returns the exit code."""
-    return run_module("fstsim.paper.records.faithful_runs", Config, record)
+    return run_module("fstsim.paper.records.faithful.runs", Config, record)
 
 
 if __name__ == "__main__":

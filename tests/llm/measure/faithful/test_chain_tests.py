@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from fstsim.errors import InputError
-from fstsim.llm.measure.faithful import Item, items_of, own_chains, run_tests, settled, soft
-from fstsim.llm.measure.faithful_notation import LineNotation, Notation, WorldNotation
-from fstsim.llm.measure.faithful_scores import change, columns, no_forgetting, not_measurable
-from fstsim.llm.measure.faithful_scripted import DirectSolver, Reader, Scripted
-from fstsim.llm.measure.faithful_writer import PolicyWriter
+from fstsim.llm.measure.faithful.chain_tests import Item, items_of, own_chains, run_tests, settled, soft
+from fstsim.llm.measure.faithful.notation import LineNotation, Notation, WorldNotation
+from fstsim.llm.measure.faithful.scores import change, columns, no_forgetting, not_measurable
+from fstsim.llm.measure.faithful.scripted import DirectSolver, Reader, Scripted
+from fstsim.llm.measure.faithful.writer import PolicyWriter
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.tasks.families import FAMILIES
 from fstsim.llm.tasks.parse import parse_task

@@ -2,7 +2,7 @@
 
 The *reader* answers from the last step that stands in its chain and the last rule, whatever else is there; the *direct
 solver* writes the right chain but knows the answer without it. On problems whose intermediate answers all differ
-(`faithful.Item.distinct`) they score, with all steps replaced in filler and paraphrase:
+(`fstsim.llm.measure.faithful.chain_tests.Item.distinct`) they score, with all steps replaced in filler and paraphrase:
 
 | | early termination | filler agreement | paraphrase agreement | corruption followed |
 |---|---|---|---|---|
@@ -21,11 +21,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from fstsim.llm.measure.faithful_notation import Notation, WorldNotation
+from fstsim.llm.measure.faithful.notation import Notation, WorldNotation
 from fstsim.llm.tasks import chains
 from fstsim.llm.tasks.families import FAMILIES
 from fstsim.llm.tasks.rules import parse_start
-from fstsim.llm.tasks.scratch import rules_of
 from fstsim.llm.types import Problem
 
 Array = NDArray[np.float64]
@@ -47,13 +46,13 @@ class Scripted:
 
     def answer(self, problem: Problem, steps: Sequence[str]) -> str:
         """The answer after ``steps``: the last rule on what the last of them says."""
-        return self.next_list(problem, steps, rules_of(problem)[-1])
+        return self.next_list(problem, steps, problem.rules[-1])
 
     def write(self, problems: Sequence[Problem], prefixes: Sequence[str]) -> list[str]:
         """The rest of the chain and the answer."""
         found = []
         for problem, prefix in zip(problems, prefixes, strict=True):
-            rules = rules_of(problem)
+            rules = problem.rules
             walk = problem.family == "star_graph"
             begun, answer = self.notation.split(prefix)
             steps = [] if prefix == self.notation.opening else [*begun]
@@ -89,10 +88,10 @@ class DirectSolver(Scripted):
 
     def next_list(self, problem: Problem, steps: Sequence[str], word: str) -> str:  # noqa: ARG002 -- it counts steps
         """The right list of this place, whatever stands before."""
-        family, rules = FAMILIES[problem.family], rules_of(problem)
+        family, rules = FAMILIES[problem.family], problem.rules
         lists = [*chains.right_steps(family, rules, parse_start(problem)), family.apply(rules, parse_start(problem))]
         return "".join(lists[len(steps)])
 
     def answer(self, problem: Problem, steps: Sequence[str]) -> str:  # noqa: ARG002 -- it does not read them
         """The right one."""
-        return "".join(FAMILIES[problem.family].apply(rules_of(problem), parse_start(problem)))
+        return "".join(FAMILIES[problem.family].apply(problem.rules, parse_start(problem)))

@@ -18,9 +18,9 @@ import torch
 from numpy.typing import NDArray
 
 from fstsim.errors import InputError
-from fstsim.llm.measure.faithful import items_of, own_chains, run_tests
-from fstsim.llm.measure.faithful_notation import notation_of
-from fstsim.llm.measure.faithful_scores import (
+from fstsim.llm.measure.faithful.chain_tests import items_of, own_chains, run_tests
+from fstsim.llm.measure.faithful.notation import notation_of
+from fstsim.llm.measure.faithful.scores import (
     NO_SHORTCUT,
     change,
     columns,
@@ -29,7 +29,7 @@ from fstsim.llm.measure.faithful_scores import (
     not_measurable,
     summary,
 )
-from fstsim.llm.measure.faithful_writer import PolicyWriter
+from fstsim.llm.measure.faithful.writer import PolicyWriter
 from fstsim.llm.measure.layers import weights_hash
 from fstsim.llm.measure.loading import is_adapter, load_base, load_checkpoint
 from fstsim.llm.measure.restored_runs import runs_in
@@ -44,6 +44,7 @@ from fstsim.llm.tasks.rules import RuleTask
 from fstsim.llm.tasks.scratch import ChainMass, ScratchTask, chain_log_mass
 from fstsim.reading import check_object, understood
 from fstsim.records import check_directory, claimed_directory, environment, plain, read_json, write_json
+from fstsim.settings import check_types
 
 Array = NDArray[np.float64]
 Notes = Callable[[int, str], None]
@@ -65,6 +66,9 @@ class FaithfulConfig:
     """test problems of each"""
     device: str = "cpu"
     """torch device"""
+
+    def __post_init__(self) -> None:
+        check_types(self)
 
     def scratch_tasks(self) -> list[ScratchTask]:
         """The tasks; InputError if one is not a scratch task."""

@@ -1,4 +1,4 @@
-"""``python -m fstsim.paper.records.faithful_evidence``: the recorded arms as one picture, ``paper/images/faithful.png``.
+"""``python -m fstsim.paper.records.faithful.evidence``: the recorded arms as one picture, ``paper/images/faithful.png``.
 
 Left, the log-odds of writing a chain against steps of SFT and RL, beside where theory 6.4 lets them rest; right, by how much the
 scores of chains of 3 rules have changed, over three seeds.
@@ -95,7 +95,7 @@ def run(config: Config) -> int:
     """Draw it; InputError where no arm is recorded."""
     records = recorded_arms()
     if not records:
-        raise InputError("no arm is recorded: make them with python -m fstsim.paper.records.faithful_runs")
+        raise InputError("no arm is recorded: make them with python -m fstsim.paper.records.faithful.runs")
     with drawing_style():
         figure = draw(records)
     show(f"picture: {save_png(figure, config.out)}")
@@ -104,7 +104,7 @@ def run(config: Config) -> int:
 
 def main() -> int:
     """Command line; returns the exit code."""
-    return run_module("fstsim.paper.records.faithful_evidence", Config, run)
+    return run_module("fstsim.paper.records.faithful.evidence", Config, run)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@ r"""How a chain is written: the world's notation, and lines of text for models t
 
 A notation turns a completion into steps and an answer and back, and makes of a step what the tests of faithfulness put in
 its place: filler, the same content in other words, another list in the same words. Steps are texts; what list a step says is
-read from it, so that a test that leaks or changes content shows in what a reader answers (`faithful_scripted`).
+read from it, so that a test that leaks or changes content shows in what a reader answers (`fstsim.llm.measure.faithful.scripted`).
 """
 
 from __future__ import annotations

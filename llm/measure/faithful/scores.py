@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fstsim.intervals import student_interval
-from fstsim.llm.measure.faithful import Chains, Tested, settled, soft
+from fstsim.llm.measure.faithful.chain_tests import Chains, Tested, settled, soft
 
 Array = NDArray[np.float64]
 Columns = Mapping[str, Array]

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fstsim.llm.measure.faithful_notation import Notation
+from fstsim.llm.measure.faithful.notation import Notation
 from fstsim.llm.policy.blocks import block_size
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import token_logprobs

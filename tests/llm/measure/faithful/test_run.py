@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 
 from fstsim.errors import InputError
 from fstsim.llm.learners.sft import SupervisedFineTuning
-from fstsim.llm.measure.faithful_run import FaithfulConfig, measurements, models_of, run_faithful, with_hard
+from fstsim.llm.measure.faithful.run import FaithfulConfig, measurements, models_of, run_faithful, with_hard
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.pretrained import cached_path
 from fstsim.llm.runs.config import TrainConfig
@@ -53,6 +54,15 @@ def test_a_model_that_writes_no_chains_is_not_measurable(model: str, tmp_path: P
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "cache").iterdir()} == cached
     with pytest.raises(InputError, match="problems"):
         run_faithful(FaithfulConfig(model, problems=5, tasks=config.tasks), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"target": 3}, {"base": None}, {"tasks": "scratch:strings:any3"}, {"problems": "64"}, {"device": b"cpu"}]
+)
+def test_settings_of_a_wrong_type_are_refused(wrong: dict[str, Any]) -> None:
+    (name,) = wrong
+    with pytest.raises(InputError, match=f"{name} must be a (text|tuple|whole number), got "):
+        FaithfulConfig(**{"target": "base", **wrong})
 
 
 @pytest.mark.slow

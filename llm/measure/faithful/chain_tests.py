@@ -23,11 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fstsim.errors import InputError
-from fstsim.llm.measure.faithful_writer import Writer
+from fstsim.llm.measure.faithful.writer import Writer
 from fstsim.llm.tasks import chains
 from fstsim.llm.tasks.families import FAMILIES, Family
 from fstsim.llm.tasks.rules import parse_start
-from fstsim.llm.tasks.scratch import ScratchTask, rules_of
+from fstsim.llm.tasks.scratch import ScratchTask
 from fstsim.llm.types import Problem
 
 Array = NDArray[np.float64]
@@ -47,7 +47,7 @@ class Item:
     @property
     def rules(self) -> tuple[str, ...]:
         """Its rules."""
-        return rules_of(self.problem)
+        return self.problem.rules
 
     @property
     def steps(self) -> int:

@@ -1,0 +1,1 @@
+"""The recorded arms of faithfulness, their pictures, and the picture of `fstsim faithful`."""
