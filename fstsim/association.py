@@ -62,4 +62,4 @@ def over_groups(
             draws.append(value)
     tail = (1.0 - LEVEL) / 2.0
     low, high = np.quantile(draws, (tail, 1.0 - tail)) if draws else (np.nan, np.nan)
-    return Interval(np.float64(measure(xs, ys)), np.float64(low), np.float64(high))
+    return Interval(*np.asarray([measure(xs, ys), low, high]))

@@ -110,7 +110,9 @@ def forgetting_table(out: Path) -> Table:
     )  # fmt: skip
     for k, column in enumerate(("predictor", "R², all", "rank, all", *labels)):
         table.add_column(column, justify="left" if k == 0 else "right", no_wrap=k == 0)
-    for p in PREDICTORS if points is not None else ():
+    if points is None:
+        return table
+    for p in PREDICTORS:
         x, y, runs = points.of(p.name)
         pooled = [_shown(over_groups(measure, x, y, runs), len(set(runs))) for measure in (quadratic_r2, spearman)]
         within = [spearman(*points.of(p.name, label)[:2]) for label in labels]

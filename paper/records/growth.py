@@ -64,7 +64,8 @@ def dimensions(count: float) -> tuple[Call, int]:
 
 def modes(count: float) -> tuple[Call, int]:
     """KL of two mixtures of so many modes on a line, by quadrature."""
-    from fstsim.general import GaussianMixture, kl_divergence
+    from fstsim.general import kl_divergence
+    from fstsim.mixtures import GaussianMixture
 
     k = int(count)
     p, q = (
