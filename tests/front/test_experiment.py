@@ -16,6 +16,7 @@ from scipy.stats import t as student
 
 import fstsim.llm.runs.run as train_run
 from fstsim.__main__ import main
+from fstsim.llm.contexts.prompt_evolution import PromptEvolution
 from fstsim.llm.experiments import CONTINUAL, CORE, EXPERIMENTS, REUSE, ZERO, calibrate, plan
 from fstsim.llm.experiments import run as lab
 from fstsim.llm.experiments.calibrate import best_settings
@@ -42,9 +43,8 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The smoke scale with two slow steps of two problems, small rounds and small probes: the same path, in seconds."""
+    """The smoke scale with two slow steps of two problems and small probes; fast rounds as they are, to find a context to distill."""
     monkeypatch.setitem(plan.SIZES, "smoke", Size(2, 2, ProbeConfig(every=2, problems=4, exam=1)))
-    monkeypatch.setattr(plan, "PromptEvolution", functools.partial(plan.PromptEvolution, 2, 12, 4, 2))
     monkeypatch.setattr(lab, "decompose", functools.partial(lab.decompose, problems=4))
     monkeypatch.setattr(train_run, "relearn_steps", functools.partial(relearn_steps, most=1, batch=2))
 
@@ -329,7 +329,7 @@ def test_an_interrupted_experiment_continues_to_the_same(
 ) -> None:
     """Ctrl-C within a fast round, exit code 130 and the command to continue; then the same rows as without it."""
     assert command("continual", "whole") == 0
-    real, calls = plan.PromptEvolution.func.step, 0  # type: ignore[attr-defined]  # the fixture's partial
+    real, calls = PromptEvolution.step, 0
 
     def interrupted(*args: Any) -> Any:
         nonlocal calls
@@ -339,7 +339,7 @@ def test_an_interrupted_experiment_continues_to_the_same(
         return real(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(plan.PromptEvolution.func, "step", interrupted)  # type: ignore[attr-defined]
+        patch.setattr(PromptEvolution, "step", interrupted)
         assert command("continual", "stopped") == 130
     assert "continue with: fstsim experiment continual" in capfd.readouterr().err
     assert not (tmp_path / "stopped" / "runs" / "continual-fst" / "seed-0" / "summary.json").exists()
