@@ -27,7 +27,7 @@ SHIPPED = "base"
 """Name of the base model that comes with the package."""
 PACKAGED = (SHIPPED, "tiny", "scratch")
 """Names that are kept for the package's own folders: the base; a smaller one of the same world, the expert of proxy-tuning; and
-``scratch``, trained on from the base so that it writes chains, which is not there yet."""
+``scratch``, trained on from the base so that it writes chains."""
 _HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _OURS = "out"  # where our commands write by default
 _HUB_SECONDS = 5.0  # for a first answer: whoever mistyped a name, or has no network, is not kept waiting
