@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedType, broadcast_object_list
 from torch import nn
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -165,7 +165,7 @@ def text_tokenizer(trainer: Any) -> PreTrainedTokenizerBase:
     return found
 
 
-def on_main(accelerator: Accelerator, work: Callable[[], Any]) -> Any:
+def on_main(accelerator: Accelerator | PartialState, work: Callable[[], Any]) -> Any:
     """What ``work`` returns on the main process, on all processes; if it fails there, all fail."""
     held: list[Any] = [None, None]
     if accelerator.is_main_process:
