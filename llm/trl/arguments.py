@@ -15,7 +15,22 @@ from fstsim.llm.runs.config import TrainConfig
 
 _TOKENS_AT_ONCE = 65_536  # prompt and completion tokens of one forward and backward pass
 _PASS = "per_device_train_batch_size"
-"""The one argument of ours that a user may set: it says what a pass holds, not what is computed."""
+"""Rollouts that a pass of one process holds."""
+FREE = (
+    _PASS,
+    "use_vllm",
+    "vllm_",
+    "ddp_bucket",
+    "ddp_find",
+    "ddp_timeout",
+    "dataloader_",
+    "deepspeed",
+    "torch_compile",
+    "tf32",
+    "pad_to_multiple_of",
+    "cache_implementation",
+)
+"""What a user may set: names of arguments, or their beginnings. Everything else follows from the configuration."""
 _TIMEOUT = 7200  # seconds that processes wait while the main one measures or evolves contexts
 _FOLDER = "trl"
 """Folder in a run directory that holds the trainer's checkpoints until the run is finished."""
@@ -33,18 +48,18 @@ def learner_of(config: TrainConfig) -> PolicyGradient:
 
 
 def user_arguments(config: TrainConfig) -> dict[str, Any]:
-    """What ``config.trl`` says, as Python values. Raises InputError for what is no argument, or is decided by another flag."""
+    """What ``config.trl`` says, as Python values. Raises InputError for what is no such argument (`FREE`)."""
     known = {entry.name for entry in fields(GRPOConfig) if entry.init}
-    decided = {*_decided(config, Path(), 1, 1), "ddp_backend"} - {_PASS, "ddp_timeout"}
     told: dict[str, Any] = {}
     for text in config.trl:
         name, sign, value = text.partition("=")
         if not sign or not name:
             raise InputError(f"--trl takes KEY=VALUE, got {text!r}")
-        if name not in known:
-            raise InputError(f"--trl {text}: TRL's GRPOConfig has no argument {name}")
-        if name in decided:
-            raise InputError(f"--trl {text}: {name} is decided by fstsim's own flags, leave it out")
+        if name not in known or not name.startswith(FREE):
+            raise InputError(
+                f"--trl {text}: taken are arguments of GRPOConfig that say how TRL computes, not what: {', '.join(FREE)} "
+                "(those that end in _ stand for all that begin so)"
+            )
         told[name] = _value(value)
     if not isinstance(told.get(_PASS, 1), int) or told.get(_PASS, 1) < 1:
         raise InputError(f"--trl {_PASS} must be a whole number of at least 1, got {told[_PASS]!r}")

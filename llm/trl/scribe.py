@@ -7,6 +7,7 @@ A finished run has none: it holds the one ``checkpoint.safetensors`` that every 
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -30,7 +31,7 @@ from fstsim.llm.trl.arguments import checkpoints_of, learner_of
 from fstsim.llm.trl.undisturbed import undisturbed
 from fstsim.llm.types import UNUSABLE, Population
 from fstsim.reading import understood
-from fstsim.records import plain, read_json, write_json
+from fstsim.records import plain, read_json, write_json, write_text
 
 _RECORD = "record.json"
 Notes = Callable[[int, str], None]
@@ -151,7 +152,8 @@ class Scribe:
     def kept(self, checkpoint: Path) -> None:
         """The trainer has written ``checkpoint``: say what was recorded up to it, and remove all others."""
         self.clock.stop()
-        write_json(checkpoint / _RECORD, plain(asdict(self.record)))
+        # rows keep the order of their columns, so that the files of a continued run are those of another
+        write_text(checkpoint / _RECORD, json.dumps(plain(asdict(self.record))) + "\n")
         write_record(self.out, self.record)
         for other in checkpoints_of(self.out).glob("checkpoint-*"):
             if other != checkpoint:
