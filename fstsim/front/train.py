@@ -176,9 +176,15 @@ class Train:
         return run_training
 
     def _help(self, config: Any) -> int:
-        """What a process beside the main one does: its part of every run."""
-        for seed in range(self.seeds):
-            self._training()(replace(config, seed=seed), self.out / f"seed-{seed}", write_model=not self.no_model)
+        """What a process beside the main one does: its part of every run. What ends one is said by the main process."""
+        from fstsim.llm.learners.weights import Diverged
+        from fstsim.llm.trl.callback import MainProcessFailed
+
+        try:
+            for seed in range(self.seeds):
+                self._training()(replace(config, seed=seed), self.out / f"seed-{seed}", write_model=not self.no_model)
+        except (Diverged, MainProcessFailed):
+            return 1
         return 0
 
     def _train(self, config: Any) -> int:

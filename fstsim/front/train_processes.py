@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -55,6 +56,7 @@ def in_processes(work: Callable[[], int], out: Path) -> int:
             raise
         if os.environ.get("RANK", "0") in ("0", "1"):  # one of them is there, unless both have ended
             complain(f"error: {lost}; the last checkpoint is kept in {out}: the same command continues")
+        sys.stdout.flush()
         os._exit(1)  # whoever waits for a process that is gone would wait at the end as well
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -165,6 +165,10 @@ def text_tokenizer(trainer: Any) -> PreTrainedTokenizerBase:
     return found
 
 
+class MainProcessFailed(InputError):
+    """Work that only the main process does has failed there, which that process itself says."""
+
+
 def on_main(accelerator: Accelerator | PartialState, work: Callable[[], Any]) -> Any:
     """What ``work`` returns on the main process, on all processes; if it fails there, all fail."""
     held: list[Any] = [None, None]
@@ -177,5 +181,5 @@ def on_main(accelerator: Accelerator | PartialState, work: Callable[[], Any]) ->
             raise
     broadcast_object_list(held)
     if held[1] is not None:
-        raise InputError(f"the main process has failed: {held[1]}")
+        raise MainProcessFailed(f"the main process has failed: {held[1]}")
     return held[0]

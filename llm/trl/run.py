@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from importlib import metadata
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,8 @@ def run_training_on_trl(
         def claim() -> None:
             check_problems(out, config)
             environs = environment(config.seed, config.device)
+            environs["versions"] |= {name: metadata.version(name) for name in ("accelerate", "trl")}
+            environs["processes"] = processes.num_processes
             defaults = asdict(TrainConfig(method=config.method))
             stack.enter_context(claimed_directory(out, asdict(config), environs, "training run", defaults))
 
@@ -200,6 +203,9 @@ class _Run:
         def finish() -> list[dict[str, Any]]:
             assert scribe is not None
             state = scribe.state(config.steps * len(tasks), trainer.population, trainer.rounds)
+            if trainer.is_deepspeed_enabled:  # its moments are in parts on all processes, and a finished run needs none
+                fresh = config.optimizer.build(own_weights(policy).values(), config.lr, config.seed)
+                state = replace(state, weights=replace(weights, optimizer=fresh))
             with undisturbed(scribe.model):
                 scribe.finish(state, self.wishes.write_model)
             return scribe.record.rows

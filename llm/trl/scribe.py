@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -73,6 +74,7 @@ class Scribe:
     def __post_init__(self) -> None:
         rows = self.record.rows
         self._drawn = rows[-1]["samples"] if rows else 0
+        self._asked = time.perf_counter()
 
     @property
     def _total(self) -> int:
@@ -147,7 +149,8 @@ class Scribe:
         if self.progress is not None:
             rate = (state.samples - self._drawn) / self.clock.elapsed()
             self.progress(state.step, progress_note(self.record.rows, rate))
-        return last or self.clock.due(probed)
+        self._asked = time.perf_counter()
+        return not last and self.clock.due(probed)  # after the last step comes the checkpoint of a finished run
 
     def kept(self, checkpoint: Path) -> None:
         """The trainer has written ``checkpoint``: say what was recorded up to it, and remove all others."""
@@ -158,6 +161,8 @@ class Scribe:
         for other in checkpoints_of(self.out).glob("checkpoint-*"):
             if other != checkpoint:
                 shutil.rmtree(other)
+        self.clock.saved = time.perf_counter()
+        self.clock.saving = self.clock.saved - self._asked
 
     def finish(self, state: State, write_model: bool) -> None:
         """The files of a finished run."""

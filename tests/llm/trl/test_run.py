@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy.stats import ttest_ind
+from transformers import PreTrainedModel
 
 from fstsim.errors import InputError
 from fstsim.llm.contexts.prompt_evolution import PromptEvolution
 from fstsim.llm.learners.policy_gradient import PolicyGradient
+from fstsim.llm.pretraining.tokenizer import build_tokenizer
 from fstsim.llm.runs.config import TrainConfig
 from fstsim.llm.runs.probes import ProbeConfig
 from fstsim.llm.runs.recorded import read_metrics, read_summary
 from fstsim.llm.runs.run import run_training
+from fstsim.llm.tasks.parse import parse_task
 from fstsim.llm.trl.run import run_training_on_trl
 from fstsim.llm.trl.run_trainer import RunTrainer
 from fstsim.llm.types import Score
@@ -26,7 +30,7 @@ from fstsim.records import read_json, read_rows
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("quiet_trainers")]
 CONFIG = TrainConfig(
     method="fst",
-    tasks=("strings:next", "digits:negate"),
+    tasks=("strings:next/share", "digits:negate/share"),
     learner=PolicyGradient(problems=2, rollouts=4, updates=2, max_new_tokens=6),
     fast=PromptEvolution(contexts=2, rollout_budget=48, validation=4, shown=3, max_new_tokens=6),
     slow_steps_per_round=2,
@@ -45,14 +49,25 @@ FILES = {
 }
 
 
+@pytest.fixture(scope="module")
+def config(make_model: Callable[..., PreTrainedModel], tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
+    """A run of one small random model."""
+    place = tmp_path_factory.mktemp("model")
+    make_model(num_hidden_layers=1, max_position_embeddings=80).save_pretrained(place)
+    build_tokenizer().save_pretrained(place)
+    return replace(CONFIG, model=str(place))
+
+
 class Stopped(Exception):
     """What kills a run between two steps."""
 
 
-def test_a_run_that_was_stopped_is_the_run_that_was_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_was_stopped_is_the_run_that_was_not(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     told: list[int] = []
-    rows = run_training_on_trl(CONFIG, whole, measured=lambda row: told.append(row["step"]))
+    rows = run_training_on_trl(config, whole, measured=lambda row: told.append(row["step"]))
     assert {path.name for path in whole.iterdir()} == FILES
     assert rows == read_metrics(whole)
     assert told == [row["step"] for row in rows] == list(range(5))
@@ -61,6 +76,7 @@ def test_a_run_that_was_stopped_is_the_run_that_was_not(tmp_path: Path, monkeypa
     assert [(held["step"], held["task"]) for held in rounds] == [(0, 0), (2, 1)]
     assert [row["step"] for row in rows if "fast_best" in row] == [1, 3]
     assert rows[-1]["samples"] == 4 * 8 + sum(row.get("fast_rollouts", 0) for row in rows)
+    assert any(row["loss"] != 0.0 for row in rows[1:])
     assert read_summary(whole)["prompts"] == rounds[-1]["prompts"]
 
     def stop(step: int, _: str) -> None:
@@ -68,28 +84,28 @@ def test_a_run_that_was_stopped_is_the_run_that_was_not(tmp_path: Path, monkeypa
             raise Stopped
 
     with pytest.raises(Stopped):
-        run_training_on_trl(CONFIG, parts, stop)
+        run_training_on_trl(config, parts, stop)
     (left,) = (parts / "trl").glob("checkpoint-*")
     assert left.name == "checkpoint-4"  # two optimizer steps a slow step; the third has not been saved
     assert len(read_metrics(parts)) == 3
     (parts / "trl/checkpoint-6").mkdir()  # half a checkpoint, as a kill leaves it
-    assert run_training_on_trl(CONFIG, parts) == rows
+    assert run_training_on_trl(config, parts) == rows
     for name in ("metrics.jsonl", "prompts.jsonl", "model/model.safetensors"):
         assert (parts / name).read_bytes() == (whole / name).read_bytes()
     assert {path.name for path in parts.iterdir()} == FILES
 
     before = {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.is_file()}
     monkeypatch.setattr(RunTrainer, "__init__", lambda *_, **__: pytest.fail("nothing is left to do"))
-    assert run_training_on_trl(CONFIG, whole) == rows
+    assert run_training_on_trl(config, whole) == rows
     assert {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.is_file()} == before
     with pytest.raises(InputError, match="engine trl, not own"):
-        run_training(replace(CONFIG, engine="own"), whole)
+        run_training(replace(config, engine="own"), whole)
     own = tmp_path / "own"
     own.mkdir()
     held = read_json(whole / "config.json")
     (own / "config.json").write_text(json.dumps({**held, "engine": "own"}))
     with pytest.raises(InputError, match="engine own, not trl"):
-        run_training_on_trl(CONFIG, own)
+        run_training_on_trl(config, own)
 
 
 class Failing:
@@ -109,10 +125,8 @@ class Failing:
         return Score(1.0 if completion < "M" else 0.0, "")
 
 
-def test_a_verifier_that_fails_is_counted(tmp_path: Path) -> None:
-    from fstsim.llm.tasks.parse import parse_task
-
-    config = replace(CONFIG, method="rl", fast=None, reflector=None, steps=1)
+def test_a_verifier_that_fails_is_counted(config: TrainConfig, tmp_path: Path) -> None:
+    config = replace(config, method="rl", fast=None, reflector=None, steps=1)
     run_training_on_trl(config, tmp_path / "run", tasks=[Failing(parse_task("strings:next"))], write_model=False)
     summary = read_summary(tmp_path / "run")
     assert summary["verifier_errors"]["count"] == sum(
