@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from datetime import timedelta
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -31,7 +32,9 @@ def begin_processes(device: str, timeout: int) -> PartialState:
             f"{torch.cuda.device_count()} GPUs are visible to one process: start with accelerate launch --num_processes N -m fstsim train ..., "
             "or set CUDA_VISIBLE_DEVICES to one of them"
         )
-    more = {} if alone else {"timeout": timedelta(seconds=timeout), **({"backend": "gloo"} if on_cpu else {})}
+    more: dict[str, Any] = {} if alone else {"timeout": timedelta(seconds=timeout)}
+    if on_cpu and not alone:
+        more["backend"] = "gloo"
     return PartialState(cpu=on_cpu, **more)
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -24,13 +23,12 @@ from fstsim.llm.runs.run import run_training
 from fstsim.llm.tasks.parse import parse_task
 from fstsim.llm.trl.run import run_training_on_trl
 from fstsim.llm.trl.run_trainer import RunTrainer
-from fstsim.llm.types import Score
+from fstsim.llm.types import Problem, Score, Split
 from fstsim.records import read_json, read_rows
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("quiet_trainers")]
 CONFIG = TrainConfig(
     method="fst",
-    tasks=("strings:next/share", "digits:negate/share"),
     learner=PolicyGradient(problems=2, rollouts=4, updates=2, max_new_tokens=6),
     fast=PromptEvolution(contexts=2, rollout_budget=48, validation=4, shown=3, max_new_tokens=6),
     slow_steps_per_round=2,
@@ -49,6 +47,25 @@ FILES = {
 }
 
 
+class Letters:
+    """Rewards early letters, so that a random model has a signal; ``failing``: a verifier that raises on about every second answer."""
+
+    exact = False
+
+    def __init__(self, family: str, failing: bool = False) -> None:
+        self.name, self._task, self._failing = f"letters of {family}", parse_task(family), failing
+
+    def problems(self, split: Split) -> Sequence[Problem]:
+        """Those of the family."""
+        return self._task.problems(split)
+
+    def score(self, problem: Problem, completion: str) -> Score:
+        """The share of characters in the first half of the alphabet."""
+        if self._failing and sum(map(ord, problem.text + completion)) % 2:
+            raise ValueError("no such file")
+        return Score(sum(c < "n" for c in completion.lower()) / max(1, len(completion)), "early letters are right")
+
+
 @pytest.fixture(scope="module")
 def config(make_model: Callable[..., PreTrainedModel], tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
     """A run of one small random model."""
@@ -65,9 +82,10 @@ class Stopped(Exception):
 def test_a_run_that_was_stopped_is_the_run_that_was_not(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    tasks = [Letters("strings:next"), Letters("digits:negate")]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     told: list[int] = []
-    rows = run_training_on_trl(config, whole, measured=lambda row: told.append(row["step"]))
+    rows = run_training_on_trl(config, whole, tasks=tasks, measured=lambda row: told.append(row["step"]))
     assert {path.name for path in whole.iterdir()} == FILES
     assert rows == read_metrics(whole)
     assert told == [row["step"] for row in rows] == list(range(5))
@@ -84,50 +102,33 @@ def test_a_run_that_was_stopped_is_the_run_that_was_not(
             raise Stopped
 
     with pytest.raises(Stopped):
-        run_training_on_trl(config, parts, stop)
+        run_training_on_trl(config, parts, stop, tasks=tasks)
     (left,) = (parts / "trl").glob("checkpoint-*")
     assert left.name == "checkpoint-4"  # two optimizer steps a slow step; the third has not been saved
     assert len(read_metrics(parts)) == 3
     (parts / "trl/checkpoint-6").mkdir()  # half a checkpoint, as a kill leaves it
-    assert run_training_on_trl(config, parts) == rows
+    assert run_training_on_trl(config, parts, tasks=tasks) == rows
     for name in ("metrics.jsonl", "prompts.jsonl", "model/model.safetensors"):
         assert (parts / name).read_bytes() == (whole / name).read_bytes()
     assert {path.name for path in parts.iterdir()} == FILES
 
     before = {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.is_file()}
     monkeypatch.setattr(RunTrainer, "__init__", lambda *_, **__: pytest.fail("nothing is left to do"))
-    assert run_training_on_trl(config, whole) == rows
+    assert run_training_on_trl(config, whole, tasks=tasks) == rows
     assert {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.is_file()} == before
     with pytest.raises(InputError, match="engine trl, not own"):
-        run_training(replace(config, engine="own"), whole)
+        run_training(replace(config, engine="own"), whole, tasks=tasks)
     own = tmp_path / "own"
     own.mkdir()
     held = read_json(whole / "config.json")
     (own / "config.json").write_text(json.dumps({**held, "engine": "own"}))
     with pytest.raises(InputError, match="engine own, not trl"):
-        run_training_on_trl(config, own)
-
-
-class Failing:
-    """A task whose verifier fails on about every second answer."""
-
-    name, exact = "failing", False
-
-    def __init__(self, task: Any) -> None:
-        self._task = task
-
-    def problems(self, split: Any) -> Any:
-        return self._task.problems(split)
-
-    def score(self, problem: Any, completion: str) -> Score:
-        if sum(map(ord, problem.text + completion)) % 2:
-            raise ValueError("no such file")
-        return Score(1.0 if completion < "M" else 0.0, "")
+        run_training_on_trl(config, own, tasks=tasks)
 
 
 def test_a_verifier_that_fails_is_counted(config: TrainConfig, tmp_path: Path) -> None:
     config = replace(config, method="rl", fast=None, reflector=None, steps=1)
-    run_training_on_trl(config, tmp_path / "run", tasks=[Failing(parse_task("strings:next"))], write_model=False)
+    run_training_on_trl(config, tmp_path / "run", tasks=[Letters("strings:next", failing=True)], write_model=False)
     summary = read_summary(tmp_path / "run")
     assert summary["verifier_errors"]["count"] == sum(
         row.get("verifier_errors", 0) for row in read_metrics(tmp_path / "run")
@@ -141,7 +142,7 @@ def test_a_verifier_that_fails_is_counted(config: TrainConfig, tmp_path: Path) -
 def test_the_curve_is_that_of_our_loop(tmp_path: Path) -> None:
     """Held-out reward on the way: Welch's test at each measured step over independent seeds, and both engines learn."""
     config = TrainConfig(
-        learner=PolicyGradient(problems=24, rollouts=8),
+        learner=PolicyGradient(problems=12, rollouts=8),
         tasks=("strings:next",),
         steps=24,
         lr=1e-3,
