@@ -80,6 +80,7 @@ class RunTrainer(FastSlowGRPOTrainer):
 
     def __init__(self, model: Any, plan: TaskSequence, args: Any, *, learner: PolicyGradient, **more: Any) -> None:
         self._plan, self._learner = plan, learner
+        self._passes = learner.updates * int(args.steps_per_generation)
         self._starts = [plan.numbers(k).stop for k in range(len(plan.tasks))]
         self._batch: dict[str, float] = {}
         self._tokens = 1.0
@@ -95,8 +96,7 @@ class RunTrainer(FastSlowGRPOTrainer):
         return torch.zeros(4, dtype=torch.float64, device=self.accelerator.device)
 
     def _get_train_sampler(self, dataset: Any = None) -> Any:  # noqa: ARG002 -- as the trainer calls it
-        passes = self._learner.updates * int(self.args.steps_per_generation or 1)
-        return _Steps(self._plan, self._learner, passes, self.args.seed)
+        return _Steps(self._plan, self._learner, self._passes, self.args.seed)
 
     def _task_of_round(self, step: int) -> Task | None:
         slow, within = divmod(step, self._learner.updates)
