@@ -58,7 +58,7 @@ def user_arguments(config: TrainConfig) -> dict[str, Any]:
         if name not in known or not name.startswith(FREE):
             raise InputError(
                 f"--trl {text}: taken are arguments of GRPOConfig that say how TRL computes, not what: {', '.join(FREE)} "
-                "(those that end in _ stand for all that begin so)"
+                "(names, or how they begin)"
             )
         told[name] = _value(value)
     if not isinstance(told.get(_PASS, 1), int) or told.get(_PASS, 1) < 1:
