@@ -17,6 +17,9 @@ from fstsim.records import working_in
 
 _Tasks = Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK [TASK ...]")]
 _Old = Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK [TASK ...]", help_behavior_hint="(default: none)")]
+_Trl = Annotated[
+    tuple[str, ...], tyro.conf.arg(metavar="KEY=VALUE [KEY=VALUE ...]", help_behavior_hint="(default: none)")
+]
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,11 @@ class Train:
     no_model: bool = False
     """leave out model/ at the end: the trained weights are in the checkpoint alone, and the same command without this flag
     writes them"""
+    engine: Literal["own", "trl"] = "own"
+    """who samples and updates: own, the laboratory's loop; trl, TRL's trainer (methods rl and fst; extra trl), which accelerate launch
+    starts in as many processes as there are GPUs"""
+    trl: _Trl = ()
+    """further arguments of TRL's GRPOConfig, for --engine trl: use_vllm=true, per_device_train_batch_size=4 (rollouts of one pass)"""
     stopped: ClassVar[str] = CONTINUE
 
     def _config(self) -> Any:
@@ -125,25 +133,65 @@ class Train:
             context=self.context,
             probe=probe,
             optimizer=OptimizerConfig(**settings_of(self, OptimizerConfig)),
+            engine=self.engine,
+            trl=self.trl,
             **given(self, ("steps", "lr", "clip", "slow_steps_per_round")),
         )
 
     def run(self) -> int:
         """Train them; 1 if a loss was not finite."""
+        if self.engine == "own":
+            return self._run()
+        from fstsim.front.train_processes import in_processes
+
+        return in_processes(self._run, self.out)
+
+    def _run(self) -> int:
         check_seeds(self.seeds)
         from fstsim.llm.runs.run import check_runs
 
         quiet()
         config = self._config()
-        check_runs(config, self.out, self.seeds)
-        with working_in(self.out):
-            return self._train(config)
+        if config.engine == "own":
+            check_runs(config, self.out, self.seeds)
+            with working_in(self.out):
+                return self._train(config)
+        from fstsim.front.train_processes import speaks, working_for_all
+        from fstsim.llm.trl.arguments import user_arguments
+
+        user_arguments(config)
+        if speaks():
+            check_runs(config, self.out, self.seeds)
+        with working_for_all(self.out):
+            return self._train(config) if speaks() else self._help(config)
+
+    def _training(self) -> Any:
+        """What makes a run, by engine."""
+        if self.engine == "trl":
+            from fstsim.llm.trl.run import run_training_on_trl
+
+            return run_training_on_trl
+        from fstsim.llm.runs.run import run_training
+
+        return run_training
+
+    def _help(self, config: Any) -> int:
+        """What a process beside the main one does: its part of every run. What ends one is said by the main process."""
+        from fstsim.llm.learners.weights import Diverged
+        from fstsim.llm.trl.callback import MainProcessFailed
+
+        try:
+            for seed in range(self.seeds):
+                self._training()(replace(config, seed=seed), self.out / f"seed-{seed}", write_model=not self.no_model)
+        except (Diverged, MainProcessFailed):
+            return 1
+        return 0
 
     def _train(self, config: Any) -> int:
         from fstsim.llm.contexts.reflection import ReflectorDown, ReflectorTooSmall
         from fstsim.llm.learners.weights import Diverged
-        from fstsim.llm.runs.run import run_training
 
+        run_training = self._training()
         runs = []
         total = config.steps * len(config.tasks)
         with contextlib.closing(Progress("train", total * self.seeds, "steps")) as progress:
@@ -170,7 +218,7 @@ class Train:
                         hint = "train anew with a lower --lr in another --out"
                     elif isinstance(error, ReflectorTooSmall):
                         hint = "train anew with another --reflector-model"
-                    kept = (run / "checkpoint.safetensors").exists()
+                    kept = (run / "checkpoint.safetensors").exists() or any(run.glob("trl/checkpoint-*/record.json"))
                     where = f"the last checkpoint is kept in {run}" if kept else f"{run} holds no checkpoint yet"
                     complain(f"error: {error}; {where}: {hint}")
                     return 1

@@ -14,6 +14,7 @@ from fstsim.llm.learners import LEARNERS
 from fstsim.llm.learners.learner import Learner
 from fstsim.llm.policy.adapters import LoraSettings
 from fstsim.llm.policy.loading import SHIPPED
+from fstsim.llm.runs.engines import Engine, check_trl
 from fstsim.llm.runs.optimizer import OptimizerConfig
 from fstsim.llm.runs.probes import ProbeConfig
 from fstsim.llm.types import Population
@@ -87,6 +88,10 @@ class TrainConfig:
     """slow steps between fast rounds (fst); gepa has a round a step"""
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     """what is measured, and when"""
+    engine: Engine = "own"
+    """who samples and updates: the laboratory's loop, or TRL's trainer"""
+    trl: tuple[str, ...] = ()
+    """further arguments of TRL's trainer (`trl.GRPOConfig`), each KEY=VALUE"""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -127,6 +132,10 @@ class TrainConfig:
         if not self.tasks:
             raise InputError("tasks must not be empty")
         self.optimizer.check(self.steps * len(self.tasks))
+        if self.engine == "trl":
+            check_trl(self.method, self.learner, self.fast, self.device)
+        elif self.trl:
+            raise InputError("--trl is used with --engine trl only: remove it, or choose that engine")
         if self.fast is not None and self.learner is not None:
             asked = asdict(self.learner)
             if self.fast.dead_only and asked["dead_groups"] != "context":
@@ -182,6 +191,7 @@ class TrainConfig:
         method = METHODS[held["method"]]
         held["tasks"] = tuple(held["tasks"])
         held["old"] = tuple(held.get("old", ()))
+        held["trl"] = tuple(held.get("trl", ()))
         held["problems_sha256"] = tuple(map(tuple, held.get("problems_sha256", ())))
         held["probe"] = ProbeConfig(**held["probe"])
         held["optimizer"] = OptimizerConfig(**held.get("optimizer", {}))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedType, broadcast_object_list
 from torch import nn
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -165,7 +165,11 @@ def text_tokenizer(trainer: Any) -> PreTrainedTokenizerBase:
     return found
 
 
-def on_main(accelerator: Accelerator, work: Callable[[], Any]) -> Any:
+class MainProcessFailed(InputError):
+    """Work that only the main process does has failed there, which that process itself says."""
+
+
+def on_main(accelerator: Accelerator | PartialState, work: Callable[[], Any]) -> Any:
     """What ``work`` returns on the main process, on all processes; if it fails there, all fail."""
     held: list[Any] = [None, None]
     if accelerator.is_main_process:
@@ -177,5 +181,5 @@ def on_main(accelerator: Accelerator, work: Callable[[], Any]) -> Any:
             raise
     broadcast_object_list(held)
     if held[1] is not None:
-        raise InputError(f"the main process has failed: {held[1]}")
+        raise MainProcessFailed(f"the main process has failed: {held[1]}")
     return held[0]

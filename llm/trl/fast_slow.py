@@ -27,7 +27,7 @@ from fstsim.llm.policy.policy import Policy
 from fstsim.llm.trl.callback import check_whole_weights, on_main
 from fstsim.llm.trl.models import lent_policy
 from fstsim.llm.trl.undisturbed import undisturbed
-from fstsim.llm.types import Population, Problem, Task
+from fstsim.llm.types import UNUSABLE, Population, Problem, Task
 from fstsim.records import plain, read_json, write_json
 
 _FILE = "population.json"
@@ -70,7 +70,10 @@ class FastSlowGRPOTrainer(GRPOTrainer):
         self._task, self._fast, self._every = task, fast, every
         self.population = population or Population()
         self.rounds: list[dict[str, Any]] = []
-        self._encoder = Policy.of(model, copy.deepcopy(processing_class))
+        adapted: Any = model
+        plain_model = adapted.get_base_model() if hasattr(model, "peft_config") else model
+        self._encoder = Policy.of(plain_model, copy.deepcopy(processing_class))
+        self._dead = torch.zeros(0, dtype=torch.bool)  # of each group of the batch, over all processes
         self._pending: list[list[int]] = []
         rows = [{"prompt": problem.question, _PROBLEM: k} for k, problem in enumerate(self._problems)]
         super().__init__(
@@ -87,7 +90,14 @@ class FastSlowGRPOTrainer(GRPOTrainer):
         check_whole_weights(self)
 
     def _reward(self, completions: list[str], problem: list[int], **_: Any) -> list[float | None]:
-        return [self._task.score(self._problems[k], text).reward for k, text in zip(problem, completions, strict=True)]
+        return [self._score(k, text) for k, text in zip(problem, completions, strict=True)]
+
+    def _score(self, k: int, text: str) -> float:
+        return self._task.score(self._problems[k], text).reward
+
+    def _task_of_round(self, step: int) -> Task | None:
+        """What contexts are evolved on before optimizer step number ``step`` (from 0), None if there is no round."""
+        return self._task if step % self._every == 0 else None
 
     def contexts(self, rows: int) -> list[str]:
         """The context of each of this process's next ``rows`` rollouts; groups follow each other over all processes.
@@ -104,12 +114,12 @@ class FastSlowGRPOTrainer(GRPOTrainer):
         step = self.state.global_step
         begun = self.rounds and self.rounds[-1]["step"] == step
         model: Any = self.model
-        if model.training and self._fast is not None and step % self._every == 0 and not begun:
-            self._evolve(step)
+        if model.training and self._fast is not None and not begun and (task := self._task_of_round(step)) is not None:
+            self._evolve(step, task)
         return super()._prepare_inputs(generation_batch)
 
-    def _evolve(self, step: int) -> None:
-        """One fast round; nothing of the training but the population notices it."""
+    def _evolve(self, step: int, task: Task) -> None:
+        """One fast round on ``task``; nothing of the training but the population notices it."""
         fast, optimizer = self._fast, self.optimizer
         assert fast is not None
         assert optimizer is not None
@@ -119,14 +129,15 @@ class FastSlowGRPOTrainer(GRPOTrainer):
             with undisturbed(model):
                 policy = lent_policy(model, self._encoder.tokenizer)
                 rng = np.random.default_rng((self.args.seed, 1, step))
-                found, info = fast.step(Weights(policy, policy, optimizer), self.population, self._task, rng)
-            return {"population": plain(asdict(found)), "metrics": plain(info.metrics)}
+                found, info = fast.step(Weights(policy, policy, optimizer), self.population, task, rng)
+            return {"population": plain(asdict(found)), "samples": info.samples, "metrics": plain(info.metrics)}
 
         held = on_main(self.accelerator, work)
         self.population = Population.from_dict(held["population"])
-        self.rounds.append({"step": step, **held["population"]})
+        self.rounds.append({"step": step, **held["population"], "samples": held["samples"], "metrics": held["metrics"]})
         for name, value in held["metrics"].items():
-            self._metrics["train"][name].append(float(value))
+            if name != UNUSABLE:
+                self._metrics["train"][name].append(float(value))
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         model: Any = self.model
@@ -143,7 +154,8 @@ class FastSlowGRPOTrainer(GRPOTrainer):
             centred = self.accelerator.gather(output["advantages"])
             groups = torch.arange(len(centred), device=centred.device) // self._size
             first = self.accelerator.process_index * len(inputs)
-            output["advantages"] = group_advantages(centred, groups)[0][first : first + len(inputs)]
+            advantages, self._dead = group_advantages(centred, groups)
+            output["advantages"] = advantages[first : first + len(inputs)]
         return output
 
     def _tokenize_prompts(self, prompts: list[Any]) -> Any:

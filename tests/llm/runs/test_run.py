@@ -34,6 +34,7 @@ from transformers import PreTrainedTokenizerFast
 import fstsim.llm.learners.sdft as sdft_module
 import fstsim.llm.learners.weights as weights_module
 import fstsim.llm.policy.blocks as blocks_module
+import fstsim.llm.runs.clock as clock_module
 import fstsim.llm.runs.probes as probes_module
 import fstsim.llm.runs.run as module
 import fstsim.llm.runs.run_checkpoint as run_checkpoint
@@ -435,7 +436,7 @@ def test_what_is_long_unsaved_is_saved_between_measurements(
     model: str, whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Step 3 is not measured; stopped there, the run goes on from there."""
-    monkeypatch.setattr(module, "_UNSAVED_SECONDS", 0.0)
+    monkeypatch.setattr(clock_module, "_UNSAVED_SECONDS", 0.0)
     out = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
         run_training(tiny("fst", model), out, stop_at(3))
@@ -451,8 +452,8 @@ def test_what_is_long_unsaved_is_saved_between_measurements(
 def test_checkpoints_take_a_tenth_of_the_time(step: float, save: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every step is measured and wants one. Quick ones are always written; of the others no more than fit, the first aside."""
     now = 0.0
-    monkeypatch.setattr(module.time, "perf_counter", lambda: now)
-    clock = module._Clock({"seconds": 0.0}, 0.0)
+    monkeypatch.setattr(clock_module.time, "perf_counter", lambda: now)
+    clock = clock_module.Clock({"seconds": 0.0}, 0.0)
     made, gaps, last = 0, [], 0.0
     for _ in range(5000):
         now += step
