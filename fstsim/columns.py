@@ -154,6 +154,7 @@ COLUMNS = (
     Column("leash_kl", model=Meaning("KL(now || what the leash is tied to) on the rollouts", "nats a sequence")),
     Column("shown", model=Meaning("new demonstrations in the step"), count=True),
     Column("old_share", model=Meaning("old demonstrations in the batch")),
+    Column("own_right", model=Meaning("old prompts that got a right answer of the policy's own (replay own)")),
     Column("frozen_share", model=Meaning("weights that no update moves (isolate)")),
     Column("drive_share", model=Meaning("of the base's drive, summed sizes of gradients, that frozen weights hold")),
     Column("drive_share_squared", model=Meaning("of the base's drive, summed squares, that frozen weights hold")),

@@ -181,6 +181,7 @@ from fstsim.theory.replay import (
     replay_time,
     replay_weight_rate,
 )
+from fstsim.theory.replay_own import own_replay_bounds, own_replay_equilibrium, own_replay_rate
 from fstsim.theory.retrieval import retrieval_log_mass, softmax_reading_bounds
 from fstsim.theory.reverse_kl import (
     merged_escape_time,
@@ -416,6 +417,9 @@ __all__ = [
     "old_mean_drift_saddle",
     "old_mean_force",
     "old_mean_force_bounds",
+    "own_replay_bounds",
+    "own_replay_equilibrium",
+    "own_replay_rate",
     "plateau_exponent",
     "poisson_binomial",
     "probability_mixing_tilt",

@@ -54,6 +54,10 @@ METHODS = (
         ("replay",), ("replay", "replay-batches"),
     ),
     Method(
+        "SFT with replay of own answers", "", "", ("06-replay-forward.md",), "--method sft --replay own", (),
+        ("own-replay", "own-replay-kl"),
+    ),
+    Method(
         "SFT with a leash", "forgetting", "KLLeash", ("06-replay-forward.md",), "", ("forward-leash", "reverse-leash"),
     ),
     Method(

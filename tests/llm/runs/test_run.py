@@ -217,6 +217,19 @@ def test_stopped_after_steps(method: str, stops: Sequence[int], model: str, whol
     assert_same_run(out, whole(method))
 
 
+def test_stopped_while_own_answers_are_replayed(model: str, tmp_path: Path) -> None:
+    """What the policy writes to be shown is drawn from the run's one generator."""
+    learner = SupervisedFineTuning(problems=6, replay_share=0.5, replay="own", replay_tries=3)
+    config = tiny("sft", model, learner=learner)
+    with pytest.raises(KeyboardInterrupt):
+        run_training(config, tmp_path / "stopped", stop_at(3))
+    run_training(config, tmp_path / "stopped")
+    rows = run_training(config, tmp_path / "whole")
+    assert_same_run(tmp_path / "stopped", tmp_path / "whole")
+    assert rows[-1]["samples"] % 3 == 0
+    assert all("own_right" in row for row in rows[1:])
+
+
 @pytest.mark.parametrize("method", mostly_slow("sdft", later=["sft", "mixture", "rl"]))
 def test_batches_of_large_vocabularies_are_learned_in_parts(
     method: str, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
