@@ -151,7 +151,10 @@ COLUMNS = (
     Column("length", model=Meaning("of the rollouts in the last step", "tokens")),
     Column("train_entropy", model=Meaning("of the policy on the rollouts", "nats a token")),
     Column("train_kl", model=Meaning("KL(now || base) on the rollouts", "nats a sequence")),
-    Column("leash_kl", model=Meaning("KL(now || what the leash is tied to) on the rollouts", "nats a sequence")),
+    Column(
+        "leash_kl",
+        model=Meaning("KL of the leash, between now and what it is tied to, on its rollouts", "nats a sequence"),
+    ),
     Column("shown", model=Meaning("new demonstrations in the step"), count=True),
     Column("old_share", model=Meaning("old demonstrations in the batch")),
     Column("own_right", model=Meaning("old prompts that got a right answer of the policy's own (replay own)")),

@@ -2,6 +2,7 @@ r"""Supervised fine-tuning: forward KL on demonstrations, with replay of the old
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -13,7 +14,9 @@ from fstsim.errors import InputError
 from fstsim.fast_slow import StepInfo
 from fstsim.llm.learners.learner import Learner
 from fstsim.llm.learners.losses import sft_loss
+from fstsim.llm.learners.method_losses import Direction
 from fstsim.llm.learners.own_replay import own_answers
+from fstsim.llm.learners.sequence_leash import pull
 from fstsim.llm.learners.weights import Diverged, Weights, chunks, sample_problems
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import check_batch, token_logprobs
@@ -26,7 +29,8 @@ class SupervisedFineTuning(Learner):
     """Forward KL on demonstrations: every step shows ``problems`` problems with their right answers, in every context.
 
     ``replay_share`` is the share of the batch that shows the old behaviour's answers instead: it changes what the population
-    optimum is (2603.12163, replay). Whose they are says ``replay`` (`fstsim.llm.learners.own_replay`).
+    optimum is (2603.12163, replay). Whose they are says ``replay`` (`fstsim.llm.learners.own_replay`). ``leash_loss`` ties the
+    policy to the base on the same prompts, along samples (`fstsim.llm.learners.sequence_leash`).
     """
 
     about: ClassVar[str] = "supervised fine-tuning: forward KL on demonstrations"
@@ -41,6 +45,12 @@ class SupervisedFineTuning(Learner):
     replay_tries: int = 8
     """completions of an old prompt that are sampled for replay own; with N of them the old behaviour is lost at a share of
     1/(N + 1) or less"""
+    leash_loss: float = 0.0
+    """strength of the exact KL leash to the base as a loss, beside that of the demonstrations, a nat a sequence; along samples on the
+    shown prompts, as long as the longest answer shown"""
+    leash_direction: Direction = "reverse"
+    """reverse: KL(policy || base) along the policy's samples, its gradient through the prefixes included: keeps a mass of order
+    exp(-1/strength); forward: KL(base || policy) along the base's samples: is replay of the base"""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -55,6 +65,10 @@ class SupervisedFineTuning(Learner):
             if self.replay_share == 0.0:
                 raise InputError("replay own needs a replay_share above 0: nothing else is replayed")
             check_batch(self.problems, self.replay_tries)
+        if not 0.0 <= self.leash_loss < math.inf:
+            raise InputError(f"leash_loss must be nonnegative and finite, got {self.leash_loss}")
+        if self.leash_direction == "forward" and self.leash_loss == 0.0:
+            raise InputError("leash_direction forward needs a leash_loss above 0")
 
     @property
     def shows_old(self) -> bool:
@@ -78,7 +92,6 @@ class SupervisedFineTuning(Learner):
         which = rng.integers(len(context.prompts), size=self.problems)
         prompts = [policy.encode(context.prompts[k], p) for k, p in zip(which, problems, strict=True)]
         replayed = np.flatnonzero(old)
-        sampled = len(replayed) * self.replay_tries if self.replay == "own" else 0
         given = self._replayed(policy, task, [(prompts[i], problems[i]) for i in replayed], rng)
         answers: list[Sequence[int] | None] = [policy.encode_answer(task.answer(p)) for p in problems]
         for i, answer in zip(replayed, given, strict=True):
@@ -86,12 +99,18 @@ class SupervisedFineTuning(Learner):
         what = f"{task.name}, problems {problems[0].text}..."
         pairs = [(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True) if answer is not None]
         value = show(weights, *zip(*pairs, strict=True), what) if pairs else 0.0
-        norm = weights.apply(what)
-        new = int((~old).sum())
-        metrics = {"loss": value, "grad_norm": norm, "old_share": (len(pairs) - new) / max(len(pairs), 1), "shown": new}
+        sampled, new, more = 0, int((~old).sum()), {}
         if self.replay == "own":
-            metrics["own_right"] = (len(pairs) - new) / max(len(replayed), 1)
-        return weights, StepInfo(sampled, metrics)
+            sampled += len(replayed) * self.replay_tries
+            more["own_right"] = (len(pairs) - new) / max(len(replayed), 1)
+        if self.leash_loss > 0.0:
+            sampled += len(prompts)
+            longest = max(len(policy.encode_answer(task.answer(p))) for p in problems)
+            more["leash_kl"] = pull(weights, prompts, (self.leash_loss, self.leash_direction), longest, rng)
+            value += self.leash_loss * more["leash_kl"]
+        norm = weights.apply(what)
+        metrics = {"loss": value, "grad_norm": norm, "old_share": (len(pairs) - new) / max(len(pairs), 1), "shown": new}
+        return weights, StepInfo(sampled, metrics | more)
 
     def _replayed(
         self,

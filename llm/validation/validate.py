@@ -26,6 +26,7 @@ from fstsim.llm.validation.kinds import Label
 from fstsim.llm.validation.methods import discover, mixtures, oapl, sdft, sdft_levels, sdft_rates
 from fstsim.llm.validation.own_replay import own_replay
 from fstsim.llm.validation.prediction import Judged, Prediction, judge
+from fstsim.llm.validation.sequence_leashes import sequence_leashes
 from fstsim.llm.validation.sequences import alternating, stalls
 from fstsim.llm.validation.times import escapes, forgetting, relearning
 from fstsim.reading import check_object, is_there, understood
@@ -50,10 +51,11 @@ CHAPTERS: Mapping[str, Callable[[Scale, Policy], Chapter]] = {
     "overlap": overlap_slope,
     "forecasts": forecasts,
     "own-replay": own_replay,
+    "sft-leashes": sequence_leashes,
 }
 """In the order of their runs: what others build on comes first. Of models of the laboratory's world."""
 
-_APART = ("forecasts", "own-replay")
+_APART = ("forecasts", "own-replay", "sft-leashes")
 """Chapters whose runs are not among those that the law of all runs is tested on: forecasts measure forgetting on old skills of
 their own, the others came after it was judged."""
 
