@@ -43,13 +43,14 @@ def own_replay_rate(log_odds: ArrayLike, replay_fraction: ArrayLike, tries: Arra
 def own_replay_bounds(replay_fraction: ArrayLike, tries: ArrayLike) -> tuple[Array, Array]:
     r"""``(lower, upper)`` on :func:`own_replay_equilibrium`: ``2 (M - 1/lambda)_+ / (M (M - 1))`` and ``lambda (1 - (1 - lambda)^M)``.
 
-    ``M = N + 1``. *Lower*: ``1 - (1 - b)^M >= M b - M (M - 1) b^2 / 2``, an equality for one try. *Upper*: the rest lies below lambda,
+    ``M = N + 1``; both are 0 where ``lambda M <= 1``. *Lower*: ``1 - (1 - b)^M >= M b - M (M - 1) b^2 / 2``, an equality for one try. *Upper*: the rest lies below lambda,
     and ``1 - (1 - b)^M`` increases. Theory 6.5 [T], `replay-forward-own`.
     """
     share, n = np.broadcast_arrays(fraction(replay_fraction, "replay_fraction"), _tries(tries))
     with np.errstate(divide="ignore"):
         above = np.maximum(n + 1.0 - 1.0 / share, 0.0)
-        return 2.0 * above / (n * (n + 1.0)), share * -np.expm1((n + 1.0) * np.log1p(-share))
+        upper = share * -np.expm1((n + 1.0) * np.log1p(-share))
+    return 2.0 * above / (n * (n + 1.0)), np.where(above > 0.0, upper, 0.0)
 
 
 def own_replay_equilibrium(replay_fraction: ArrayLike, tries: ArrayLike) -> Array:

@@ -98,7 +98,7 @@ class SupervisedFineTuning(Learner):
             answers[i] = answer
         what = f"{task.name}, problems {problems[0].text}..."
         pairs = [(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True) if answer is not None]
-        value = show(weights, *zip(*pairs, strict=True), what) if pairs else 0.0
+        value = show(weights, [prompt for prompt, _ in pairs], [answer for _, answer in pairs], what) if pairs else 0.0
         sampled, new, more = 0, int((~old).sum()), {}
         if self.replay == "own":
             sampled += len(replayed) * self.replay_tries

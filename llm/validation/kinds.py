@@ -58,6 +58,7 @@ KINDS: Mapping[str, Kind] = {
     "own-replay-kl-less": Kind("the same, were it less drift"),
     "sft-leash-forward": Kind("new and old mass after SFT with a leash KL(base‖policy)"),
     "sft-leash-reverse": Kind("the same, KL(policy‖base)"),
+    "sft-leash-slow": Kind("the same, at a tenth of the learning rate"),
     "razor": Kind("R² of forgetting against KL(now‖base) and KL(base‖now)"),
     "chain-mass": Kind("mass of writing a chain after SFT (scratch base)"),
     "chain-log-odds": Kind("change of its log-odds under RL on the answer (scratch base)", log=True),

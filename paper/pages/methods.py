@@ -59,7 +59,7 @@ METHODS = (
     ),
     Method(
         "SFT with a leash", "forgetting", "KLLeash", ("06-replay-forward.md",), "--method sft --leash-loss",
-        ("forward-leash", "reverse-leash"), ("sft-leash-forward", "sft-leash-reverse"),
+        ("forward-leash", "reverse-leash"), ("sft-leash-forward", "sft-leash-reverse", "sft-leash-slow"),
     ),
     Method(
         "on-policy distillation to a mixture of old and new", "forgetting", "ReverseKL",
