@@ -5,7 +5,7 @@ returns numbers is in a topic (``theory/TOPIC.py``), a claim about it in `fstsim
 of its names is asked for: importing the numbers alone loads neither sympy nor the statements.
 Read in this order: `overlap`, `forward_kl`, `reverse_kl`, `drift`, `geometry`, `replay`, `starvation`, `sdft`, `ttt`,
 `oapl`, `maps`, `fast_slow`, `plasticity`, `noise`, `modes`, `group_normalised`, `adam`, `sequences`, `clipping`,
-`leash_loss`, `kl_estimators`.
+`leash_loss`, `kl_estimators`, `length_bias`.
 """
 
 from __future__ import annotations
@@ -131,6 +131,13 @@ from fstsim.theory.leash_loss import (
     sequence_tilt,
 )
 from fstsim.theory.leashes import kl_leash_bounds, kl_leash_equilibrium, kl_leash_log_odds, kl_leash_small_strength
+from fstsim.theory.length_bias import (
+    group_advantage_means,
+    length_growth,
+    sequence_length_bias,
+    token_bias_bounds,
+    token_length_bias,
+)
 from fstsim.theory.maps import FieldMap, LogOddsMap, ProbabilityMap, basin_odds_bounds, product_log_odds, retains
 from fstsim.theory.methods import METHOD_TABLE, method_map
 from fstsim.theory.modes import (
@@ -181,6 +188,7 @@ from fstsim.theory.replay import (
     replay_time,
     replay_weight_rate,
 )
+from fstsim.theory.replay_own import own_replay_bounds, own_replay_equilibrium, own_replay_rate
 from fstsim.theory.retrieval import retrieval_log_mass, softmax_reading_bounds
 from fstsim.theory.reverse_kl import (
     merged_escape_time,
@@ -346,6 +354,7 @@ __all__ = [
     "forward_speed_ratio",
     "forward_variance_bound",
     "gradient_variance",
+    "group_advantage_means",
     "group_drift_bounds",
     "group_escape_bounds",
     "group_escape_time",
@@ -376,6 +385,7 @@ __all__ = [
     "leashed_optimum",
     "least_control",
     "leave_one_out_variance",
+    "length_growth",
     "linear_noise_band",
     "log_expected_softplus",
     "log_logistic_normal_mean",
@@ -416,6 +426,9 @@ __all__ = [
     "old_mean_drift_saddle",
     "old_mean_force",
     "old_mean_force_bounds",
+    "own_replay_bounds",
+    "own_replay_equilibrium",
+    "own_replay_rate",
     "plateau_exponent",
     "poisson_binomial",
     "probability_mixing_tilt",
@@ -461,6 +474,7 @@ __all__ = [
     "separated_gradient_variance",
     "sequence_clock",
     "sequence_forgetting",
+    "sequence_length_bias",
     "sequence_logit_bounds",
     "sequence_mass",
     "sequence_shift_bounds",
@@ -487,6 +501,8 @@ __all__ = [
     "task_sequence",
     "tilt_mass",
     "time_to_reward",
+    "token_bias_bounds",
+    "token_length_bias",
     "total_misassignment_bound",
     "undemonstrated_end",
     "weight_fisher_information",

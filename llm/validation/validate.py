@@ -24,7 +24,9 @@ from fstsim.llm.validation.forecasts import forecasts
 from fstsim.llm.validation.kinds import Label
 from fstsim.llm.validation.language import LANGUAGE, WORDS
 from fstsim.llm.validation.methods import discover, mixtures, oapl, sdft, sdft_levels, sdft_rates
+from fstsim.llm.validation.own_replay import own_replay
 from fstsim.llm.validation.prediction import Judged, Prediction, judge
+from fstsim.llm.validation.sequence_leashes import sequence_leashes
 from fstsim.llm.validation.sequences import alternating, stalls
 from fstsim.llm.validation.times import escapes, forgetting, relearning
 from fstsim.reading import check_object, is_there, understood
@@ -48,8 +50,14 @@ CHAPTERS: Mapping[str, Callable[[Scale, Policy], Chapter]] = {
     "stalls": stalls,
     "overlap": overlap_slope,
     "forecasts": forecasts,
+    "own-replay": own_replay,
+    "sft-leashes": sequence_leashes,
 }
 """In the order of their runs: what others build on comes first. Of models of the laboratory's world; `LANGUAGE` are those of chat models."""
+
+_APART = ("forecasts", "own-replay", "sft-leashes")
+"""Chapters whose runs are not among those that the law of all runs is tested on: forecasts measure forgetting on old skills of
+their own, the others came after it was judged."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +75,7 @@ def all_chapters(scale: Scale, base: Policy) -> dict[str, Chapter]:
     if base.template != "world":
         return {name: chapter(scale, base) for name, chapter in LANGUAGE.items()}
     chapters = {name: chapter(scale, base) for name, chapter in CHAPTERS.items()}
-    # runs that are forecast measure forgetting on old skills of their own: not on the scale of the others
-    common = [chapter for name, chapter in chapters.items() if name != "forecasts"]
+    common = [chapter for name, chapter in chapters.items() if name not in _APART]
     names = list(dict.fromkeys(run.name for chapter in common for run in chapter.runs))
     return {**chapters, "razor": razor(names)}
 

@@ -7,7 +7,8 @@ import numpy as np
 from fstsim.number_text import short_number
 from fstsim.paper.claims.claim import Claim, Finding, Outcome, above, all_of
 from fstsim.paper.claims.evidence import End, Evidence, rank_correlation
-from fstsim.paper.experiments.numbers import estimate, fit_asymptote, kl_reduction, read_decompositions, speed_up
+from fstsim.paper.experiments.asymptotes import fit_asymptote
+from fstsim.paper.experiments.numbers import estimate, kl_reduction, read_decompositions, speed_up
 
 _EASY = {"digits:plus": "digits-easy", "star_graph:cross": "star_graph-easy", "strings:rotate": "strings-easy"}
 _HARD = {

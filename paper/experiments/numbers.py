@@ -1,8 +1,7 @@
-"""Numbers of the experiments, read from run directories: speed, asymptote, KL at matched reward, stages, plasticity."""
+"""Numbers of the experiments, read from run directories: speed, KL at matched reward, stages, plasticity."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import least_squares
-from scipy.special import expit
 
 from fstsim.crossings import first_crossing
 from fstsim.intervals import student_interval
@@ -20,7 +17,6 @@ from fstsim.reading import check_object
 from fstsim.records import read_json
 
 Array = NDArray[np.float64]
-_RESAMPLES = 400
 
 
 @dataclass(frozen=True)
@@ -136,59 +132,6 @@ def speed_up(rl: Curves, fst: Curves, share: float = 0.95) -> dict[str, Estimate
 
 def _exp(e: Estimate) -> Estimate:
     return Estimate(float(np.exp(e.value)), float(np.exp(e.low)), float(np.exp(e.high)), e.count)
-
-
-def sigmoid_curve(c: Array, start: float, asymptote: float, middle: float, steepness: float) -> Array:
-    r"""\(R_0 + (A - R_0) / (1 + (C_{mid} / C)^B)\), reward against samples C."""
-    with np.errstate(divide="ignore", over="ignore"):
-        return start + (asymptote - start) / (1.0 + (middle / np.maximum(c, 1e-9)) ** steepness)
-
-
-def fit_asymptote(samples: Array, rewards: Array, rng: np.random.Generator) -> Estimate:
-    """Asymptote of the 4-parameter sigmoid on the mean over seeds, with a bootstrap interval over seeds.
-
-    Not finite where the curve does not rise: there is no asymptote to fit.
-    """
-    mean = rewards.mean(0)
-    if mean.max() - mean[0] < 0.05:
-        return Estimate(np.nan, np.nan, np.nan, len(rewards))
-    found = _fit(samples.mean(0), mean)
-
-    @functools.cache  # 3 seeds have 10 resamples that differ, and each fit takes 30 ms
-    def fit(chosen: tuple[int, ...]) -> float:
-        return _fit(samples[list(chosen)].mean(0), rewards[list(chosen)].mean(0))
-
-    count = len(rewards)
-    draws = [
-        fit(tuple(sorted(rng.integers(count, size=count).tolist()))) for _ in range(_RESAMPLES if count > 1 else 0)
-    ]
-    good = [d for d in draws if np.isfinite(d)]
-    low, high = np.quantile(good, (0.025, 0.975)) if good else (np.nan, np.nan)
-    return Estimate(found, float(low), float(high), len(rewards))
-
-
-def _fit(x: Array, y: Array) -> float:
-    if len(x) < 5:  # fewer points than parameters, or as many: any asymptote fits
-        return np.nan
-
-    def residual(p: Array) -> Array:
-        return sigmoid_curve(x, *p) - y
-
-    def slopes(p: Array) -> Array:
-        start, asymptote, middle, steepness = p
-        away = np.log(middle / np.maximum(x, 1e-9))
-        share = expit(-steepness * away)
-        bend = -(asymptote - start) * share * (1.0 - share)
-        return np.stack((1.0 - share, share, bend * steepness / middle, bend * away), axis=-1)
-
-    found = least_squares(
-        residual,
-        (y[0], y.max(), max(x[-1] / 4, 1.0), 2.0),
-        bounds=([-0.05, 0.0, 1.0, 0.2], [1.0, 1.05, 10.0 * x[-1], 20.0]),
-        jac=slopes,
-        max_nfev=4000,
-    )
-    return float(found.x[1]) if found.success else np.nan
 
 
 def kl_at_reward(curves: Curves, level: float, column: str = "kl_to_base") -> Array:

@@ -66,7 +66,7 @@ def _one(table: Callable[[Path], Table]) -> Callable[[Path], Sequence[Table]]:
 SHOWN = (
     Shown(
         CORE,
-        ("speed", "end", "kl", "cells"),
+        ("speed", "end", "kl", "cells", "running"),
         tables.core_tables,
         (
             Picture(

@@ -14,10 +14,11 @@ from fstsim.llm.experiments.continual import SEQUENCE
 from fstsim.llm.experiments.plan import LR
 from fstsim.llm.experiments.plasticity import FIRST
 from fstsim.llm.experiments.zero import TASK
+from fstsim.paper.experiments.asymptotes import Sigmoid, fit_asymptote, fit_sigmoid, running_maximum
 from fstsim.paper.experiments.numbers import (
+    Curves,
     Estimate,
     estimate,
-    fit_asymptote,
     kl_reduction,
     own_context,
     read_curves,
@@ -106,7 +107,46 @@ def core_tables(out: Path) -> list[Table]:
     )
     kl.caption = f"paper: up to {PAPER['kl_reduction']:.0%} lower at matched reward"
     cells.caption = "paper, HoVer-hard: " + ", ".join(f"{v / 100:.3f}" for v in PAPER["decomposition"]["HoVer-hard"])
-    return [speed, end, kl, cells]
+    return [speed, end, kl, cells, running_table(out)]
+
+
+def running_table(out: Path) -> Table:
+    """The fit and "times fewer" read in the paper's way: every reward is the best so far, and RL's level may be its peak itself."""
+    table = _table(
+        "with the running maximum of the reward, as the paper has it",
+        "task", "C / Cmid, RL", "C / Cmid, FST", "RL A", "FST A", "RL / FST", "RL / FST, to the peak",
+    )  # fmt: skip
+    for (_, name), runs in grouped(CORE, kind_and_task).items():
+        methods = {run.method: read_curves(out, run.name) for run in runs if run.method in ("rl", "fst")}
+        rl, fst = methods.get("rl"), methods.get("fst")
+        if rl is None or fst is None:
+            continue
+        best = running_maximum(rl), running_maximum(fst)
+        fits = [fit_sigmoid(c.samples.mean(0), c["reward"].mean(0)) for c in best]
+        asymptotes = ["-" if fitted.refused else f"{fitted.asymptote:.3g}" for fitted in fits]
+        rises = float(np.mean([r.max() for r in rl["reward"]])) >= 0.05
+        ratios = [_ratio(*best, share) if rises else "-" for share in (0.95, 1.0)]
+        table.add_row(name, *map(_way, best, fits), *asymptotes, *ratios)
+    table.caption = "C / Cmid: end of the runs over the middle of their rise, below 1 refused; n of m: seeds in which FST reaches the level"
+    return table
+
+
+def _way(curves: Curves, fitted: Sigmoid) -> str:
+    """How far the runs go beyond the middle of their rise, or why there is none."""
+    if np.isnan(fitted.middle):
+        return fitted.refused
+    samples = curves.samples.mean(0)
+    # before the first measurement the middle can be anywhere
+    early = fitted.middle < samples[1]
+    return f"{'> ' if early else ''}{samples[-1] / max(fitted.middle, samples[1]):.3g}"
+
+
+def _ratio(rl: Curves, fst: Curves, share: float) -> str:
+    """Samples of RL over those of FST to ``share`` of RL's peak; how many seeds of FST get there, where not all do."""
+    levels = share * rl["reward"].max(axis=1)
+    count = min(len(levels), len(fst.samples))
+    reached = int((fst["reward"].max(axis=1)[:count] >= levels[:count]).sum())
+    return str(speed_up(rl, fst, share)["ratio"]) if reached == count else f"{reached} of {count}"
 
 
 def continual_table(out: Path) -> Table:

@@ -54,7 +54,12 @@ METHODS = (
         ("replay",), ("replay", "replay-batches"),
     ),
     Method(
-        "SFT with a leash", "forgetting", "KLLeash", ("06-replay-forward.md",), "", ("forward-leash", "reverse-leash"),
+        "SFT with replay of own answers", "", "", ("06-replay-forward.md",), "--method sft --replay own", (),
+        ("own-replay", "own-replay-slow", "own-replay-kl"),
+    ),
+    Method(
+        "SFT with a leash", "forgetting", "KLLeash", ("06-replay-forward.md",), "--method sft --leash-loss",
+        ("forward-leash", "reverse-leash"), ("sft-leash-forward", "sft-leash-reverse", "sft-leash-slow"),
     ),
     Method(
         "on-policy distillation to a mixture of old and new", "forgetting", "ReverseKL",

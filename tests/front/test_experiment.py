@@ -135,7 +135,7 @@ def test_every_experiment_is_shown(recorded: tuple[Path, int], capfd: pytest.Cap
 def test_tables_show_students_intervals(recorded: tuple[Path, int]) -> None:
     """Recomputed from the rows with scipy; one seed has no interval."""
     out, seeds = recorded
-    speed, end, kl, both = map(cells, tables.core_tables(out))
+    speed, end, kl, both, running = map(cells, tables.core_tables(out))
     for kind, tasks in (("hard", TASKS), ("easy", EASY)):
         for family, task in tasks.items():
             for column, method in ((2, "rl"), (3, "fst")):
@@ -143,6 +143,7 @@ def test_tables_show_students_intervals(recorded: tuple[Path, int]) -> None:
                 assert kl[task][column - 1] == interval(last(out, f"{family}-{kind}-{method}", "kl_to_base", seeds))
             assert len(speed[task]) == 4
             assert len(both[task]) == 4
+            assert len(running[task]) == 6
     fresh = cells(tables.plasticity_table(out))
     for mark, task in SECOND.items():
         assert fresh[f"{task}, base"][0] == interval(last(out, f"plasticity-{mark}from-base", "reward", seeds))

@@ -218,6 +218,28 @@ def test_stopped_after_steps(method: str, stops: Sequence[int], model: str, whol
     assert_same_run(out, whole(method))
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"replay_share": 0.5, "replay": "own", "replay_tries": 3},
+        {"leash_loss": 0.5},
+        {"leash_loss": 0.5, "leash_direction": "forward"},
+    ],
+    ids=["own replay", "reverse leash", "forward leash"],
+)
+def test_stopped_where_fine_tuning_samples(settings: dict[str, Any], model: str, tmp_path: Path) -> None:
+    """What policy or base write is drawn from the run's one generator."""
+    config = tiny("sft", model, learner=SupervisedFineTuning(problems=6, **settings))
+    with pytest.raises(KeyboardInterrupt):
+        run_training(config, tmp_path / "stopped", stop_at(3))
+    run_training(config, tmp_path / "stopped")
+    rows = run_training(config, tmp_path / "whole")
+    assert_same_run(tmp_path / "stopped", tmp_path / "whole")
+    assert rows[-1]["samples"] % 3 == 0
+    column = "leash_kl" if "leash_loss" in settings else "own_right"
+    assert all(column in row for row in rows[1:])
+
+
 @pytest.mark.parametrize("method", mostly_slow("sdft", later=["sft", "mixture", "rl"]))
 def test_batches_of_large_vocabularies_are_learned_in_parts(
     method: str, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -9,10 +9,8 @@ from scipy.stats import t as student
 from fstsim.paper.experiments.numbers import (
     Curves,
     estimate,
-    fit_asymptote,
     kl_at_reward,
     kl_reduction,
-    sigmoid_curve,
     speed_up,
 )
 
@@ -42,33 +40,12 @@ def test_a_run_three_times_as_fast_is_three_times_as_fast() -> None:
     assert ratio.low - 1e-9 <= 3.0 <= ratio.high + 1e-9
 
 
-def test_the_sigmoid_is_recovered() -> None:
-    rng = np.random.default_rng(0)
-    truth = sigmoid_curve(SAMPLES, 0.05, 0.7, 300.0, 3.0)
-    rewards = truth + rng.normal(0.0, 0.01, size=(5, len(SAMPLES)))
-    found = fit_asymptote(np.tile(SAMPLES, (5, 1)), rewards, rng)
-    assert found.value == pytest.approx(0.7, abs=0.02)
-    assert found.low - 0.02 <= 0.7 <= found.high + 0.02
-
-
-def test_a_curve_that_never_rises_has_no_asymptote() -> None:
-    found = fit_asymptote(np.tile(SAMPLES, (3, 1)), np.zeros((3, len(SAMPLES))), np.random.default_rng(0))
-    assert np.isnan(found.value)
-
-
 def test_kl_at_matched_reward() -> None:
     reward = np.tile(SAMPLES / 1000.0, (3, 1))
     rl, fst = curves(reward, 4.0 * reward), curves(reward, 1.0 * reward)
     assert kl_at_reward(rl, 0.52) == pytest.approx(np.full(3, 2.08))
     assert kl_reduction(rl, fst, 0.52).value == pytest.approx(0.75)
     assert np.isnan(kl_at_reward(rl, 1.5)).all()
-
-
-def test_too_few_measurements_have_no_asymptote() -> None:
-    """Four parameters on four points fit anything."""
-    few = SAMPLES[:4]
-    rewards = np.tile(few / few[-1], (3, 1))
-    assert np.isnan(fit_asymptote(np.tile(few, (3, 1)), rewards, np.random.default_rng(0)).value)
 
 
 def test_equal_values_have_no_width() -> None:
