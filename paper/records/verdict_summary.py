@@ -58,15 +58,24 @@ def _seeds(seeds: Sequence[int]) -> str:
 
 PRETRAINED = "validation-smollm2"
 """Folder of the recorded validation of the pretrained model; there may be none."""
+LATER = "validation-smoke"
+"""Folder of chapters that came after the recorded validation and were run at scale smoke; there may be none."""
 
 
 def recorded_summary() -> str:
-    """The summary of the recorded validation, then that of the pretrained model where it is recorded; InputError without the first."""
-    shipped = verdict_summary(read_verdicts(DATA / "validation"))
-    if not (DATA / PRETRAINED / "validation.json").exists():
-        return shipped
-    model = read_json(DATA / PRETRAINED / "predictions.json")
-    said = (
-        f"`fstsim validate --model {model['model']} --preset {model['scale']}`, on the [language suite](language.md). "
-    )
-    return f"{shipped}\n## A pretrained model\n\n{said}{verdict_summary(read_verdicts(DATA / PRETRAINED))}"
+    """The summary of the recorded validation, then of later chapters and of the pretrained model where they are recorded; InputError without the first."""
+    first = read_verdicts(DATA / "validation")
+    parts = [verdict_summary(first)]
+    if (DATA / LATER / "validation.json").exists():
+        kinds = {row.label.kind for row in first}
+        later = [row for row in read_verdicts(DATA / LATER) if row.label.kind not in kinds]
+        parts.append(f"## Chapters that came later\n\n{_command(LATER)}, shipped model. {verdict_summary(later)}")
+    if (DATA / PRETRAINED / "validation.json").exists():
+        said = f"{_command(PRETRAINED)}, on the [language suite](language.md). "
+        parts.append(f"## A pretrained model\n\n{said}{verdict_summary(read_verdicts(DATA / PRETRAINED))}")
+    return "\n".join(parts)
+
+
+def _command(folder: str) -> str:
+    made = read_json(DATA / folder / "predictions.json")
+    return f"`fstsim validate --model {made['model']} --preset {made['scale']}`"
