@@ -51,12 +51,13 @@ def draw(records: Sequence[dict[str, Any]]) -> Drawing:
             rest = rests.get(arm["name"])
             if rest is not None and 0.0 < rest < 1.0:
                 ax.axhline(float(logit(rest)), color=GREY, linestyle=DASH_DOT, linewidth=0.8)
-        if chosen:
-            ax.legend(fontsize=6)
     panel(left, "a", "SFT", "step", "log-odds of writing a chain (nats)")
     panel(middle, "b", "RL on the answer", "step", "")
     _changes(right, records)
     panel(right, "c", "change of scores, 3 rules", "", "change")
+    handles = [pair for ax in (left, middle) for pair in zip(*ax.get_legend_handles_labels(), strict=True)]
+    if handles:
+        figure.legend(*zip(*handles, strict=True), loc="outside lower center", ncols=4, fontsize=7)
     return figure
 
 
@@ -88,6 +89,7 @@ def _changes(ax: Axes, records: Sequence[dict[str, Any]]) -> None:
         ax.plot([], [], SERIES[k].marker, color=SERIES[k].color, ms=4, label=_SCORES[name])
     ax.axhline(0.0, color=GREY, linewidth=0.6)
     ax.set_xticks(range(len(names)), names, rotation=30, ha="right")
+    ax.set_xlim(-0.6, len(names) - 0.4)
     ax.legend(fontsize=6)
 
 

@@ -95,15 +95,20 @@ def measure_arm(arm: Arm, out: Path, problems: int) -> dict[str, Any]:
 
 
 def read_arm(record: dict[str, Any], prediction: Prediction) -> list[float]:
-    """What a record says of a prediction, a number a seed."""
+    """What a record says of a prediction, a number a seed; nan where a score is not measurable, before the training or after it."""
     kind = prediction.label.kind
     if kind == "chain-mass":
         return [mass[-1] for mass in record["chain_mass"]]
     if kind == "chain-log-odds":
         return [float(logit(mass[-1]) - logit(mass[0])) for mass in record["chain_mass"]]
     task = next(t for t in record["faithful"]["tasks"] if t["rules"] == 3)
-    base, *after = (row["scores"]["corruption_followed"]["mean"] for row in task["models"])
-    return [float("nan") if value is None else value - base for value in after]
+    base, *after = (_score(row, "corruption_followed") for row in task["models"])
+    return [value - base for value in after]
+
+
+def _score(row: dict[str, Any], name: str) -> float:
+    value = row["scores"][name]["mean"]
+    return float("nan") if row["not_measurable"] or value is None else float(value)
 
 
 def record(config: Config) -> int:
