@@ -101,6 +101,6 @@ def _run_one(planned: Planned, seed: int, out: Path) -> tuple[str, str]:
         rows = run_planned(planned, seed, out)
     except Diverged as error:
         return what, str(error)
-    if planned.config.method == "fst" and len(planned.config.tasks) == 1:
+    if planned.config.method == "fst" and len(planned.config.tasks) == 1 and planned.write_model:
         decompose(out / "runs" / planned.name / f"seed-{seed}")
     return f"{what}: reward {rows[-1]['reward']:.2f}", ""
