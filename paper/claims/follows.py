@@ -46,9 +46,8 @@ def _old_prompts(points: Points) -> Finding:
             f"{direction}: rank correlation {old} on old prompts, {new} on new ones, difference [{low:.2g}, {high:.2g}]"
         )
         better.append(above(low, high, 0.0))
-    return Finding(
-        "; ".join(parts), all_of(better), "it is compared in one direction" if any(better) and not all(better) else ""
-    )
+    outcome = all_of(better)
+    return Finding("; ".join(parts), outcome, "it is compared in one direction" if outcome is Outcome.PARTLY else "")
 
 
 def _in_rank(points: Points) -> Finding:
@@ -59,7 +58,8 @@ def _in_rank(points: Points) -> Finding:
         parts.append(f"{direction} {rank}")
         reached.append(rank.high >= _RANK)
     said = f"rank correlation over all measurements, without context: {'; '.join(parts)}"
-    return Finding(said, all_of(reached), "the direction is the right one" if any(reached) and not all(reached) else "")
+    outcome = all_of(reached)
+    return Finding(said, outcome, "the direction is the right one" if outcome is Outcome.PARTLY else "")
 
 
 CLAIMS = (
