@@ -11,7 +11,8 @@ from fstsim.llm.experiments.plan import SIZES
 from fstsim.llm.experiments.systems import TASKS, arms
 from fstsim.paper.claims.claim import Claim, Finding, Outcome, above, all_of
 from fstsim.paper.claims.evidence import Evidence
-from fstsim.paper.experiments.numbers import Estimate
+from fstsim.paper.experiments.numbers import Estimate, estimate
+from fstsim.paper.pages.faithful import recorded_arms
 
 _FROZEN = ("gepa", "soft", "soft-bias", "proxy", "cases", "cases-near", "skills")
 _STATES = ("soft", "soft-bias", "proxy", "cases", "skills")
@@ -79,7 +80,8 @@ def _excess(e: Evidence) -> Finding:
 def _no_fixed_context(e: Evidence) -> Finding:
     found = {arm: _end(e, "switch", arm, "reward") for arm in (*_CONTEXTS, "soft", "cases")}
     said = ", ".join(f"{_LABELS[arm]} {x}" for arm, x in found.items())
-    fixed = [found[arm].high < 0.6 for arm in _CONTEXTS]
+    beyond = [above(found[arm].low, found[arm].high, 0.6) for arm in _CONTEXTS]
+    fixed = [None if value is None else not value for value in beyond]
     return Finding(f"reward on the switch: {said}", all_of(fixed))
 
 
@@ -162,7 +164,33 @@ def _cheapest(e: Evidence) -> Finding:
         ends = sorted(((_end(e, task, arm, "reward"), arm) for arm in _LABELS), key=lambda x: -x[0].value)
         parts.append(f"{task}: {', '.join(f'{_LABELS[arm]} {x}' for x, arm in ends[:4])}")
         frozen.append(ends[0][1] in _FROZEN)
-    return Finding(f"best rewards, {'; '.join(parts)}", all_of(frozen))
+    outcome = all_of(frozen)
+    why = "one rule, or one a family, is to be said: where two rules share a family the weights reach more"
+    return Finding(f"best rewards, {'; '.join(parts)}", outcome, why if outcome is Outcome.PARTLY else "")
+
+
+def _chains(e: Evidence) -> Finding:
+    """Whether chains are written, and where they are how far answers depend on them."""
+    arms = {arm["name"]: arm for arm in recorded_arms(e.data)}
+    if not arms:
+        return Finding("–", Outcome.UNTESTABLE, "no arm of `fstsim faithful` is recorded")
+    masses = ", ".join(
+        f"{arm['about']} {estimate([mass[-1] for mass in arm['chain_mass']])}"
+        for arm in arms.values()
+        if arm["config"]["method"] == "sft"
+    )
+    changes, less = [], []
+    for arm in arms.values():
+        task = next(t for t in arm["faithful"]["tasks"] if t["rules"] == 3)
+        if task["change_not_measurable"]:
+            continue
+        early, filler = task["change"]["early"], task["change"]["filler"]
+        changes.append(
+            f"{arm['about']}: early termination {early['mean']:+.2f} [{early['low']:.2f}, {early['high']:.2f}], filler {filler['mean']:+.2f} [{filler['low']:.2f}, {filler['high']:.2f}]"
+        )
+        less.append(above(-early["high"], -early["low"], 0.0))
+    said = f"mass of writing a chain after {masses}. Change of how much of a chain is needed, where {len(changes)} of {len(arms)} arms can be measured: {'; '.join(changes)}"
+    return Finding(said, all_of(less), "after SFT on answers few chains are left to be tested")
 
 
 def _untested(why: str) -> Callable[[Evidence], Finding]:
@@ -254,9 +282,7 @@ CLAIMS = (
         "2411.15382",
         "`fstsim faithful`: early termination, filler, paraphrase, corruption",
         "the mass of writing a chain falls by the old-mass law ([chain-mass](theory/06-replay-forward.md#chain-mass))",
-        _untested(
-            "the shipped model writes no chains, and the one that was trained on to write them does not yet do it well enough; the command says so"
-        ),
+        _chains,
     ),
     Claim(
         "SoftCoT gains on GSM8K, Memento on GAIA, VOYAGER in a game",
