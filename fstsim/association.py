@@ -55,7 +55,7 @@ def over_groups(
     parts = [np.array(places) for places in members.values()]
     rng = np.random.default_rng(0)
     draws = []
-    for _ in range(_RESAMPLES):
+    for _ in range(_RESAMPLES if parts else 0):
         chosen = np.concatenate([parts[k] for k in rng.integers(len(parts), size=len(parts))])
         value = measure(xs[chosen], ys[chosen])
         if np.isfinite(value):

@@ -10,12 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import torch
-
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import Rollouts
 from fstsim.llm.pretraining.exam import world_items
-from fstsim.llm.runs.probes import ProbeConfig, mean_se, sequence_kl
+from fstsim.llm.runs.probes import ProbeConfig, mean_se, sample_once, sequence_kl
 from fstsim.llm.types import Measured, Problem, Task, rule_words
 
 Asked = tuple[str, Problem]
@@ -45,8 +43,8 @@ class OldPrompts:
         return row
 
     def _sampled(self, policy: Policy) -> Rollouts:
-        generator = torch.Generator(policy.device).manual_seed(self.seed)
-        return policy.sample(policy.encode_all(self.asked), 1, generator, max_new_tokens=self.config.max_new_tokens)
+        contexts, problems = zip(*self.asked, strict=True)
+        return sample_once(policy, contexts, problems, self.seed, self.config.max_new_tokens)
 
 
 def world_prompts(base: Policy, problems: int) -> list[Asked]:

@@ -17,6 +17,7 @@ from fstsim.paper.manuscript.tables import Cells, experiment_cells
 from fstsim.paper.pages.blocks import table
 from fstsim.paper.pages.forecast import recorded_forecasts
 from fstsim.paper.records.verdict_summary import PRETRAINED
+from fstsim.records import read_json
 
 _SOLVED = "seeds above 1/2"  # a column of the table
 
@@ -48,6 +49,7 @@ class Records:
     def __init__(self, data: Path = DATA) -> None:
         self.verdicts = read_verdicts(data / "validation")
         self.pretrained = read_verdicts(data / PRETRAINED)
+        self.model = str(read_json(data / PRETRAINED / "predictions.json")["model"])
         self.cells = _cells(data)
         self.forecasts = recorded_forecasts(data)
         found = statement_numbers(data) | verdict_numbers(data)
@@ -89,7 +91,7 @@ def _pretrained(r: Records) -> str:
     (old,) = (row for row in r.pretrained if row.label.kind == "training-log-old-mass")
     (saved,) = (row for row in r.pretrained if row.label.kind == "context-kl-saved")
     return (
-        f"On a pretrained model (SmolLM2, 135 M): {len(verdicts)} predictions, {verdicts.count('confirmed')} confirmed, {verdicts.count('falsified')} falsified, "
+        f"On a pretrained model (`{r.model}`): {len(verdicts)} predictions, {verdicts.count('confirmed')} confirmed, {verdicts.count('falsified')} falsified, "
         f"{verdicts.count('undecided')} undecided in runs of minutes. The forecast of what SFT does to the old behaviour, {short_number(old.value)} nats, came to "
         f"{short_number(old.measured)}; a rule in the context saves {short_number(saved.measured)} of RL's KL at one reward, {short_number(saved.value)} predicted."
     )

@@ -50,7 +50,7 @@ def test_warm_up_wastes_no_step_and_constant_rates_are_the_rate_itself() -> None
         ({"kind": "adam"}, "optimizer must be one of adamw, adamw-bf16-moments, sgd; got 'adam'"),
         ({"schedule": "step"}, "schedule must be one of constant, linear, cosine; got 'step'"),
         ({"weight_decay": -0.1}, "weight_decay must be nonnegative"),
-        ({"weight_decay": math.nan}, "weight_decay must be nonnegative"),
+        ({"weight_decay": math.nan}, "weight_decay must be a number"),
         ({"momentum": 0.9}, "momentum is used by optimizer sgd only; optimizer is adamw"),
         ({"kind": "sgd", "momentum": 1.0}, "momentum must be at least 0 and below 1"),
         ({"kind": "sgd", "beta1": 0.8}, "beta1, beta2 and epsilon are used by AdamW only"),

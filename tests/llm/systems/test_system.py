@@ -111,7 +111,7 @@ def test_kl_of_a_system_to_itself_is_zero_and_of_one_token_exact(make_policy: Ma
 def test_exam_of_a_bare_policy_is_the_exam(make_policy: MakePolicy) -> None:
     base = make_policy(seed=0)
     config = ProbeConfig(exam=4, problems=2)
-    (skills,) = old_skills(base, (), config, 0)
+    skills = old_skills(base, (), config, 0)[0]
     row = skills.measure(base)
     accuracies = [value for name, value in row.items() if name.startswith("accuracy")]
     assert SystemExam.of(base, config.exam).base == pytest.approx(np.mean(accuracies), abs=1e-12)

@@ -17,7 +17,7 @@ import pytest
 from scipy.stats import t as student
 
 from fstsim import InputError
-from fstsim.paper.experiments import numbers as experiment_numbers
+from fstsim.paper.experiments import asymptotes
 from fstsim.paper.manuscript import __main__ as command
 from fstsim.paper.manuscript import build as manuscript
 from fstsim.paper.manuscript.maths import typst_maths, typst_parts
@@ -116,7 +116,7 @@ def folder(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Everything that Typst reads, with an empty frame for each figure."""
     place = tmp_path_factory.mktemp("manuscript")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment_numbers, "_RESAMPLES", 2)  # bootstrap intervals are not what is tested
+        patch.setattr(asymptotes, "_RESAMPLES", 2)  # bootstrap intervals are not what is tested
         manuscript.write_records(place, data)
     (place / "figures").mkdir()
     for name in (*manuscript.simulated(), *manuscript.measured()):

@@ -25,5 +25,5 @@ def test_no_number_is_typed() -> None:
 def test_they_follow_the_records() -> None:
     records = Records()
     (worst,) = [row for row in records.verdicts if row.name == records.kind("replay")[-1].name]
-    assert f"{worst.measured:.3f}" in results._replay(records)
+    assert f"{worst.measured:.3f}" in results._rest(records)
     assert records.cells["speed"].rows[3][4].split()[0] in results._fast_slow(records)
