@@ -68,7 +68,7 @@ def leashes(scale: Scale, base: Policy) -> Chapter:
             name = f"language-leash-{place}-{tau:g}"
             learner = PolicyGradient(
                 loss="reinforce",
-                problems=size.groups,
+                problems=size.leash_groups,
                 rollouts=size.rollouts,
                 advantage="leave-one-out",
                 max_new_tokens=TOKENS,

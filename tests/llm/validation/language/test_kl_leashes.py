@@ -44,7 +44,7 @@ def test_the_two_leashes_rest_apart_and_agree_when_weak(smollm2: Policy) -> None
     base = measure_base(smollm2, task, count)
     masses, parted = answer_token_masses(smollm2, task, count)
     assert masses.prod(axis=1) == pytest.approx(base.new, rel=1e-4)
-    tau = SIZES["smoke"].leashes[0]
+    tau = SIZES["small"].leashes[0]
     new, old = at_loss_rest(masses, parted, base.old, tau)
     assert new.mean() > tilted(base, tau)[0].mean() + 0.05
     assert (new + old <= 1.0).all()
