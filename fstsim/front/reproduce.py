@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from fstsim.errors import InputError
 from fstsim.front.command import CONTINUE, Directory, check_numbers
 from fstsim.front.console import Progress, complain, show
 from fstsim.front.tables import check_summary, section_table, verdict_table
 from fstsim.records import environment, plain, prepare_directory, working_in, write_json
 
+_PRETRAINED = "smollm2"
+"""Model that is validated too, by its quick chapters, where `fstsim model` has put it into the cache."""
+
 
 @dataclass(frozen=True)
 class Reproduce:
-    """Check every statement, draw every figure, and write report.html with all of them."""
+    """Check every statement, draw every figure, run and judge the smoke runs, and write report.html with all of them."""
 
     out: Directory = Path("out")
     """directory for report.html, checks.json, environment.json and figures/"""
@@ -74,7 +79,9 @@ class Reproduce:
 
         from fstsim.llm.experiments import CORE
         from fstsim.llm.experiments.run import run_all
-        from fstsim.llm.validation.validate import validate
+        from fstsim.llm.policy.pretrained import cached_path
+        from fstsim.llm.validation.language import QUICK
+        from fstsim.llm.validation.validate import CHAPTERS, LATER
         from fstsim.paper.report.models import model_section
 
         logging.disable_progress_bar()
@@ -86,9 +93,21 @@ class Reproduce:
                     complain(f"error: {what}: {failure}")
                 else:
                     progress.add(1, what)
-        events = validate("smoke", "base", seeds, self.out / "validation")
+        self._validate("base", seeds, "validation", [name for name in CHAPTERS if name not in LATER])
+        if cached_path(_PRETRAINED).is_dir():
+            try:
+                self._validate(_PRETRAINED, seeds, f"validation-{_PRETRAINED}", QUICK)
+            except InputError as error:  # not enough memory for it, say: the rest needs it not
+                complain(f"left out: {error}")
+        return model_section(self.out / "experiments", self.out / "validation")
+
+    def _validate(self, model: str, seeds: int, folder: str, chapters: Sequence[str]) -> None:
+        """Smoke validation of a model by these chapters."""
+        from fstsim.llm.validation.validate import validate
+
+        events = validate("smoke", model, seeds, self.out / folder, only=chapters)
         first = next(events)
-        with contextlib.closing(Progress("validation", first.runs, "runs")) as progress:
+        with contextlib.closing(Progress(f"validation of {model}", first.runs, "runs")) as progress:
             progress.add(0, first.what)
             for event in events:
                 if event.judged:
@@ -97,4 +116,3 @@ class Reproduce:
                     complain(f"error: {event.what}")
                 else:
                     progress.add(1, event.what)
-        return model_section(self.out / "experiments", self.out / "validation")

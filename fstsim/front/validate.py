@@ -34,6 +34,8 @@ class Validate:
     """runs at a time, one thread each; -1 uses every core"""
     device: str = "cpu"
     """torch device"""
+    adapter: str = ""
+    """adapter that every run trains in place of all weights, as lora:r=16, at ten times the learning rate; the predictions are the same"""
     only: _Chapters = ()
     """make the runs of these chapters only (dead-groups, replay, ...; of chat models language-replay, ...); an unknown name lists those that exist"""
     stopped: ClassVar[str] = CONTINUE
@@ -45,7 +47,9 @@ class Validate:
         from fstsim.llm.validation.validate import validate
 
         quiet()
-        events = validate(self.preset, self.model, self.seeds, self.out, self.jobs, self.only, self.device)
+        events = validate(
+            self.preset, self.model, self.seeds, self.out, self.jobs, self.only, self.device, self.adapter
+        )
         last = first = next(events)
         failed = False
         with contextlib.closing(Progress("validate", first.runs, "runs")) as progress:

@@ -18,6 +18,7 @@ import numpy as np
 
 from fstsim.crossings import first_crossing
 from fstsim.llm.experiments.plan import Planned
+from fstsim.llm.measure.loading import load_checkpoint
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.recorded import read_metrics
 from fstsim.llm.validation.prediction import Prediction
@@ -46,10 +47,8 @@ class Records:
         ]
 
     def trained(self, name: str, seed: int) -> Policy:
-        """The model at the end of a run."""
-        policy = Policy.load(str(self.place(name, seed) / "model"))
-        policy.model.eval()
-        return policy
+        """The model at the end of a run, its adapter merged into the base where it trained one."""
+        return load_checkpoint(str(self.place(name, seed) / "model"), self.base)
 
     def finished(self, names: Sequence[str]) -> bool:
         """Whether all seeds of these runs have come to their end."""

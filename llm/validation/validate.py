@@ -8,7 +8,7 @@ finished; rows that are falsified stay.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,9 @@ from typing import Any
 from fstsim.errors import InputError
 from fstsim.llm.experiments.plan import Planned, Scale
 from fstsim.llm.experiments.run import check_runs, run_all
+from fstsim.llm.policy.adapters import check_adapter
 from fstsim.llm.policy.policy import Policy
+from fstsim.llm.runs.config import METHODS, TrainConfig
 from fstsim.llm.validation.claim import Ahead, Chapter, Claim, Records
 from fstsim.llm.validation.distance import fast_slow, overlap_slope, razor
 from fstsim.llm.validation.equilibria import dead_groups, replay, tilts
@@ -55,7 +57,11 @@ CHAPTERS: Mapping[str, Callable[[Scale, Policy], Chapter]] = {
 }
 """In the order of their runs: what others build on comes first. Of models of the laboratory's world; `LANGUAGE` are those of chat models."""
 
-_APART = ("forecasts", "own-replay", "sft-leashes")
+LATER = ("own-replay", "sft-leashes")
+"""Chapters that came after the recorded validation: `fstsim reproduce` leaves them to `fstsim validate`."""
+ADAPTER_LR = 10.0
+"""Learning rate of an adapter over that of all weights: the factors of a product that begins at 0 move it by the square."""
+_APART = ("forecasts", *LATER)
 """Chapters whose runs are not among those that the law of all runs is tested on: forecasts measure forgetting on old skills of
 their own, the others came after it was judged."""
 
@@ -81,13 +87,21 @@ def all_chapters(scale: Scale, base: Policy) -> dict[str, Chapter]:
 
 
 def validate(
-    scale: Scale, model: str, seeds: int, out: Path, jobs: int = -1, only: Sequence[str] = (), device: str = "cpu"
+    scale: Scale,
+    model: str,
+    seeds: int,
+    out: Path,
+    jobs: int = -1,
+    only: Sequence[str] = (),
+    device: str = "cpu",
+    adapter: str = "",
 ) -> Iterator[Event]:
     """Predict, write, run, judge: one event when the predictions are written, one a run, and last the verdicts.
 
     ``only`` names chapters whose runs are made; predictions are written (forecasts aside), and finished claims judged, for all. A run that
-    diverges is an event that ``failed``, and what needs it is not judged. Raises InputError, before anything is written, for
-    an unknown chapter, a model that no chapter is for or an ``out`` that belongs to something else.
+    diverges is an event that ``failed``, and what needs it is not judged. With ``adapter`` every run trains one in place of all
+    weights, at `ADAPTER_LR` times the learning rate; the predictions are the same. Raises InputError, before anything is
+    written, for an unknown chapter, a model or an adapter that no chapter is for or an ``out`` that belongs to something else.
     """
     for name in only:
         if name not in {**CHAPTERS, **LANGUAGE}:
@@ -95,18 +109,22 @@ def validate(
                 f"chapter {name!r} is unknown; allowed: {', '.join(CHAPTERS)}; of chat models {', '.join(LANGUAGE)}"
             )
     check_runs((), seeds, out, jobs)
-    found = _predicted(scale, model, out)
+    if adapter:
+        check_adapter(adapter)
+    about = {"model": model, "scale": scale, "adapter": adapter}
+    found = _predicted(about, out)
     base = Policy.load(model, device)
     _check_model(base, model, only)
     base.model.eval()
     chapters = all_chapters(scale, base)
     claims = [claim for chapter in chapters.values() for claim in chapter.claims]
     planned = {
-        run.name: replace(run, config=replace(run.config, model=model, device=device))
+        run.name: replace(run, config=_adapted(replace(run.config, model=model, device=device), adapter))
         for name, chapter in chapters.items()
         if not only or name in only
         for run in chapter.runs
     }
+    _check_starts(planned.values(), adapter)
     runs = len(planned) * seeds
     waves = _waves(list(planned.values()))
     check_runs(waves[0] if waves else (), seeds, out, jobs)
@@ -117,7 +135,7 @@ def validate(
                 worked_out += chapter.worked_out(planned, out)
         claims += worked_out
         now = [c for name, each in chapters.items() for c in each.claims if c.ahead is None or not only or name in only]
-        written = _write_down(found, [*now, *worked_out], scale, Ahead(out, model, device))
+        written = _write_down(found, [*now, *worked_out], about, Ahead(out, model, device))
         yield Event("predictions written", runs)
         for wave in waves:
             for what, failure in run_all(wave, seeds, out, jobs):
@@ -155,25 +173,41 @@ def _check_model(base: Policy, model: str, only: Sequence[str]) -> None:
             raise InputError(f"chapter {name!r} is not of {kind}; for {model!r} allowed: {', '.join(own)}")
 
 
+def _adapted(config: TrainConfig, adapter: str) -> TrainConfig:
+    """The run with an adapter, where one is wanted and the run trains weights."""
+    if not adapter or METHODS[config.method].learner is None:
+        return config
+    return replace(config, adapter=adapter, lr=ADAPTER_LR * config.lr)
+
+
+def _check_starts(planned: Iterable[Planned], adapter: str) -> None:
+    """InputError where a run starts from the model of another one, which an adapter's folder alone is not."""
+    after = sorted({run.name for run in planned if run.after is not None})
+    if adapter and after:
+        raise InputError(
+            f"--adapter writes no whole models, and {', '.join(after)} start from such: name other chapters with --only"
+        )
+
+
 def _waves(planned: Sequence[Planned]) -> list[list[Planned]]:
     """Runs from the base first, then those that start from where another one ended."""
     waves = [[run for run in planned if run.after is None], [run for run in planned if run.after is not None]]
     return [wave for wave in waves if wave]
 
 
-def _predicted(scale: Scale, model: str, out: Path) -> list[Prediction]:
-    """The predictions as they stand in ``predictions.json``, none where it is not; InputError if they are of another model or scale."""
+def _predicted(about: Mapping[str, str], out: Path) -> list[Prediction]:
+    """The predictions as they stand in ``predictions.json``, none where it is not; InputError if it is not ``about`` the same."""
     place = out / "predictions.json"
     if not is_there(place):
         return []
     record = check_object(place, read_json(place), {"model": str, "scale": str, "predictions": list})
-    check_settings(out, record, {"model": model, "scale": scale}, "validation")
+    check_settings(out, {"adapter": "", **record}, about, "validation")  # adapters came later
     with understood(place):
         return [_read(row, place) for row in record["predictions"]]
 
 
 def _write_down(
-    found: Sequence[Prediction], claims: Sequence[Claim], scale: Scale, ahead: Ahead
+    found: Sequence[Prediction], claims: Sequence[Claim], about: Mapping[str, str], ahead: Ahead
 ) -> dict[str, Prediction]:
     """``found`` and what may still be added to it, by name; written if something is, or nothing was."""
     place = ahead.out / "predictions.json"
@@ -183,7 +217,7 @@ def _write_down(
     new = [c.prediction if c.ahead is None else c.ahead(ahead) for c in fresh]
     if new or not place.exists():
         predictions = [p.to_dict() for p in [*found, *new]]
-        write_json(place, plain({"model": ahead.model, "scale": scale, "predictions": predictions}))
+        write_json(place, plain({**about, "predictions": predictions}))
     return {p.name: p for p in [*found, *new]}
 
 

@@ -48,19 +48,21 @@ def verdict_rows(judged: Sequence[Mapping[str, Any]]) -> str:
     return table(("prediction", "predicted", "measured, 95 %", "seeds", "verdict"), rows)
 
 
-def _verdicts(source: Source) -> str:
-    judged = read_json(source.validation / "validation.json")
-    with understood(source.validation / "validation.json"):
-        return _verdicts_of(source, judged)
+def _verdicts(title: str, validation: Path) -> str:
+    judged = read_json(validation / "validation.json")
+    with understood(validation / "validation.json"):
+        return _verdicts_of(title, validation, judged)
 
 
-def _verdicts_of(source: Source, judged: Sequence[Mapping[str, Any]]) -> str:
+def _verdicts_of(title: str, validation: Path, judged: Sequence[Mapping[str, Any]]) -> str:
     count = Counter(j["verdict"] for j in judged)
     facts = "".join(f"<li><b>{count[verdict]}</b>{sign} {verdict}</li>" for verdict, sign in _SIGNS.items())
-    written = source.validation / "predictions.json"
+    written = validation / "predictions.json"
     about = check_object(written, read_json(written), {}) if written.exists() else {}
     how = f"preset {escape(str(about.get('scale', '?')))}, model {escape(Path(str(about.get('model', '?'))).name)}"
-    return f'<h3>{escape(source.title)} ({how})</h3><ul class="facts">{facts}</ul>{verdict_rows(judged)}'
+    if about.get("adapter"):
+        how += f", adapter {escape(str(about['adapter']))}"
+    return f'<h3>{escape(title)} ({how})</h3><ul class="facts">{facts}</ul>{verdict_rows(judged)}'
 
 
 def _bridge(source: Source, folder: Path) -> str:
@@ -96,13 +98,13 @@ def model_section(experiments: Path, validation: Path) -> str:
     """
     found = sources(experiments, validation)
     judged = [s for s in found if (s.validation / "validation.json").exists()]
+    tables = [(s.title, s.validation) for s in judged] + [(s.title, path) for s in found for path in s.further]
     parts = []
     with tempfile.TemporaryDirectory() as name:
+        if tables:
+            parts += ['<h2 id="verdicts">Verdicts</h2>', _RULE, *(_verdicts(*table) for table in tables)]
         if judged:
             parts += [
-                '<h2 id="verdicts">Verdicts</h2>',
-                _RULE,
-                *map(_verdicts, judged),
                 '<h2 id="bridge">Toy, model and theory on the same axes</h2>',
                 *(_bridge(s, Path(name)) for s in judged),
             ]

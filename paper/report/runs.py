@@ -18,11 +18,25 @@ from fstsim.records import read_json
 
 @dataclass(frozen=True)
 class Source:
-    """A directory with ``experiments/`` and ``validation/``, or some of it, and what the report calls it."""
+    """Directories of experiments and of a validation, as far as they exist, and what the report calls them.
+
+    ``further`` are validations beside the first one: ``validation-NAME``, of other models or scales; only the first one has
+    every chapter that the bridge is drawn from.
+    """
 
     title: str
     experiments: Path
     validation: Path
+
+    @property
+    def further(self) -> list[Path]:
+        """Validations beside the first one that have verdicts."""
+        return sorted(path.parent for path in self.validation.parent.glob(f"{self.validation.name}-*/validation.json"))
+
+    @property
+    def folders(self) -> list[Path]:
+        """All that hold runs."""
+        return [path for path in (self.experiments, self.validation, *self.further) if (path / "runs").is_dir()]
 
 
 def sources(experiments: Path, validation: Path, recorded: Path = DATA) -> list[Source]:
@@ -33,7 +47,7 @@ def sources(experiments: Path, validation: Path, recorded: Path = DATA) -> list[
     ]
     if experiments.resolve() == found[0].experiments.resolve() or validation.resolve() == found[0].validation.resolve():
         found = found[:1]
-    return [s for s in found if (s.experiments / "runs").is_dir() or (s.validation / "runs").is_dir()]
+    return [s for s in found if s.folders]
 
 
 def _environment_line(environment: Mapping[str, Any]) -> str:
@@ -88,7 +102,7 @@ def runs_section(found: list[Source]) -> str:
     """One collapsible block a run, below the environments that they were made in; nothing where there are no runs."""
     parts = []
     for source in found:
-        folders = [d / "runs" for d in (source.experiments, source.validation) if (d / "runs").is_dir()]
+        folders = [folder / "runs" for folder in source.folders]
         runs = {
             path: sorted(path.glob("seed-*"))
             for folder in folders

@@ -28,5 +28,8 @@ LANGUAGE: Mapping[str, Callable[[Scale, Policy], Chapter]] = {
 }
 """Chapters in the order of their runs."""
 
+QUICK = ("language-groups", "language-training")
+"""Chapters that take a few minutes on two cores."""
+
 WORDS = "The plural of cat is cats."
 """What a model must be able to write for them."""

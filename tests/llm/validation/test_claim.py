@@ -99,7 +99,8 @@ def claim(name: str, value: float, needs: tuple[str, ...]) -> Claim:
 
 def write_down(claims: list[Claim], out: Path, scale: Scale = "smoke") -> dict[str, Prediction]:
     """What `validate` does with the predictions of ``claims`` before it runs anything."""
-    return _write_down(_predicted(scale, "base", out), claims, scale, Ahead(out, "base", "cpu"))
+    about = {"model": "base", "scale": scale, "adapter": ""}
+    return _write_down(_predicted(about, out), claims, about, Ahead(out, "base", "cpu"))
 
 
 def test_what_was_written_stands_and_latecomers_are_refused(tmp_path: Path) -> None:
@@ -143,6 +144,29 @@ def test_bad_input(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds a validation with scale small, not smoke"):
         next(validate("smoke", "base", 3, tmp_path))
     assert "dead-groups" in CHAPTERS
+    (tmp_path / "predictions.json").unlink()
+    with pytest.raises(InputError, match="--adapter must be lora:r=16"):
+        next(validate("smoke", "base", 3, tmp_path, adapter="lora:rank=3"))
+    with pytest.raises(
+        InputError, match=r"--adapter writes no whole models, and relearn-.* start from such: name other chapters"
+    ):
+        next(validate("small", "base", 3, tmp_path, only=("relearning",), adapter="lora:r=4"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_with_an_adapter_the_runs_are_others_and_the_predictions_the_same(tmp_path: Path) -> None:
+    """Where a run rests does not depend on which weights move; a directory is of one kind."""
+    events = validate("smoke", "base", 3, tmp_path / "lora", only=("replay",), adapter="lora:r=4")
+    next(events)
+    events.close()
+    whole = validate("smoke", "base", 3, tmp_path / "whole", only=("replay",))
+    next(whole)
+    whole.close()
+    found = [read_json(tmp_path / name / "predictions.json") for name in ("lora", "whole")]
+    assert found[0]["predictions"] == found[1]["predictions"]
+    assert [record["adapter"] for record in found] == ["lora:r=4", ""]
+    with pytest.raises(InputError, match="holds a validation with adapter lora:r=4, not "):
+        next(validate("smoke", "base", 3, tmp_path / "lora", only=("replay",)))
 
 
 def test_dead_groups_need_no_runs_and_match_the_base(base: Policy, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from rich.table import Table
 from fstsim import InputError
 from fstsim.number_text import html_number
 from fstsim.paper.figures.figure import Figure
-from fstsim.paper.report.models import verdict_rows
+from fstsim.paper.report.models import model_section, verdict_rows
 from fstsim.paper.report.page import table_of
 from fstsim.paper.report.report import write_report
 from fstsim.paper.report.runs import runs_section, sources
@@ -254,3 +254,22 @@ def test_recorded_and_fresh_runs_are_listed_once_with_their_configurations(tmp_p
     for words in ("Seeds 0, 1; environment 1; 5 s", "device cuda", "torch 2", '"steps": 7', HOSTILE):
         assert words in page.text
     assert "<script>" not in runs_section(found)
+
+
+def test_validations_of_other_models_beside_the_first_are_shown_with_it(tmp_path: Path) -> None:
+    """As `fstsim reproduce` leaves them: validation/ and validation-smollm2/; one without verdicts is not there yet."""
+    make_run(tmp_path / "validation")
+    for name in ("smollm2", "unjudged"):
+        make_run(tmp_path / f"validation-{name}", seeds=1)
+    about = {"model": "smollm2", "scale": "smoke", "adapter": "lora:r=8<script>", "predictions": []}
+    write_json(tmp_path / "validation-smollm2" / "predictions.json", about)
+    row = {"name": "a", "quantity": HOSTILE, "statement": "replay-forward", "value": 1.0, "low": 0.5, "high": 1.5}
+    row |= {"measured": 1.0, "measured_low": 0.9, "measured_high": 1.1, "seeds": 3, "verdict": "confirmed"}
+    write_json(tmp_path / "validation-smollm2" / "validation.json", [row])
+    (source,) = sources(tmp_path / "experiments", tmp_path / "validation", tmp_path / "none")
+    assert [path.name for path in source.folders] == ["validation", "validation-smollm2"]
+    html = model_section(tmp_path / "experiments", tmp_path / "validation")
+    page = Page(html)
+    assert "Runs made with this report (preset smoke, model smollm2, adapter lora:r=8<script>)" in page.text
+    assert HOSTILE in page.text
+    assert "<script>" not in html
