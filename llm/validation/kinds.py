@@ -76,6 +76,8 @@ KINDS: Mapping[str, Kind] = {
         "log of steps of RL to a reward over those in the context of the rule", log=True, chat=True
     ),
     "chat-stall": Kind("share of steps without a signal after RL on another behaviour", chat=True),
+    "chat-stage-signal": Kind("groups without a signal where a stage of RL on other questions begins", chat=True),
+    "chat-stage-kept": Kind("success on an earlier behaviour that stages of RL on other questions take", chat=True),
     "training-reward": Kind("new mass after SFT, forecast", chat=True),
     "training-log-old-mass": Kind("log old mass after SFT, forecast", log=True, chat=True),
     "training-skill": Kind("change of the log-probability of an old skill under SFT, forecast", log=True, chat=True),

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from fstsim.llm.experiments.plan import Scale
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.validation.claim import Chapter
+from fstsim.llm.validation.language.continual import continual
 from fstsim.llm.validation.language.kl_leashes import leashes
 from fstsim.llm.validation.language.reinforcement import conflict, context, groups
 from fstsim.llm.validation.language.replay_share import replay
@@ -25,6 +26,7 @@ LANGUAGE: Mapping[str, Callable[[Scale, Policy], Chapter]] = {
     "language-leashes": leashes,
     "language-context": context,
     "language-conflict": conflict,
+    "language-continual": continual,
 }
 """Chapters in the order of their runs."""
 

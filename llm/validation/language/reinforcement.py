@@ -18,13 +18,12 @@ from fstsim.llm.experiments.plan import Planned, Scale
 from fstsim.llm.learners.policy_gradient import PolicyGradient
 from fstsim.llm.learners.sdft import rule_context
 from fstsim.llm.policy.policy import Policy
-from fstsim.llm.runs.config import TrainConfig
-from fstsim.llm.runs.probes import ProbeConfig, answer_logprobs
+from fstsim.llm.runs.probes import answer_logprobs
 from fstsim.llm.validation.claim import Chapter, Claim, Records
 from fstsim.llm.validation.distance import kl_saved, log_odds_of
 from fstsim.llm.validation.equilibria import measure_dead_groups
 from fstsim.llm.validation.kinds import Label
-from fstsim.llm.validation.language.scale import FORM, OWN, SIZES, TOKENS, Size, demonstrated, run_config
+from fstsim.llm.validation.language.scale import FORM, OWN, SIZES, TOKENS, Size, demonstrated, free_config
 from fstsim.llm.validation.prediction import Prediction, measure_base, predict_dead_groups
 from fstsim.llm.validation.sequences import silent_share, stalled_from_left
 from fstsim.llm.validation.times import CLOCKS, log_time_ratios, measured_time_ratio
@@ -39,13 +38,6 @@ _ROLLOUTS = 240  # a seed, of the base
 
 def _learner(size: Size) -> PolicyGradient:
     return PolicyGradient(problems=size.groups, rollouts=size.rollouts, max_new_tokens=TOKENS)
-
-
-def _config(size: Size, learner: PolicyGradient, tasks: tuple[str, ...] = (FORM,)) -> TrainConfig:
-    """A run as people make them, clipped and at a constant learning rate; measured every other step."""
-    config = run_config(size, size.free_steps, FORM, "free", learner)
-    probe = ProbeConfig(every=2, problems=size.held, max_new_tokens=TOKENS)
-    return replace(config, tasks=tasks, clip=TrainConfig.clip, optimizer=type(config.optimizer)(), probe=probe)
 
 
 def groups(scale: Scale, base: Policy) -> Chapter:
@@ -69,7 +61,7 @@ def context(scale: Scale, base: Policy) -> Chapter:
     words = rule_context(base, task)
     with torch.no_grad():
         masses = np.exp(answer_logprobs(base, ("", words), held_out, [task.answer(p) for p in held_out]))
-    told = Planned(TOLD_RUN, replace(_config(size, _learner(size)), context=words), write_model=False)
+    told = Planned(TOLD_RUN, replace(free_config(size, _learner(size)), context=words), write_model=False)
     pair = (BARE_RUN, TOLD_RUN)
     saved = _saved(*(log_odds_of(float(mass)) for mass in masses.mean(1)))
     claims = [Claim(saved, pair, _on_form(size, kl_saved(*pair, MATCHED)))]
@@ -87,7 +79,7 @@ def context(scale: Scale, base: Policy) -> Chapter:
 
 
 def _both_behaviours(size: Size) -> Planned:
-    return Planned(BARE_RUN, _config(size, _learner(size), (FORM, OWN)), write_model=False)
+    return Planned(BARE_RUN, free_config(size, _learner(size), (FORM, OWN)), write_model=False)
 
 
 def _on_form(size: Size, measured: Callable[[Records], list[float]]) -> Callable[[Records], list[float]]:

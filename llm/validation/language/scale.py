@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -90,6 +90,13 @@ def run_config(
         learner=learner,
         probe=ProbeConfig(every=every, problems=size.held, early=every + 1, max_new_tokens=TOKENS),
     )
+
+
+def free_config(size: Size, learner: PolicyGradient, tasks: tuple[str, ...] = (FORM,)) -> TrainConfig:
+    """A run of RL as people make them, clipped and at a constant learning rate; measured every other step."""
+    config = run_config(size, size.free_steps, FORM, "free", learner)
+    probe = ProbeConfig(every=2, problems=size.held, max_new_tokens=TOKENS)
+    return replace(config, tasks=tasks, clip=TrainConfig.clip, optimizer=OptimizerConfig(), probe=probe)
 
 
 def old_among_both(rows: Rows) -> Array:
