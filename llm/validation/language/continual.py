@@ -7,14 +7,18 @@ what its own stage made of it, and a later stage finds as many groups with a sig
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from fstsim.llm.experiments.plan import Planned, Scale
 from fstsim.llm.learners.policy_gradient import PolicyGradient
 from fstsim.llm.policy.policy import Policy
+from fstsim.llm.runs.probes import answer_logprobs
+from fstsim.llm.tasks.parse import parse_task
+from fstsim.llm.types import Answered
 from fstsim.llm.validation.claim import Chapter, Claim, Records
 from fstsim.llm.validation.kinds import Label
-from fstsim.llm.validation.language.scale import FORM, SIZES, SKILL, TOKENS, Size, demonstrated, free_config
-from fstsim.llm.validation.prediction import Prediction, measure_base, predict_dead_groups
+from fstsim.llm.validation.language.scale import FORM, SIZES, SKILL, TOKENS, Size, free_config
+from fstsim.llm.validation.prediction import Array, Prediction
 
 THREE = (FORM, SKILL, "language:opposites")
 """Sampling finds each of them now and then in the base."""
@@ -29,9 +33,19 @@ def continual(scale: Scale, base: Policy) -> Chapter:
     return Chapter(tuple(claims), (Planned(RUN, free_config(size, learner, THREE), write_model=False),))
 
 
+@torch.no_grad()
+def answer_masses(base: Policy, name: str, problems: int) -> Array:
+    """Probability of the right answer to each test problem, ``(problems,)``: sentences of the base have no other behaviour beside them."""
+    task = parse_task(name)
+    assert isinstance(task, Answered)
+    held_out = list(task.problems("test"))[:problems]
+    return np.asarray(np.exp(answer_logprobs(base, ("",), held_out, [task.answer(p) for p in held_out])[0]))
+
+
 def _signal(size: Size, stage: int, base: Policy) -> Claim:
     """The first quarter of a stage: a group is without signal as among the base's own rollouts."""
-    value = predict_dead_groups(measure_base(base, demonstrated(THREE[stage]), size.held), size.rollouts).value
+    masses = answer_masses(base, THREE[stage], size.held)
+    value = float(np.mean((1.0 - masses) ** size.rollouts + masses**size.rollouts))
     prediction = Prediction(
         f"{RUN}-signal-{stage + 1}", Label("chat-stage-signal", run=RUN, x=stage + 1), "plasticity-stall",
         f"share of groups without signal in the first quarter of stage {stage + 1} of RL, {THREE[stage]}, as from the base",
