@@ -26,7 +26,13 @@ def test_signal_and_what_stays_are_read_from_their_stages(smollm2: Policy, tmp_p
     rows: list[dict[str, Any]] = []
     for step in range(3 * size.free_steps + 1):
         stage = max(0, step - 1) // size.free_steps
-        row = {"step": step, "reward": 0.1 * (stage + 1), "dead_share": 0.25 * stage + 0.01 * (step > 15)}
+        row = {
+            "step": step,
+            "samples": 32 * step,
+            "task": stage,
+            "reward": 0.1 * (stage + 1),
+            "dead_share": 0.25 * stage + 0.01 * (step > 15),
+        }
         rows.append(row | {f"reward_task{k}": 0.9 - 0.2 * k for k in range(3) if k != stage})
     (place / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     records = Records(tmp_path, 1, smollm2)
