@@ -51,6 +51,7 @@ def write_records(folder: Path, data: Path) -> None:
     from fstsim.paper.manuscript import numbers as manuscript_numbers
     from fstsim.paper.manuscript import tables as manuscript_tables
     from fstsim.paper.manuscript.prose import prose
+    from fstsim.paper.records.verdict_summary import pretrained_folders
 
     for source in sorted(SOURCES.iterdir()):
         if source.suffix in (".typ", ".yml"):
@@ -61,7 +62,9 @@ def write_records(folder: Path, data: Path) -> None:
     write_json(folder / "tables.json", manuscript_tables.as_json(tables))
     write_json(folder / "statements.json", manuscript_tables.statement_rows(data))
     write_json(folder / "methods.json", manuscript_tables.method_rows())
-    write_json(folder / "verdicts.json", manuscript_tables.verdict_rows(data))
+    write_json(folder / "verdicts.json", manuscript_tables.verdict_rows(data / "validation"))
+    pretrained = [row for place in pretrained_folders(data) for row in manuscript_tables.verdict_rows(place)]
+    write_json(folder / "pretrained.json", pretrained)
     figures = {name: {"title": f.title, "caption": prose(f.caption)} for name, f in FIGURES.items()}
     write_json(folder / "figures.json", figures)
 

@@ -21,6 +21,7 @@ from fstsim.paper.experiments.numbers import speed_up
 from fstsim.paper.experiments.reference import PAPER
 from fstsim.paper.manuscript.prose import readable
 from fstsim.paper.manuscript.tables import Cells
+from fstsim.paper.records.verdict_summary import pretrained_folders
 from fstsim.records import read_json, read_rows
 from fstsim.theory import ALL_STATEMENTS, METHOD_TABLE
 
@@ -156,7 +157,10 @@ def verdict_numbers(data: Path) -> dict[str, Number]:
     """How the predictions came out; one row's numbers are in the table, not here: rows come and go with the record."""
     judged = read_json(data / "validation" / "validation.json")
     count = Counter(row["verdict"] for row in judged)
+    folders = pretrained_folders(data)
+    pretrained = [row["verdict"] for folder in folders for row in read_json(folder / "validation.json")]
     written = read_json(data / "validation" / "predictions.json")
+    model = read_json(folders[0] / "predictions.json")["model"] if folders else "none recorded"
     found = _named(
         "paper/data/validation/validation.json",
         {
@@ -166,6 +170,11 @@ def verdict_numbers(data: Path) -> dict[str, Number]:
             "verdicts.undecided": count["undecided"],
             "verdicts.statements": len({row["statement"] for row in judged}),
         },
+    )
+    found |= _named(
+        "paper/data/validation-smollm2/validation.json",
+        {"pretrained.count": len(pretrained), "pretrained.model": model}
+        | {f"pretrained.{verdict}": pretrained.count(verdict) for verdict in ("confirmed", "falsified", "undecided")},
     )
     return found | _named(
         "paper/data/validation/predictions.json",

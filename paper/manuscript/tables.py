@@ -74,8 +74,8 @@ def _interval(low: float | None, high: float | None) -> str:
     return MISSING if MISSING in ends else f"[{ends[0]}, {ends[1]}]"
 
 
-def verdict_rows(data: Path) -> list[dict[str, Any]]:
-    """One row a prediction, in the order of the record; falsified ones stay."""
+def verdict_rows(folder: Path) -> list[dict[str, Any]]:
+    """One row a prediction of a recorded validation, in the order of the record; falsified ones stay."""
     return [
         {
             "quantity": prose(row["quantity"]),
@@ -86,7 +86,7 @@ def verdict_rows(data: Path) -> list[dict[str, Any]]:
             "seeds": str(row["seeds"]),
             "verdict": row["verdict"],
         }
-        for row in read_json(data / "validation" / "validation.json")
+        for row in read_json(folder / "validation.json")
     ]
 
 

@@ -16,7 +16,7 @@ from fstsim.paper.manuscript.numbers import statement_numbers, verdict_numbers
 from fstsim.paper.manuscript.tables import Cells, experiment_cells
 from fstsim.paper.pages.blocks import table
 from fstsim.paper.pages.forecast import recorded_forecasts
-from fstsim.paper.records.verdict_summary import PRETRAINED
+from fstsim.paper.records.verdict_summary import PRETRAINED, pretrained_folders
 from fstsim.records import read_json
 
 _SOLVED = "seeds above 1/2"  # a column of the table
@@ -48,7 +48,7 @@ class Records:
 
     def __init__(self, data: Path = DATA) -> None:
         self.verdicts = read_verdicts(data / "validation")
-        self.pretrained = read_verdicts(data / PRETRAINED)
+        self.pretrained = [row for folder in pretrained_folders(data) for row in read_verdicts(folder)]
         self.model = str(read_json(data / PRETRAINED / "predictions.json")["model"])
         self.cells = _cells(data)
         self.forecasts = recorded_forecasts(data)
@@ -88,8 +88,9 @@ def _rest(r: Records) -> str:
 
 def _pretrained(r: Records) -> str:
     verdicts = [row.verdict for row in r.pretrained]
-    (old,) = (row for row in r.pretrained if row.label.kind == "training-log-old-mass")
-    (saved,) = (row for row in r.pretrained if row.label.kind == "context-kl-saved")
+    # of the first record: a second one, with an adapter, has the same kinds
+    old = next(row for row in r.pretrained if row.label.kind == "training-log-old-mass")
+    saved = next(row for row in r.pretrained if row.label.kind == "context-kl-saved")
     return (
         f"On a pretrained model (`{r.model}`): {len(verdicts)} predictions, {verdicts.count('confirmed')} confirmed, {verdicts.count('falsified')} falsified, "
         f"{verdicts.count('undecided')} undecided in runs of minutes. The forecast of what SFT does to the old behaviour, {short_number(old.value)} nats, came to "

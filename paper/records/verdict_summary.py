@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 from fstsim.llm.validation.kinds import KINDS
 from fstsim.number_text import short_number
@@ -57,9 +58,14 @@ def _seeds(seeds: Sequence[int]) -> str:
 
 
 PRETRAINED = "validation-smollm2"
-"""Folder of the recorded validation of the pretrained model; there may be none."""
+"""Folder of the recorded validation of the pretrained model, at scale smoke; others of it, at another scale or with an adapter, begin alike."""
 LATER = "validation-smoke"
 """Folder of chapters that came after the recorded validation and were run at scale smoke; there may be none."""
+
+
+def pretrained_folders(data: Path = DATA) -> list[Path]:
+    """Recorded validations of the pretrained model, the first one first."""
+    return sorted(path.parent for path in data.glob(f"{PRETRAINED}*/validation.json"))
 
 
 def recorded_summary() -> str:
@@ -69,13 +75,18 @@ def recorded_summary() -> str:
     if (DATA / LATER / "validation.json").exists():
         kinds = {row.label.kind for row in first}
         later = [row for row in read_verdicts(DATA / LATER) if row.label.kind not in kinds]
-        parts.append(f"## Chapters that came later\n\n{_command(LATER)}, shipped model. {verdict_summary(later)}")
-    if (DATA / PRETRAINED / "validation.json").exists():
-        said = f"{_command(PRETRAINED)}, on the [language suite](language.md). "
-        parts.append(f"## A pretrained model\n\n{said}{verdict_summary(read_verdicts(DATA / PRETRAINED))}")
+        parts.append(
+            f"## Chapters that came later\n\n{command_of(DATA / LATER)}, shipped model. {verdict_summary(later)}"
+        )
+    for k, folder in enumerate(pretrained_folders()):
+        head = "" if k else "## A pretrained model\n\n"
+        said = f"{command_of(folder)}, on the [language suite](language.md). "
+        parts.append(f"{head}{said}{verdict_summary(read_verdicts(folder))}")
     return "\n".join(parts)
 
 
-def _command(folder: str) -> str:
-    made = read_json(DATA / folder / "predictions.json")
-    return f"`fstsim validate --model {made['model']} --preset {made['scale']}`"
+def command_of(folder: Path) -> str:
+    """What made a recorded validation, as Markdown."""
+    made = read_json(folder / "predictions.json")
+    adapter = f" --adapter {made['adapter']}" if made.get("adapter") else ""
+    return f"`fstsim validate --model {made['model']} --preset {made['scale']}{adapter}`"
