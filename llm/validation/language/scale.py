@@ -60,11 +60,11 @@ class Size:
 
 SIZES: dict[Scale, Size] = {
     "smoke": Size(8, (0.2, 0.4, 0.6), 24, 24, (), 0, 4, 4, 8, 12, 16, 12, 1),
-    "small": Size(32, (0.1, 0.2, 0.4, 0.6), 96, 24, (0.25,), 40, 4, 8, 8, 60, 40, 16, 2),
+    "small": Size(32, (0.1, 0.2, 0.4, 0.6), 96, 24, (0.25,), 120, 8, 8, 8, 60, 40, 16, 2),
     "paper": Size(35, (0.05, 0.1, 0.2, 0.4, 0.6), 240, 32, (0.7, 0.5, 0.35, 0.25), 300, 16, 16, 8, 120, 80, 32, 3),
 }
-"""Twelve steps of 6 demonstrations, or of 32 rollouts under a leash, were too few to settle: their intervals over three seeds
-spanned most of what there is. A step of 24 demonstrations costs twice that of 6; leashes take more than a smoke run has."""
+"""Twelve steps of 6 demonstrations, and 40 of 32 rollouts under a leash in the reward, were too few to settle: three seeds spread
+over most of what there is. A step of 24 demonstrations costs twice that of 6; leashes take more than a smoke run has."""
 LR = {"replay": 3e-5, "leash": 2e-5, "sft": 1e-5, "free": 1.5e-5}
 
 
