@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from fstsim.paper import DATA
-from fstsim.paper.claims import fast_slow, follows, forgetting, systems
+from fstsim.paper.claims import fast_slow, follows, forgetting, layers, systems
 from fstsim.paper.claims.claim import Claim, Finding
 from fstsim.paper.claims.evidence import Evidence
 
 GROUPS: Mapping[str, Sequence[Claim]] = {
-    "What is forgotten": (*forgetting.CLAIMS, *follows.CLAIMS),
+    "What is forgotten": (*forgetting.CLAIMS, *follows.CLAIMS, *layers.CLAIMS),
     "Fast and slow, plasticity": fast_slow.CLAIMS,
     "Systems beside frozen weights": systems.CLAIMS,
 }

@@ -1,0 +1,102 @@
+"""The recorded restorings of layers: which runs, and what is kept of them (``python -m fstsim.paper.records.layers_runs``).
+
+SFT and RL on three tasks of the shipped model, and SFT on one of the pretrained one, three seeds each; every layer, block and
+stack of layers restored alone (`fstsim.llm.measure.restore`). ``paper/data/layers/SET.json`` keeps the rows of every seed. The run
+directories stay where they were made: a stopped recording goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from fstsim.front.command import Directory
+from fstsim.front.console import Progress
+from fstsim.front.entry import run_module
+from fstsim.llm.learners.policy_gradient import PolicyGradient
+from fstsim.llm.learners.sft import SupervisedFineTuning
+from fstsim.llm.measure.restored_runs import restore_runs, total_parts
+from fstsim.llm.runs.config import PRESETS, TrainConfig
+from fstsim.llm.runs.probes import ProbeConfig
+from fstsim.llm.runs.run import run_training
+from fstsim.paper import DATA
+from fstsim.records import environment, plain, read_json, write_json
+
+SEEDS = (0, 1, 2)
+OLD: Mapping[str, tuple[str, ...]] = {
+    "strings:sort": ("digits:plus", "star_graph:cross"),
+    "strings:rotate": ("digits:plus", "star_graph:cross"),
+    "digits:plus": ("strings:rotate", "star_graph:cross"),
+}
+"""Tasks that are trained, and the old skills beside each: of the other families."""
+PRETRAINED = ("language:plural:bare", ("language:capitals", "language:opposites"))
+"""What the pretrained model is taught, which it never writes, and its old skills of the same format."""
+
+
+def _world(method: str, task: str) -> TrainConfig:
+    """A run of preset smoke at a learning rate that loses old skills, measured at its end alone."""
+    preset = PRESETS["smoke"]
+    probe = replace(preset.probe, every=preset.steps, early=preset.steps + 1, exam=8, relearn=0)
+    learner = (PolicyGradient if method == "rl" else SupervisedFineTuning)(problems=preset.problems)
+    return TrainConfig(method, (task,), OLD[task], steps=preset.steps, lr=3e-4, learner=learner, probe=probe)
+
+
+def _pretrained() -> TrainConfig:
+    task, old = PRETRAINED
+    probe = ProbeConfig(every=12, problems=8, early=13, max_new_tokens=12)
+    learner = SupervisedFineTuning(problems=12)
+    return TrainConfig("sft", (task,), old, model="smollm2", steps=12, lr=1e-5, learner=learner, probe=probe)
+
+
+SETS: Mapping[str, TrainConfig] = {
+    **{
+        f"{method}-{task.replace(':', '-')}": _world(method, task)
+        for method in ("sft", "rl")
+        for task in OLD
+        if (method, task) != ("rl", "strings:sort")  # fresh RL finds it in some seeds only
+    },
+    "smollm2-sft-plural-bare": _pretrained(),
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Train and restore the recorded sets, or go on with them, and write paper/data/layers."""
+
+    out: Directory = Path("out/layers")
+    """where run directories and measurements are"""
+    only: tuple[str, ...] = tuple(SETS)
+    """sets that are made"""
+
+
+def record(config: Config) -> int:
+    """Do it, and write every set that is finished."""
+    for name in config.only:
+        runs = config.out / name / "runs"
+        _train(name, runs)
+        progress = Progress(f"{name}, layers", total_parts([runs]), "measurements")
+        found = restore_runs([runs], config.out / name / "restored", progress.at)
+        progress.close()
+        made = read_json(runs / "seed-0" / "environment.json")
+        kept = {"config": asdict(SETS[name]), "environment": {"trained": made, "restored": environment()}, **found}
+        write_json(DATA / "layers" / f"{name}.json", plain(kept))
+    return 0
+
+
+def _train(name: str, runs: Path) -> None:
+    """All seeds, as far as they are not trained yet."""
+    train = SETS[name]
+    progress = Progress(name, len(SEEDS) * train.steps, "steps")
+    for k, seed in enumerate(SEEDS):
+        before = k * train.steps
+        run_training(
+            replace(train, seed=seed),
+            runs / f"seed-{seed}",
+            lambda step, what, before=before: progress.at(before + step, what),  # type: ignore[misc]
+        )
+    progress.close()
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_module("fstsim.paper.records.layers_runs", Config, record))
