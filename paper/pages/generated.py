@@ -7,6 +7,7 @@ from fstsim.paper.pages.claims import claim_tables
 from fstsim.paper.pages.faithful import faithful_blocks
 from fstsim.paper.pages.forecast import forecast_blocks
 from fstsim.paper.pages.growth import growth_table
+from fstsim.paper.pages.layers import layers_block
 from fstsim.paper.pages.lists import column_table, command_table
 from fstsim.paper.pages.methods import choose_table, method_table
 from fstsim.paper.pages.results import experiment_tables, result_lines
@@ -24,6 +25,7 @@ BLOCKS = (
     Block("claims", "paper/docs/claims.md", claim_tables),
     Block("forecasts", "paper/docs/forecast.md", forecast_blocks),
     Block("faithful", "paper/docs/faithful.md", faithful_blocks),
+    Block("layers", "paper/docs/layers.md", layers_block),
     Block("growth", "paper/docs/growth.md", growth_table),
     Block("experiments", "paper/docs/results.md", experiment_tables),
 )

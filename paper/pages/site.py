@@ -30,7 +30,7 @@ HOW_TO = "How to"
 SECTIONS: Mapping[str, Sequence[str]] = {
     HOW_TO: ("own-bound.md", "own-objective.md", "own-task.md", "own-model.md", "own-learner.md", "new-statement.md", "new-figure.md"),
     "Choose": ("choose.md", "leash.md", "methods.md", "neighbours.md"),
-    "Results": ("verdicts.md", "claims.md", "forecast.md", "faithful.md", "isolation.md", "resets.md", "results.md", "statements.md", "growth.md", "log.md"),
+    "Results": ("verdicts.md", "claims.md", "forecast.md", "faithful.md", "isolation.md", "layers.md", "resets.md", "results.md", "statements.md", "growth.md", "log.md"),
     "Reference": ("commands.md", "columns.md", "names.md"),
 }  # fmt: skip
 """Pages of the menu; a page of paper/docs that is on none of these lists is a how-to page."""

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from fstsim.front.command import Directory
-from fstsim.front.console import Progress
+from fstsim.front.console import Progress, show
 from fstsim.front.entry import run_module
 from fstsim.llm.learners.policy_gradient import PolicyGradient
 from fstsim.llm.learners.sft import SupervisedFineTuning
@@ -20,7 +20,9 @@ from fstsim.llm.measure.restored_runs import restore_runs, total_parts
 from fstsim.llm.runs.config import PRESETS, TrainConfig
 from fstsim.llm.runs.probes import ProbeConfig
 from fstsim.llm.runs.run import run_training
-from fstsim.paper import DATA
+from fstsim.paper import DATA, checkout
+from fstsim.paper.claims.layers import read_restored
+from fstsim.paper.records.layers_overview import PICTURE, save_layers_overview
 from fstsim.records import environment, plain, read_json, write_json
 
 SEEDS = (0, 1, 2)
@@ -67,7 +69,7 @@ class Config:
     out: Directory = Path("out/layers")
     """where run directories and measurements are"""
     only: tuple[str, ...] = tuple(SETS)
-    """sets that are made"""
+    """sets that are made; the picture is drawn of all that are recorded"""
 
 
 def record(config: Config) -> int:
@@ -81,6 +83,7 @@ def record(config: Config) -> int:
         made = read_json(runs / "seed-0" / "environment.json")
         kept = {"config": asdict(SETS[name]), "environment": {"trained": made, "restored": environment()}, **found}
         write_json(DATA / "layers" / f"{name}.json", plain(kept))
+    show(f"{save_layers_overview(read_restored(DATA), checkout() / 'paper/images' / PICTURE)}")
     return 0
 
 
