@@ -60,7 +60,7 @@ def _restored(path: Path) -> Restored:
         lost.append(after)
         back.append(1.0 - of(rows, "layer", column) / after)
         kept.append((of(rows, "layer", "reward") - start) / (reward - start))
-    about = f"{found['method']} on {', '.join(found['tasks'])}, {found['config']['model']}"
+    about = f"{found['method']} on {', '.join(found['tasks'])} (old {', '.join(found['config']['old'])}), {found['config']['model']}"
     return Restored(path.stem, about, np.array(lost), np.array(back), np.array(kept))
 
 

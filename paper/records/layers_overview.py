@@ -33,7 +33,13 @@ def save_layers_overview(sets: Sequence[Restored], path: Path) -> Path:
                 ax.axhline(level, color=GREY, linewidth=0.6)
             step = max(1, values.shape[1] // 8)
             ax.set_xticks(range(0, values.shape[1], step))
-            panel(ax, letter, found.about, "layer put back to the base, from the bottom", "share")
+            panel(
+                ax,
+                letter,
+                found.about.replace(" (old", "\n(old"),
+                "layer put back to the base, from the bottom",
+                "share",
+            )
         for ax in axes[len(sets) :]:
             ax.set_axis_off()
         axes[0].set_ylim(-0.4, 1.2)

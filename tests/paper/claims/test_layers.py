@@ -29,7 +29,12 @@ def put(data: Path, name: str, layers: list[list[float]], lost: float = 0.4) -> 
             for k, value in enumerate(left)
         ]
         runs.append({"run": f"seed-{seed}", "rows": rows})
-    found = {"method": "sft", "tasks": ["digits:plus"], "config": {"model": "base"}, "runs": runs}
+    found = {
+        "method": "sft",
+        "tasks": ["digits:plus"],
+        "config": {"model": "base", "old": ["strings:sort"]},
+        "runs": runs,
+    }
     write_json(data / "layers" / f"{name}.json", found)
 
 
