@@ -22,7 +22,9 @@ from fstsim.llm.validation.distance import fast_slow, overlap_slope, razor
 from fstsim.llm.validation.equilibria import dead_groups, replay, tilts
 from fstsim.llm.validation.forecasts import forecasts
 from fstsim.llm.validation.kinds import Label
+from fstsim.llm.validation.kl_estimators import kl_estimators
 from fstsim.llm.validation.language import LANGUAGE, WORDS
+from fstsim.llm.validation.leash_loss import leash_losses
 from fstsim.llm.validation.methods import discover, mixtures, oapl, sdft, sdft_levels, sdft_rates
 from fstsim.llm.validation.own_replay import own_replay
 from fstsim.llm.validation.prediction import Judged, Prediction, judge
@@ -52,10 +54,12 @@ CHAPTERS: Mapping[str, Callable[[Scale, Policy], Chapter]] = {
     "forecasts": forecasts,
     "own-replay": own_replay,
     "sft-leashes": sequence_leashes,
+    "leash-loss": leash_losses,
+    "kl-estimators": kl_estimators,
 }
 """In the order of their runs: what others build on comes first. Of models of the laboratory's world; `LANGUAGE` are those of chat models."""
 
-_APART = ("forecasts", "own-replay", "sft-leashes")
+_APART = ("forecasts", "own-replay", "sft-leashes", "leash-loss", "kl-estimators")
 """Chapters whose runs are not among those that the law of all runs is tested on: forecasts measure forgetting on old skills of
 their own, the others came after it was judged."""
 
