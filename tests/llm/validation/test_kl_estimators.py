@@ -15,7 +15,9 @@ from fstsim.theory.leash_loss import token_decisions
 
 @pytest.mark.parametrize("tau", [0.15, 0.5, 3.0])
 @pytest.mark.parametrize("old", [0, 1, 2, 3])
-@pytest.mark.parametrize(("law", "tree_law"), [(leash_loss_answer, leash_loss_policy), (k3_loss_answer, k3_loss_policy)])
+@pytest.mark.parametrize(
+    ("law", "tree_law"), [(leash_loss_answer, leash_loss_policy), (k3_loss_answer, k3_loss_policy)]
+)
 def test_both_masses_are_those_of_the_enumerated_tree(law: object, tree_law: object, tau: float, old: int) -> None:
     """Two sequences of three tokens among 27: the new answer is 2 1 0, the old one parts from it at the first to the last token."""
     tree = np.random.default_rng(old).dirichlet(np.ones(27), size=5)
