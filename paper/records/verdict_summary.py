@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 from fstsim.llm.validation.kinds import KINDS
 from fstsim.number_text import short_number
@@ -62,13 +63,18 @@ LATER = "validation-smoke"
 """Folder of chapters that came after the recorded validation and were run at scale smoke; there may be none."""
 
 
+def later_verdicts(data: Path = DATA) -> tuple[Verdict, ...]:
+    """Judged rows of the chapters that came later: of kinds that the recorded validation has none of."""
+    if not (data / LATER / "validation.json").exists():
+        return ()
+    kinds = {row.label.kind for row in read_verdicts(data / "validation")}
+    return tuple(row for row in read_verdicts(data / LATER) if row.label.kind not in kinds)
+
+
 def recorded_summary() -> str:
     """The summary of the recorded validation, then of later chapters and of the pretrained model where they are recorded; InputError without the first."""
-    first = read_verdicts(DATA / "validation")
-    parts = [verdict_summary(first)]
-    if (DATA / LATER / "validation.json").exists():
-        kinds = {row.label.kind for row in first}
-        later = [row for row in read_verdicts(DATA / LATER) if row.label.kind not in kinds]
+    parts = [verdict_summary(read_verdicts(DATA / "validation"))]
+    if later := later_verdicts():
         parts.append(f"## Chapters that came later\n\n{_command(LATER)}, shipped model. {verdict_summary(later)}")
     if (DATA / PRETRAINED / "validation.json").exists():
         said = f"{_command(PRETRAINED)}, on the [language suite](language.md). "
