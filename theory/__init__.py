@@ -40,6 +40,11 @@ from fstsim.theory.adam import (
 )
 from fstsim.theory.chain_mass import chain_log_odds_paid, chain_mass_rate, chain_mass_rest
 from fstsim.theory.clipping import clipped_replay_bias_bound, clipped_replay_mass
+from fstsim.theory.clipping_tokens import (
+    clipped_prompts_bounds,
+    clipped_prompts_mass,
+    clipped_tokens_mass,
+)
 from fstsim.theory.deployed import deployed_kl_floor, proxy_log_normaliser, proxy_log_odds, proxy_tilt_strength
 from fstsim.theory.drift import convergence_certificate, reverse_drift_certificate
 from fstsim.theory.fast_slow import (
@@ -108,6 +113,7 @@ from fstsim.theory.group_normalised import (
 from fstsim.theory.kl_estimators import (
     Estimates,
     k2_mean_bounds,
+    k3_loss_answer,
     k3_loss_bounds,
     k3_loss_log_odds,
     k3_loss_policy,
@@ -126,6 +132,7 @@ from fstsim.theory.leash_loss import (
     leash_loss_policy,
     leash_loss_value_bounds,
     leash_path_kl,
+    normalised_leash_answer,
     normalised_tau,
     normalised_tau_bounds,
     sequence_tilt,
@@ -139,6 +146,12 @@ from fstsim.theory.length_bias import (
     token_length_bias,
 )
 from fstsim.theory.maps import FieldMap, LogOddsMap, ProbabilityMap, basin_odds_bounds, product_log_odds, retains
+from fstsim.theory.merged import (
+    merged_escape_least,
+    merged_frozen_reach,
+    merged_growth_bound,
+    merged_pull,
+)
 from fstsim.theory.methods import METHOD_TABLE, method_map
 from fstsim.theory.modes import (
     chernoff_information,
@@ -146,6 +159,14 @@ from fstsim.theory.modes import (
     mixture_weight_fisher,
     total_misassignment_bound,
     weight_velocity_forward,
+)
+from fstsim.theory.natural_noise import (
+    natural_estimate_bounds,
+    natural_estimate_variance,
+    natural_floor,
+    natural_odds_bounds,
+    natural_odds_growth,
+    weight_information,
 )
 from fstsim.theory.noise import (
     LinearNoiseBand,
@@ -316,8 +337,11 @@ __all__ = [
     "check_statement",
     "chernoff_coefficient",
     "chernoff_information",
+    "clipped_prompts_bounds",
+    "clipped_prompts_mass",
     "clipped_replay_bias_bound",
     "clipped_replay_mass",
+    "clipped_tokens_mass",
     "condition_number_bound",
     "convergence_certificate",
     "dead_group_probability",
@@ -362,6 +386,7 @@ __all__ = [
     "group_normalised_drift",
     "harmonic_overlap",
     "k2_mean_bounds",
+    "k3_loss_answer",
     "k3_loss_bounds",
     "k3_loss_log_odds",
     "k3_loss_policy",
@@ -399,7 +424,11 @@ __all__ = [
     "mass_forgetting_time",
     "mass_forgetting_ultimate",
     "mean_flow_wait",
+    "merged_escape_least",
     "merged_escape_time",
+    "merged_frozen_reach",
+    "merged_growth_bound",
+    "merged_pull",
     "merged_saddle_growth",
     "merged_state",
     "method_map",
@@ -411,8 +440,14 @@ __all__ = [
     "missing_information_fraction",
     "mixture_weight_fisher",
     "mode_estimates",
+    "natural_estimate_bounds",
+    "natural_estimate_variance",
+    "natural_floor",
+    "natural_odds_bounds",
+    "natural_odds_growth",
     "neutral_logit_variance",
     "no_context_kl",
+    "normalised_leash_answer",
     "normalised_tau",
     "normalised_tau_bounds",
     "oapl_gradient_bounds",
@@ -506,6 +541,7 @@ __all__ = [
     "total_misassignment_bound",
     "undemonstrated_end",
     "weight_fisher_information",
+    "weight_information",
     "weight_velocity_forward",
     "zero_signal_probability",
 ]

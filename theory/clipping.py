@@ -31,7 +31,8 @@ _HALVINGS = 60
 _MOST = 10_000
 
 
-def _batch(value: ArrayLike) -> Array:
+def check_batch_size(value: ArrayLike) -> Array:
+    """``value`` as float64; InputError unless whole and in 1..10000."""
     n = np.asarray(value, dtype=np.float64)
     if not ((n >= 1) & (n <= _MOST) & (n == np.floor(n))).all():
         raise InputError(f"batch_size must be whole and in 1..{_MOST}, got {value!r}")
@@ -48,7 +49,7 @@ def clipped_replay_mass(share: ArrayLike, batch_size: ArrayLike, clip: ArrayLike
     >>> [round(float(clipped_replay_mass(0.2, 1, c)), 6) for c in (1.0, 0.4, 0.1)]
     [0.2, 0.1, 0.025]
     """
-    lam, n, c = np.broadcast_arrays(mass(share, "share"), _batch(batch_size), positive(clip, "clip"))
+    lam, n, c = np.broadcast_arrays(mass(share, "share"), check_batch_size(batch_size), positive(clip, "clip"))
     k = np.arange(float(n.max()) + 1.0)
     counts = np.minimum(k, n[..., None])
     weights = np.where(k <= n[..., None], binom.pmf(counts, n[..., None], lam[..., None]), 0.0)
@@ -66,7 +67,7 @@ def clipped_replay_bias_bound(share: ArrayLike, batch_size: ArrayLike, clip: Arr
 
     About ``v / (4 c)``: the bias falls like 1/N. Arguments and errors as `clipped_replay_mass`. Statement `replay-clipped` [T].
     """
-    lam, n, c = mass(share, "share"), _batch(batch_size), positive(clip, "clip")
+    lam, n, c = mass(share, "share"), check_batch_size(batch_size), positive(clip, "clip")
     v = lam * (1.0 - lam) / n
     with np.errstate(over="ignore"):
         room = 1.0 - v / (2.0 * c) / (2.0 * c)

@@ -186,6 +186,27 @@ def k3_loss_log_odds(base_log_odds: ArrayLike, gap: ArrayLike) -> Array:
     return 0.5 * x0 + np.arcsinh(g * np.cosh(0.5 * x0) + np.sinh(0.5 * x0))
 
 
+def k3_loss_answer(token_masses: ArrayLike, tau: ArrayLike) -> Array:
+    r"""Success at rest under k3 as a loss where one answer of L tokens is right: `k3_loss_policy` along that answer.
+
+    ``V_t = q_t V_(t+1)`` with q_t the root of ``q_t (1 - q_t) V_(t+1) = tau (q_t - p_t)``: after a wrong token nothing is to be
+    won, and what is wrong counts as one token. ``token_masses (..., L)`` in (0, 1], 1 is no decision; ``tau (...)``. Statement
+    `kl-estimators-rest`.
+
+    >>> k3_loss_answer([0.5, 0.2], [0.25, 1e9]).round(3).tolist()
+    [0.731, 0.1]
+    """
+    p, strength = np.asarray(token_masses, dtype=np.float64), positive(tau, "tau")
+    if p.ndim < 1 or not ((p > 0.0) & (p <= 1.0)).all():
+        raise InputError("token_masses must lie in (0, 1] and have tokens on the last axis; 1 marks no decision")
+    value = np.ones(np.broadcast_shapes(p.shape[:-1], strength.shape))
+    for t in range(p.shape[-1] - 1, -1, -1):
+        sure = p[..., t] == 1.0
+        q = expit(k3_loss_log_odds(logit(np.where(sure, 0.5, p[..., t])), value / strength))
+        value = np.where(sure, 1.0, q) * value
+    return value
+
+
 def k3_loss_bounds(base_mass: ArrayLike, tau: ArrayLike) -> tuple[Array, Array]:
     r"""``(lower, upper)`` on the mass of the one right answer at rest under k3 as a loss of strength ``tau``.
 

@@ -28,6 +28,8 @@ from fstsim.theory.numerics.inputs import finite, mass, positive
 Array = NDArray[np.float64]
 Baseline = Literal["centred", "leave-one-out", "normalised"]
 Leash = Literal["reward", "loss"]
+_STEP, _CLIMB, _HALVINGS = 0.125, 600, 50  # log-odds
+_SURE = 34.0  # log-odds beyond which a success probability is 1 in float64
 
 
 def token_tree(base: ArrayLike, tokens: int) -> tuple[Array, int]:
@@ -208,3 +210,40 @@ def normalised_tau_bounds(tau: ArrayLike, success: ArrayLike, group_size: ArrayL
     low, high = group_drift_bounds(p, size)
     plain = positive(tau, "tau") * p * (1.0 - p)
     return plain / high, plain / low
+
+
+def normalised_leash_answer(token_masses: ArrayLike, tau: ArrayLike, group_size: int, *, prefix: bool = False) -> Array:
+    r"""Success at rest where one answer of L tokens is right and advantages are group-normalised: the least V with V = f(tau_eff(V)).
+
+    f is `leash_loss_answer`, or with ``prefix`` (the gradient through the prefixes) the sequence tilt; tau_eff is
+    `normalised_tau` at V itself. Training that begins at the base comes to the least root first. ``token_masses (..., L)`` with
+    a product below 1, ``tau (...)``. Statements `leash-loss-baseline-normalised`, `leash-loss-answer`.
+
+    >>> normalised_leash_answer([0.5, 0.2], [0.5, 2.0], 8).round(3).tolist()
+    [0.965, 0.233]
+    """
+    p, strength = np.asarray(token_masses, dtype=np.float64), positive(tau, "tau")
+    leash_loss_answer(p, strength)  # checks both
+    start = logit(np.broadcast_to(p.prod(axis=-1), np.broadcast_shapes(p.shape[:-1], strength.shape)))
+
+    def excess(x: Array) -> Array:
+        at = normalised_tau(strength, expit(x), group_size)
+        low = expit(logit(p.prod(axis=-1)) + 1.0 / at) if prefix else leash_loss_answer(p, at)
+        return np.asarray(low - expit(x))
+
+    # upwards from the base in log-odds until the rest falls behind; then by halves
+    low = high = start
+    open_ = np.ones(start.shape, dtype=bool)
+    for x in start + np.arange(1, _CLIMB + 1).reshape(-1, *[1] * start.ndim) * _STEP:
+        at = np.minimum(x, _SURE)
+        behind = (excess(at) <= 0.0) | (at >= _SURE)
+        high = np.where(open_ & behind, at, high)
+        open_ &= ~behind
+        low = np.where(open_, at, low)
+        if not open_.any():
+            break
+    for _ in range(_HALVINGS):
+        middle = 0.5 * (low + high)
+        ahead = excess(middle) > 0.0
+        low, high = np.where(ahead, middle, low), np.where(ahead, high, middle)
+    return expit(0.5 * (low + high))

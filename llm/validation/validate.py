@@ -24,7 +24,9 @@ from fstsim.llm.validation.distance import fast_slow, overlap_slope, razor
 from fstsim.llm.validation.equilibria import dead_groups, replay, tilts
 from fstsim.llm.validation.forecasts import forecasts
 from fstsim.llm.validation.kinds import Label
+from fstsim.llm.validation.kl_estimators import kl_estimators
 from fstsim.llm.validation.language import LANGUAGE, WORDS
+from fstsim.llm.validation.leash_loss import leash_losses
 from fstsim.llm.validation.methods import discover, mixtures, oapl, sdft, sdft_levels, sdft_rates
 from fstsim.llm.validation.own_replay import own_replay
 from fstsim.llm.validation.prediction import Judged, Prediction, judge
@@ -54,10 +56,12 @@ CHAPTERS: Mapping[str, Callable[[Scale, Policy], Chapter]] = {
     "forecasts": forecasts,
     "own-replay": own_replay,
     "sft-leashes": sequence_leashes,
+    "leash-loss": leash_losses,
+    "kl-estimators": kl_estimators,
 }
 """In the order of their runs: what others build on comes first. Of models of the laboratory's world; `LANGUAGE` are those of chat models."""
 
-LATER = ("own-replay", "sft-leashes")
+LATER = ("own-replay", "sft-leashes", "leash-loss", "kl-estimators")
 """Chapters that came after the recorded validation: `fstsim reproduce` leaves them to `fstsim validate`."""
 ADAPTER_LR = 10.0
 """Learning rate of an adapter over that of all weights: the factors of a product that begins at 0 move it by the square."""

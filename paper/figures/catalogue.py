@@ -14,6 +14,7 @@ from fstsim.paper.figures import (
     forward,
     joint,
     kl_estimators,
+    length_bias,
     methods,
     phase,
     plasticity,
@@ -41,6 +42,7 @@ _ALL = (
     fast_slow.FAST_SLOW,
     plasticity.PLASTICITY,
     kl_estimators.KL_ESTIMATORS,
+    length_bias.LENGTH_BIAS,
 )
 
 FIGURES: dict[str, Figure] = {figure.name: figure for figure in _ALL}

@@ -59,6 +59,8 @@ def with_mathml(text: str) -> str:
         part = _SHOWN.sub(
             lambda match: f'\n<div class="formula" tabindex="0">{mathml(match[1], display=True)}</div>\n', part
         )
+        # a line that begins with <math> is a block of HTML to Markdown, and its paragraph falls apart
+        part = re.sub(rf"^{_INLINE.pattern}", lambda match: f"<span>{mathml(match[1])}</span>", part, flags=re.M)
         return _INLINE.sub(lambda match: mathml(match[1]), part)
 
     return outside_code(text, change)

@@ -20,6 +20,7 @@ from fstsim.paper import DATA, ROOM
 from fstsim.paper.bridge.numbers import Verdict, read_verdicts
 from fstsim.paper.figures.catalogue import FIGURES
 from fstsim.paper.pages.blocks import table
+from fstsim.paper.records.verdict_summary import later_verdicts
 from fstsim.theory import METHOD_TABLE
 from fstsim.theory.methods import MethodRow
 
@@ -74,9 +75,12 @@ METHODS = (
     ),
     Method(
         "RL with a KL leash in the reward", "", "", ("11-methods-as-maps.md",), "--method rl --leash-reward",
-        ("regularised-rl",), ("tilt-new", "tilt-old"),
+        ("regularised-rl",), ("tilt-new", "tilt-old", "rl-leash-reward"),
     ),
-    Method("RL with a KL leash as a loss", "", "", ("17-leash-loss.md",), "--method rl --leash-loss"),
+    Method(
+        "RL with a KL leash as a loss", "", "", ("17-leash-loss.md", "18-kl-estimators.md"), "--method rl --leash-loss", (),
+        ("rl-leash-loss", "rl-leash-normalised", "rl-leash-prefix", "kl-estimator-new", "kl-estimator-old"),
+    ),
     Method(
         "SDFT", "sdft", "SDFT", ("08-sdft.md",), "--method sdft --teacher-share 1", ("sdft",), ("sdft-rate", "sdft-rate-own"),
     ),
@@ -156,9 +160,14 @@ def figures_of(pages: Sequence[str]) -> list[str]:
     return [name for name, figure in FIGURES.items() if slugs & set(figure.slugs)]
 
 
+def judged_rows(data: Path = DATA) -> tuple[Verdict, ...]:
+    """Of the recorded validation of the shipped model, and of the chapters that came later."""
+    return (*read_verdicts(data / "validation"), *later_verdicts(data))
+
+
 def method_table(data: Path = DATA) -> str:
     """Markdown: one line a method, from its paper to its figures."""
-    sources, judged = references(), read_verdicts(data / "validation")
+    sources, judged = references(), judged_rows(data)
     head = (
         "method",
         "paper",
@@ -193,13 +202,13 @@ def _retention(row: MethodRow) -> str:
 
 def choose_table(data: Path = DATA) -> str:
     """Markdown: one line a row of `METHOD_TABLE`: whether it keeps the old mass, where that ends, and how far off the theory was on models."""
-    judged = read_verdicts(data / "validation")
+    judged = judged_rows(data)
     owner = {name: method for method in METHODS for name in method.rows}
-    head = ("method", "a model", "rests with old mass left", "where the log-odds or the mass end, or how the mass falls", "keeps the share α if", "predictions on models", "error of prediction, median and largest")  # fmt: skip
+    head = ("method", "a model", "rests with old mass left", "predictions on models", "error of prediction, median and largest", "where the log-odds or the mass end, or how the mass falls", "keeps the share α if")  # fmt: skip
     rows = []
     for row in METHOD_TABLE:
         method = owner[row.method]
         mine = of_kinds(judged, method.kinds)
-        cells = [row.title, _command(method), row.interior, formula(row.old_mass), formula(_retention(row)), counted(mine), errors(mine)]  # fmt: skip
+        cells = [row.title, _command(method), row.interior, counted(mine), errors(mine), formula(row.old_mass), formula(_retention(row))]  # fmt: skip
         rows.append(cells)
     return table(head, rows)

@@ -68,13 +68,18 @@ def pretrained_folders(data: Path = DATA) -> list[Path]:
     return sorted(path.parent for path in data.glob(f"{PRETRAINED}*/validation.json"))
 
 
+def later_verdicts(data: Path = DATA) -> tuple[Verdict, ...]:
+    """Judged rows of the chapters that came later: of kinds that the recorded validation has none of."""
+    if not (data / LATER / "validation.json").exists():
+        return ()
+    kinds = {row.label.kind for row in read_verdicts(data / "validation")}
+    return tuple(row for row in read_verdicts(data / LATER) if row.label.kind not in kinds)
+
+
 def recorded_summary() -> str:
     """The summary of the recorded validation, then of later chapters and of the pretrained model where they are recorded; InputError without the first."""
-    first = read_verdicts(DATA / "validation")
-    parts = [verdict_summary(first)]
-    if (DATA / LATER / "validation.json").exists():
-        kinds = {row.label.kind for row in first}
-        later = [row for row in read_verdicts(DATA / LATER) if row.label.kind not in kinds]
+    parts = [verdict_summary(read_verdicts(DATA / "validation"))]
+    if later := later_verdicts():
         parts.append(
             f"## Chapters that came later\n\n{command_of(DATA / LATER)}, shipped model. {verdict_summary(later)}"
         )

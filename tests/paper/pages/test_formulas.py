@@ -49,6 +49,15 @@ def test_code_and_prices_are_left_alone() -> None:
     assert with_mathml(text) == text
 
 
+def test_a_paragraph_that_begins_with_a_formula_is_one_paragraph() -> None:
+    found = with_mathml("$a$ as one, $b$ as *another*")
+    assert found.startswith("<span><math")
+    assert found.count("<span>") == 1
+    markdown = pytest.importorskip("markdown")
+    assert markdown.markdown(found).count("<p>") == 1
+    assert "<em>another</em>" in markdown.markdown(found)
+
+
 def test_a_formula_on_its_own_lines_is_a_block_that_scrolls() -> None:
     made = with_mathml("before\n\n$$\nx = 1\n$$\n\nafter $y$.")
     assert made.count("<math ") == 2

@@ -12,6 +12,7 @@ from fstsim.paper.pages.methods import (
     choose_table,
     counted,
     errors,
+    judged_rows,
     method_table,
     of_kinds,
     references,
@@ -49,6 +50,10 @@ def test_counts_and_errors() -> None:
     assert counted([]) == errors([]) == "–"
     worst = max(abs(row.measured - row.value) for row in replay)
     assert errors(replay).endswith(f"at most {worst:.3f}")
+    # chapters that came later count too
+    own = of_kinds(judged_rows(), ("own-replay", "own-replay-slow"))
+    assert own
+    assert not of_kinds(JUDGED, ("own-replay",))
     both = errors(of_kinds(JUDGED, ("replay", "escape-adam")))
     assert both.endswith(" nats")
     assert both.count("at most") == 2
