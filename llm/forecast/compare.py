@@ -6,14 +6,12 @@ step of the forecast; that the run was the same one is checked at its end, by it
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from fstsim.errors import InputError
 from fstsim.fast_slow import FastSlowState, FrozenFast, Schedule, fast_slow
@@ -21,9 +19,8 @@ from fstsim.llm.forecast.agreement import agreement
 from fstsim.llm.forecast.forecast import Given
 from fstsim.llm.forecast.reading import OLD, Reading
 from fstsim.llm.forecast.result import Forecast, quantities
+from fstsim.llm.forecast.start import put_back, starting, trained
 from fstsim.llm.measure.layers import weights_hash
-from fstsim.llm.policy.policy import Policy
-from fstsim.llm.runs.checkpoint import put_weights, read_checkpoint
 from fstsim.llm.runs.config import TrainConfig
 from fstsim.llm.runs.optimizer import set_rate
 from fstsim.llm.runs.run import _weights
@@ -158,13 +155,11 @@ def _readings(
     reader = given.reader()
     if not rerun:
         if was.steps in steps:
-            yield was.steps, reader.read(_trained(given, run))
+            yield was.steps, reader.read(trained(was, given.base, run))
         return
     assert was.learner is not None
-    policy = Policy.of(given.policy.model, given.policy.tokenizer)
-    with torch.no_grad():
-        for own, start in zip(policy.model.parameters(), given.base.model.parameters(), strict=True):
-            own.copy_(start)
+    policy = given.policy
+    put_back(policy, starting(was, given.base, was.seed))
     weights = _weights(was, policy, given.base)
     state: Any = FastSlowState(weights, given.population)
     slow: Any = was.learner.begin(was.context)[0]
@@ -176,17 +171,9 @@ def _readings(
         if progress is not None:
             progress(now.step, "the run is made again")
         set_rate(weights.optimizer, was.optimizer.rate(was.lr, now.step, was.steps))
-    if weights_hash(policy.model) != weights_hash(_trained(given, run).model):
-        theirs, mine = (reader.log_right(p).mean() for p in (_trained(given, run), policy))
+    if weights_hash(policy.model) != weights_hash(trained(was, given.base, run).model):
+        theirs, mine = (reader.log_right(p).mean() for p in (trained(was, given.base, run), policy))
         if not abs(theirs - mine) <= _SAME * max(1.0, abs(theirs)):
             raise InputError(
                 f"{run} made again here ends elsewhere than it did: compare without --rerun, or where it was made"
             )
-
-
-def _trained(given: Given, run: Path) -> Policy:
-    """The policy at the end of the run: from its last checkpoint, which has the weights whether or not a model was written."""
-    model = copy.deepcopy(given.base.model)
-    tensors, _ = read_checkpoint(run / "checkpoint.safetensors")
-    put_weights(model, tensors, run / "checkpoint.safetensors")
-    return replace(given.base, model=model.eval())

@@ -6,7 +6,6 @@ generator and readings of each path, written after every piece) and at the end `
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from fstsim.llm.forecast.path import Field, Path
 from fstsim.llm.forecast.reading import Reader
 from fstsim.llm.forecast.result import Forecast, Look, Replicate, replicate_dict, replicate_from
 from fstsim.llm.forecast.rule import Piece, Rule, Station, go
+from fstsim.llm.forecast.start import moving, policy_and_base, put_back, starting
 from fstsim.llm.learners.weights import Diverged, Weights
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.checkpoint import Tensors, read_checkpoint, write_checkpoint
@@ -49,11 +49,10 @@ class Given:
     def of(cls, config: ForecastConfig, task: Task | None = None, old: tuple[Task, ...] | None = None) -> Given:
         """Load and check everything; tasks from their names where not given. Raises InputError before any work."""
         train, tasks, skills = with_tasks(config.train, None if task is None else [task], old)
-        policy = Policy.load(train.model, train.device)
+        policy, base = policy_and_base(train)
         check_tasks(train, policy, tasks, skills)
         assert train.learner is not None
         train.learner.check(policy, train.context, tasks[0])
-        base = Policy.of(copy.deepcopy(policy.model).requires_grad_(False), policy.tokenizer)
         errors = VerifierErrors()
         return cls(
             replace(config, train=train),
@@ -82,7 +81,7 @@ class Given:
         weights = Weights(
             replace(self.policy, bfloat16=True) if half else self.policy,
             replace(self.base, bfloat16=True) if half else self.base,
-            torch.optim.SGD(self.policy.model.parameters(), lr=0.0),  # never steps: aims put a recorder in its place
+            torch.optim.SGD(moving(self.policy), lr=0.0),  # never steps: aims put a recorder in its place
             train.clip,
         )
         learner: Any = train.learner.begin(train.context)[0]
@@ -108,12 +107,10 @@ class Given:
         return lambda: np.concatenate([answer_logprobs(self.policy, (c,), p, a)[0] for c, p, a in asked])
 
     def path(self, replicate: int) -> Path:
-        """The path of a replicate, at its start: the policy gets the weights of the base."""
-        with torch.no_grad():
-            for own, start in zip(self.policy.model.parameters(), self.base.model.parameters(), strict=True):
-                own.copy_(start)
+        """The path of a replicate, at its start: the policy gets the weights that a run begins with."""
         settings = self.config.settings
-        station = Station.start(list(self.policy.model.parameters()))
+        put_back(self.policy, starting(self.config.train, self.base, settings.seed + replicate))
+        station = Station.start(moving(self.policy))
         rng = np.random.default_rng([settings.seed, replicate])
         return Path(self.field(), Rule.of(self.config.train), settings, self.control(), rng, station)
 

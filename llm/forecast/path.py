@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from fstsim.llm.forecast.aim import Aim, joined, take_aim
 from fstsim.llm.forecast.rule import Piece, Rule, Station, go
 from fstsim.llm.forecast.settings import ForecastSettings
+from fstsim.llm.forecast.start import moving
 from fstsim.llm.learners.learner import Learner
 from fstsim.llm.learners.weights import Weights
 from fstsim.llm.types import Population, Task
@@ -31,6 +32,8 @@ Array = NDArray[np.float64]
 
 _FIRST = 2  # steps of the first piece
 _GROW = 2.0  # most that a piece grows by
+_SHRINK = 0.7  # the least that a refused piece shrinks by
+_SAFE = 0.7  # of the length at which the error is expected to be the tolerance
 _RELATIVE = 0.3  # of the tolerance, a nat that an answer has moved
 _NOISY = 0.5  # share of a mean gradient that is noise, above which more batches are drawn
 
@@ -47,7 +50,7 @@ class Field:
     @property
     def parameters(self) -> list[Any]:
         """Of the moving policy."""
-        return list(self.weights.policy.model.parameters())
+        return moving(self.weights.policy)
 
 
 @dataclasses.dataclass
@@ -99,11 +102,10 @@ class Path:
             error = self._error(there, self._read())
             if error <= self.settings.tolerance or length <= self.settings.shortest:
                 break
-            hint, length = (end, length), max(length // 2, self.settings.shortest)
-            wanted = length
-        near = error < self.settings.tolerance / 3.0
+            hint = (end, length)
+            length = wanted = max(int(length * min(self._factor(error), _SHRINK)), self.settings.shortest)
         # a piece that was cut at the end of the run says nothing about longer ones
-        self.length = round(wanted * _GROW) if near and length == wanted else wanted
+        self.length = max(round(wanted * self._factor(error)), self.settings.shortest) if length == wanted else wanted
         row = {"from": self.station.step, "steps": length, "error": error, "batches": end.batches}
         self.made.append({**row, "noise_share": end.noise_share})
         return piece
@@ -134,6 +136,10 @@ class Path:
         self.spent.gradients += found.batches
         self.spent.rollouts += found.samples
         return found
+
+    def _factor(self, error: float) -> float:
+        """By how much the next piece may be longer: predicted and corrected differ by the square of the length."""
+        return min(_SAFE * float(np.sqrt(self.settings.tolerance / error)), _GROW) if error > 0.0 else _GROW
 
     def _error(self, there: Array, now: Array) -> float:
         """Root mean square of differences in nats, those of answers that have moved far as a share of it."""

@@ -20,7 +20,7 @@ from fstsim.llm.policy.policy import Policy
 from fstsim.llm.validation.claim import Ahead, Chapter, Claim, Records
 from fstsim.llm.validation.distance import fast_slow, overlap_slope, razor
 from fstsim.llm.validation.equilibria import dead_groups, replay, tilts
-from fstsim.llm.validation.forecasts import forecasts
+from fstsim.llm.validation.forecasts import forecasts, forecasts_further
 from fstsim.llm.validation.kinds import Label
 from fstsim.llm.validation.language import LANGUAGE, WORDS
 from fstsim.llm.validation.methods import discover, mixtures, oapl, sdft, sdft_levels, sdft_rates
@@ -50,12 +50,13 @@ CHAPTERS: Mapping[str, Callable[[Scale, Policy], Chapter]] = {
     "stalls": stalls,
     "overlap": overlap_slope,
     "forecasts": forecasts,
+    "forecasts-further": forecasts_further,
     "own-replay": own_replay,
     "sft-leashes": sequence_leashes,
 }
 """In the order of their runs: what others build on comes first. Of models of the laboratory's world; `LANGUAGE` are those of chat models."""
 
-_APART = ("forecasts", "own-replay", "sft-leashes")
+_APART = ("forecasts", "forecasts-further", "own-replay", "sft-leashes")
 """Chapters whose runs are not among those that the law of all runs is tested on: forecasts measure forgetting on old skills of
 their own, the others came after it was judged."""
 
