@@ -6,7 +6,7 @@ step of the forecast; that the run was the same one is checked at its end, by it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -118,6 +118,18 @@ def compare(
     return plain({"run": str(run), "seed": was.seed, "rerun": rerun, "rows": result, "lost": found.lost})
 
 
+def measured_means(
+    found: Forecast, given: Given, rows: Sequence[dict[str, Any]], steps: Sequence[int]
+) -> dict[int, dict[str, float]]:
+    """What the ``rows`` of a run have of the forecast's quantities, by step: nothing but measurements that were made then."""
+    columns, by_step = _columns(found, given), {row["step"]: row for row in rows}
+    held: dict[int, dict[str, float]] = {}
+    for step in steps:
+        values = {name: _measured(name, by_step[step], column, rows[0]) for name, column in columns.items()}
+        held[step] = {name: value for name, value in values.items() if value is not None}
+    return held
+
+
 def _columns(found: Forecast, given: Given) -> dict[str, str]:
     """Quantities of the forecast that a run's rows have, and the column there."""
     columns = {"reward": "reward", "kl_to_base": "kl_to_base", "kl_from_base": "kl_from_base"}
@@ -154,7 +166,8 @@ def _readings(
     """Steps and readings of the run's weights: at its end, or at every step when it is made again."""
     reader = given.reader()
     if not rerun:
-        if was.steps in steps:
+        # a recorded run has its numbers, and no weights
+        if was.steps in steps and (run / "checkpoint.safetensors").exists():
             yield was.steps, reader.read(trained(was, given.base, run))
         return
     assert was.learner is not None

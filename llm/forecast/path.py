@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fstsim.llm.forecast.aim import Aim, joined, take_aim
+from fstsim.llm.forecast.aim import Aim, Tensors, joined, take_aim
 from fstsim.llm.forecast.rule import Piece, Rule, Station, go
 from fstsim.llm.forecast.settings import ForecastSettings
+from fstsim.llm.forecast.shadow import next_jump, shadow_of
 from fstsim.llm.forecast.start import moving
 from fstsim.llm.learners.learner import Learner
 from fstsim.llm.learners.weights import Weights
@@ -90,7 +91,7 @@ class Path:
             self.start = self._read()
         if self.aim is None:
             self.aim = self._take()
-        first, hint, most = self.aim, None, until - self.station.step
+        first, hint, most = self.aim, None, next_jump(self.field.learner, self.station.step, until) - self.station.step
         wanted = max(self.length, self.settings.shortest)
         length = min(wanted, most, self.settings.longest or most)
         while True:
@@ -111,17 +112,33 @@ class Path:
         return piece
 
     def advance(self, piece: Piece) -> None:
-        """Go to the end of ``piece``; the aim there begins the next one."""
-        go(self.rule, self.station, piece, self.field.parameters, stay=False)
+        """Go to the end of ``piece``; the aim there begins the next one, unless the shadow jumps: then there is another."""
+        self._go(piece, stay=False)
         self.aim = piece.end
+        if self._shadow and self.field.learner.follows(self.station.step) == 1.0:
+            for held in (self._shadow, self.station.shadow):
+                for own, wanted in zip(held, self.station.weights, strict=True):
+                    own.data.copy_(wanted)
+            if self.station.step < len(self.rule.rates):
+                self.aim = self._take()
 
     @property
     def lost(self) -> int | None:
         """The step from which on nothing is claimed: where the error of a shortest piece was above the tolerance."""
         return next((row["from"] for row in self.made if not row["error"] <= self.settings.tolerance), None)
 
-    def _go(self, piece: Piece) -> None:
-        go(self.rule, self.station, piece, self.field.parameters, stay=True)
+    def stay_at(self, piece: Piece) -> None:
+        """Put the policy, and its shadow, where ``piece`` ends, without going there."""
+        self._go(piece, stay=True)
+
+    @property
+    def _shadow(self) -> Tensors:
+        return list(shadow_of(self.field.weights))
+
+    def _go(self, piece: Piece, *, stay: bool = True) -> None:
+        rate = self.field.learner.follows(self.station.step + 1)
+        follower = self._shadow, 0.0 if rate == 1.0 else rate  # what jumps does so between two pieces
+        go(self.rule, self.station, piece, self.field.parameters, stay=stay, follower=follower)
 
     def _read(self) -> Array:
         self.spent.controls += 1

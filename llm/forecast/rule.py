@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fstsim.errors import InputError
 from fstsim.llm.forecast.aim import Aim, Tensors
+from fstsim.llm.forecast.shadow import averaged
 from fstsim.llm.runs.config import TrainConfig
 from fstsim.theory.coarse_adam import ROUGH, SGD, AdamW, Moments, adam_piece, adam_ramp, sgd_piece
 
@@ -68,16 +69,19 @@ class Station:
     weights: Tensors
     first: Tensors
     second: Tensors
+    shadow: Tensors = field(default_factory=list)
+    """a second copy of the weights that follows them (`fstsim.llm.forecast.shadow`); empty where the learner has none"""
     age: int = 0
 
     @classmethod
-    def start(cls, parameters: Sequence[torch.Tensor]) -> Station:
-        """At the weights ``parameters``, of which it makes a copy, without memory."""
+    def start(cls, parameters: Sequence[torch.Tensor], *, shadowed: bool = False) -> Station:
+        """At the weights ``parameters``, of which it makes a copy, without memory; the shadow, if there is one, at them too."""
         return cls(
             0,
             [p.detach().clone() for p in parameters],
             [torch.zeros_like(p, requires_grad=False) for p in parameters],
             [torch.zeros_like(p, requires_grad=False) for p in parameters],
+            [p.detach().clone() for p in parameters] if shadowed else [],
         )
 
 
@@ -104,20 +108,34 @@ class Piece:
 
 
 @torch.no_grad()
-def go(rule: Rule, station: Station, piece: Piece, into: Sequence[torch.Tensor], *, stay: bool) -> int:
+def go(
+    rule: Rule,
+    station: Station,
+    piece: Piece,
+    into: Sequence[torch.Tensor],
+    *,
+    stay: bool,
+    follower: tuple[Sequence[torch.Tensor], float] = ((), 0.0),
+) -> int:
     """Make ``piece`` from ``station``: the weights at its end are written to ``into``; returns the optimizer steps made.
 
-    Unless it is to ``stay``, the station itself goes there too, parameter by parameter, so that no second copy is held.
+    ``follower`` is where the shadow at its end is written, and the rate at which it follows. Unless it is to ``stay``, the station itself goes there too, parameter by parameter, so that no second copy is held.
     """
     rates = rule.rates[station.step : station.step + piece.length]
-    made = station.age
+    made, (shadow, rate) = station.age, follower
+    kept, share = averaged(rate, piece.length)
     for k, target in enumerate(into):
         weights = station.weights[k]
         moments = Moments(station.first[k], station.second[k], station.age)
         weights, moments = rule.go(weights, moments, piece, k, rates)
         made = moments.age
         target.copy_(weights)
+        if shadow:
+            began = station.weights[k]
+            shadow[k].copy_(kept * station.shadow[k] + (1.0 - kept) * began + share * (weights - began))
         if not stay:
+            if shadow:
+                station.shadow[k].copy_(shadow[k])
             station.weights[k].copy_(weights)
             station.first[k], station.second[k] = moments.first, moments.second
     if not stay:
