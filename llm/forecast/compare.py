@@ -136,10 +136,10 @@ def _columns(found: Forecast, given: Given) -> dict[str, str]:
     if found.config.train.context or found.config.contexts:
         columns = {"reward": "reward"}
         columns |= {"kl_to_base": "kl_to_base_no_context", "kl_from_base": "kl_from_base_no_context"}
-    if OLD in found.base.old and len(found.base.old[OLD]) == len(
-        found.base.reward
-    ):  # else the run's is of other prompts
-        columns["log_old_mass"] = "old_mass"
+    if OLD in found.base.old:
+        # the run's is over all prompts: where the right answer is the old one on some, weights alone tell
+        whole = len(found.base.old[OLD]) == len(found.base.reward)
+        columns["log_old_mass"] = "old_mass" if whole else ""
     if given.old:
         skills = TaskSkills(given.old, found.config.train.probe, found.config.train.seed, 0.0)
         for task, column in zip(given.old, skills.columns, strict=True):

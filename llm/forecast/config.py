@@ -52,6 +52,10 @@ class ForecastConfig:
         if train.method not in FORECAST:
             why = _why_not(METHODS[train.method])
             raise InputError(f"method {train.method} cannot be forecast, it {why}; allowed: {', '.join(FORECAST)}")
+        if train.engine != "own":
+            raise InputError(
+                f"a run on --engine {train.engine} cannot be forecast: its trainer draws batches of its own"
+            )
         if train.learner is not None and train.learner.copies(1) and not train.learner.shadowed:
             raise InputError(
                 f"--reset-every cannot be forecast: method {train.method} then moves a second copy of the weights"

@@ -31,6 +31,7 @@ from fstsim.llm.runs.probes import answer_logprobs
 from fstsim.llm.runs.run_input import check_tasks, with_tasks
 from fstsim.llm.tasks.guarded import VerifierErrors, guarded
 from fstsim.llm.types import Answered, Demonstrated, Population, Task, rule_words
+from fstsim.reading import understood
 from fstsim.records import claimed_directory, environment, plain, read_json, write_json
 
 Notes = Callable[[int, str], None]
@@ -132,7 +133,8 @@ def forecast(config: ForecastConfig, out: File | None = None, progress: Notes | 
     environs = environment(given.config.settings.seed, given.config.train.device)
     with claimed_directory(out, given.config.to_dict(), environs, KIND):
         if (out / "forecast.json").exists():
-            return Forecast.from_dict(given.config, read_json(out / "forecast.json"))
+            with understood(out / "forecast.json"):
+                return Forecast.from_dict(given.config, read_json(out / "forecast.json"))
         found = _forecast(given, out, progress)
         write_json(out / "forecast.json", plain(found.to_dict()))
         for k in range(given.config.settings.replicates):
@@ -220,6 +222,11 @@ def save_path(file: File, path: Path, held: Replicate) -> None:
 def load_path(file: File, path: Path) -> Replicate:
     """Put what `save_path` wrote into the fresh ``path``; returns what it had found. Raises InputError if it is no checkpoint."""
     tensors, meta = read_checkpoint(file)
+    with understood(file):
+        return _loaded(path, tensors, meta)
+
+
+def _loaded(path: Path, tensors: Tensors, meta: dict[str, Any]) -> Replicate:
     station = path.station
     for name in ("weights", "first", "second", "shadow"):
         _fill(tensors, name, getattr(station, name))

@@ -46,6 +46,8 @@ class Config:
     """batches at each aim"""
     most_batches: int = ForecastSettings.most_batches
     """batches at an aim whose mean gradient is within its noise"""
+    shortest: int = ForecastSettings.shortest
+    """steps of the shortest piece; 1 where one step moves answers by more than the tolerance"""
     replicates: int = ForecastSettings.replicates
     """independent forecasts"""
 
@@ -59,6 +61,7 @@ def record(config: Config, name: str) -> Path:
         tolerance=config.tolerance,
         batches=config.batches,
         most_batches=max(config.batches, config.most_batches),
+        shortest=config.shortest,
         replicates=config.replicates,
     )
     with understood(places[0] / "config.json"):
