@@ -46,6 +46,8 @@ EXACT = 32
 """steps of a piece that are summed one by one"""
 POINTS = 8
 """nodes of each panel beyond them"""
+ROUGH = (8, 4)
+"""The same of a piece in which gradients change: what is read there is known no better."""
 
 
 @dataclass(frozen=True)
@@ -149,18 +151,80 @@ def adam_piece(
     q: Tensor,
     rates: ArrayLike,
     adam: AdamW = AdamW(),
+    nodes: tuple[int, int] = (EXACT, POINTS),
 ) -> tuple[Tensor, Moments]:
     """Weights and moments after a piece of AdamW: one step for each of ``rates (n,)``, its learning rates.
 
     ``weights``, moments, ``g`` and ``q`` have one shape; nothing is changed in place. Weight decay is decoupled, as in
-    AdamW. With constant gradients (``q = g^2``) it is what n steps of torch's AdamW do, to rounding for ``n <= EXACT``.
+    AdamW. With constant gradients (``q = g^2``) it is what n steps of torch's AdamW do, to rounding for n up to ``nodes[0]``,
+    the steps that are summed one by one (`step_nodes`).
     Raises InputError unless learning rates are finite and nonnegative.
     """
     kept, coefficients = _decayed(_rates(rates), adam.weight_decay)
     moved = weights if kept == 1.0 else kept * weights
-    for step, weight in zip(*step_nodes(coefficients), strict=True):
+    for step, weight in zip(*step_nodes(coefficients, *nodes), strict=True):
         moved = moved - float(weight) * adam_direction(moments, g, q, float(step), adam)
     return moved, adam_moments(moments, g, q, len(coefficients), adam)
+
+
+def adam_ramp(
+    weights: Tensor,
+    moments: Moments,
+    start: tuple[Tensor, Tensor],
+    end: tuple[Tensor, Tensor],
+    shares: ArrayLike,
+    rates: ArrayLike,
+    adam: AdamW = AdamW(),
+) -> tuple[Tensor, Moments]:
+    r"""Weights and moments after a piece in which ``(g, q)`` go from ``start`` to ``end``: step j is a share ``shares_j`` of the way.
+
+    g goes linearly, q linearly from ``q_0`` to :math:`\sqrt{q_0 q_1}` (or the squared mean there, if that is more) at half of
+    the way, and on to ``q_1``: by convexity never below the squared mean. Both moments are then linear in ``(m_0, g_0, g_1)``
+    and ``(v_0, q_0, q_{1/2}, q_1)``, with numbers that are recursions over the steps; the sum over steps has the nodes of
+    `step_nodes`, those of `ROUGH`. ``shares (n,)`` in [0, 1], ``rates (n,)``, otherwise as `adam_piece`.
+    Raises InputError unless there are as many shares as rates, and learning rates are finite and nonnegative.
+    """
+    h, s = _rates(rates), np.atleast_1d(np.asarray(shares, dtype=np.float64))
+    if h.shape != s.shape:
+        raise InputError(f"there must be a share for each learning rate, got {s.size} and {h.size}")
+    if not h.size:
+        return weights, moments
+    kept, coefficients = _decayed(h, adam.weight_decay)
+    (g0, q0), (g1, q1) = start, end
+    half = between(start, end, 0.5)[1]
+    by_g = np.stack([1.0 - s, s])
+    by_q = np.stack([np.maximum(1.0 - 2.0 * s, 0.0), 1.0 - np.abs(2.0 * s - 1.0), np.maximum(2.0 * s - 1.0, 0.0)])
+    first, second = _faded(by_g, adam.beta1), _faded(by_q, adam.beta2)
+
+    def at(step: float) -> tuple[Tensor, Tensor]:
+        m, a, b = _read(first, adam.beta1, step)
+        v, x, y, z = _read(second, adam.beta2, step)
+        return m * moments.first + a * g0 + b * g1, v * moments.second + x * q0 + y * half + z * q1
+
+    moved = weights if kept == 1.0 else kept * weights
+    for step, weight in zip(*step_nodes(coefficients, *ROUGH), strict=True):
+        t = moments.age + float(step)
+        m, v = at(float(step))
+        moved = moved - (float(weight) / (1.0 - adam.beta1**t)) * m / ((v / (1.0 - adam.beta2**t)) ** 0.5 + adam.eps)
+    return moved, Moments(*at(float(h.size)), moments.age + h.size)
+
+
+def _faded(by: Array, beta: float) -> Array:
+    """Weighted means of the shares ``by (k, n)`` that a moment holds after each of n steps, ``(k, n)``; they sum to 1."""
+    held, found = np.zeros(len(by)), np.empty_like(by)
+    for j in range(by.shape[1]):
+        held = beta * held + (1.0 - beta) * by[:, j]
+        found[:, j] = held / (1.0 - beta ** (j + 1))
+    return found
+
+
+def _read(means: Array, beta: float, step: float) -> list[float]:
+    """What a moment has at ``step >= 1``, which may lie between two: of itself at the start, and of each share."""
+    below = min(int(step), means.shape[1]) - 1
+    over = step - 1 - below
+    between_two = (1.0 - over) * means[:, below] + over * means[:, min(below + 1, means.shape[1] - 1)]
+    kept = beta**step
+    return [kept, *((1.0 - kept) * between_two).tolist()]
 
 
 def sgd_piece(

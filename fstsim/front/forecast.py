@@ -13,7 +13,7 @@ import tyro
 from fstsim.errors import InputError
 from fstsim.front.command import Directory, quiet
 from fstsim.front.console import Progress, show
-from fstsim.front.forecast_table import check_table, forecast_table, grid_table
+from fstsim.front.forecast_table import check_table, forecast_tables, grid_table
 from fstsim.front.train import Train
 
 _Lr = Annotated[
@@ -92,7 +92,7 @@ class Forecast(Train):
             return self._held_against(next(iter(found.values())), self.check)
         for name, each in found.items():
             show(
-                forecast_table(each.to_dict(), f"{self._where(name)}: {self._title(grid[name])}"),
+                *forecast_tables(each.to_dict(), f"{self._where(name)}: {self._title(grid[name])}"),
                 *self._pictured(name, each),
             )
         if len(found) > 1 or self.at_most_forgetting is not None:

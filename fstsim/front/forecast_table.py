@@ -13,11 +13,12 @@ from fstsim.number_text import terminal_number
 
 _NAMES = {
     "reward": "held-out reward",
-    "log_old_mass": "log mass of old answers, nats",
-    "kl_to_base": "KL(now || base), nats a sequence",
-    "kl_from_base": "KL(base || now), nats a sequence",
-    "forgotten": "reward lost on old skills, mean",
+    "log_old_mass": "log mass of old answers",
+    "kl_to_base": "KL(now || base)",
+    "kl_from_base": "KL(base || now)",
+    "forgotten": "lost on old skills, mean",
 }
+_STEPS = 3  # columns of a table that fit on a screen
 
 
 def _name(key: str) -> str:
@@ -35,20 +36,23 @@ def _cell(value: Mapping[str, Any]) -> str:
     return terminal_number(value["value"]) + ("" if half is None else f" ± {half:.1g}")
 
 
-def forecast_table(found: Mapping[str, Any], title: str) -> Table:
-    """One row a quantity, one column a step; the start first, what it cost last."""
-    table = _table("")
-    table.title, table.title_justify = Text(title), "left"
-    for name in ("start", *(f"step {row['step']:,}" for row in found["rows"])):
-        table.add_column(name, justify="right", no_wrap=True)
-    for key in found["start"]:
-        start = "" if key.startswith("forgotten") else terminal_number(found["start"][key])
-        table.add_row(Text(_name(key)), start, *(_cell(row[key]) for row in found["rows"]))
-    table.caption = _caption(found)
-    return table
+def forecast_tables(found: Mapping[str, Any], title: str) -> list[Table | str]:
+    """One row a quantity, one column a step, at most three of them in a table; the start first, what it cost last."""
+    rows = found["rows"]
+    tables: list[Table] = []
+    for first in range(0, max(len(rows), 1), _STEPS):
+        shown, table = rows[first : first + _STEPS], _table("")
+        for name in ("start", *(f"step {row['step']:,}" for row in shown)):
+            table.add_column(name, justify="right", no_wrap=True)
+        for key in found["start"]:
+            start = "" if key.startswith("forgotten") else terminal_number(found["start"][key])
+            table.add_row(Text(_name(key)), start, *(_cell(row[key]) for row in shown))
+        tables.append(table)
+    tables[0].title, tables[0].title_justify = Text(title), "left"
+    return [*tables, _caption(found)]
 
 
-def _caption(found: Mapping[str, Any]) -> Text:
+def _caption(found: Mapping[str, Any]) -> str:
     cost = found["cost"]
     replicates = len(found["replicates"])
     what = (
@@ -57,7 +61,7 @@ def _caption(found: Mapping[str, Any]) -> Text:
         else "error of pieces alone (more --replicates: noise too)"
     )
     said = (
-        f"± two standard deviations: {what}. Cost: {cost['gradients']:,} gradients in {cost['aims']:,} aims, "
+        f"KL and logarithms in nats a sequence. ± two standard deviations: {what}. Cost: {cost['gradients']:,} gradients in {cost['aims']:,} aims, "
         f"{cost['control_readings'] + cost['full_readings']:,} readings, {cost['seconds']:.0f} s; "
         f"the run: {cost['run_gradients']:,} gradients"
     )
@@ -65,7 +69,7 @@ def _caption(found: Mapping[str, Any]) -> Text:
         said += f"; {cost['rollouts']:,} rollouts"
     if found["lost"] is not None:
         said += f". From step {found['lost']:,} on nothing is claimed: {found['why_lost']}"
-    return Text(said)
+    return said
 
 
 def grid_table(found: Mapping[str, Any], budget: float | None, choice: Any) -> list[Table | str]:

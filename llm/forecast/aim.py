@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch.optim import Optimizer
 
+from fstsim.llm.forecast.start import moving
 from fstsim.llm.learners.learner import Learner
 from fstsim.llm.learners.weights import Weights
 from fstsim.llm.types import Population, Task
@@ -83,7 +84,7 @@ def take_aim(
     weights: Weights, learner: Learner, context: Population, task: Task, rng: np.random.Generator, *, batches: int
 ) -> Aim:
     """The aim at the weights of ``weights`` from ``batches`` steps of ``learner``; raises `weights.Diverged` as a run does."""
-    recorder = Recorder(list(weights.policy.model.parameters()))
+    recorder = Recorder(moving(weights.policy))
     held: Any = replace(weights, optimizer=recorder)
     samples = 0
     for _ in range(batches):

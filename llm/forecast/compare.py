@@ -6,14 +6,12 @@ step of the forecast; that the run was the same one is checked at its end, by it
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from fstsim.errors import InputError
 from fstsim.fast_slow import FastSlowState, FrozenFast, Schedule, fast_slow
@@ -21,9 +19,8 @@ from fstsim.llm.forecast.agreement import agreement
 from fstsim.llm.forecast.forecast import Given
 from fstsim.llm.forecast.reading import OLD, Reading
 from fstsim.llm.forecast.result import Forecast, quantities
+from fstsim.llm.forecast.start import put_back, starting, trained
 from fstsim.llm.measure.layers import weights_hash
-from fstsim.llm.policy.policy import Policy
-from fstsim.llm.runs.checkpoint import put_weights, read_checkpoint
 from fstsim.llm.runs.config import TrainConfig
 from fstsim.llm.runs.optimizer import set_rate
 from fstsim.llm.runs.run import _weights
@@ -121,16 +118,28 @@ def compare(
     return plain({"run": str(run), "seed": was.seed, "rerun": rerun, "rows": result, "lost": found.lost})
 
 
+def measured_means(
+    found: Forecast, given: Given, rows: Sequence[dict[str, Any]], steps: Sequence[int]
+) -> dict[int, dict[str, float]]:
+    """What the ``rows`` of a run have of the forecast's quantities, by step: nothing but measurements that were made then."""
+    columns, by_step = _columns(found, given), {row["step"]: row for row in rows}
+    held: dict[int, dict[str, float]] = {}
+    for step in steps:
+        values = {name: _measured(name, by_step[step], column, rows[0]) for name, column in columns.items()}
+        held[step] = {name: value for name, value in values.items() if value is not None}
+    return held
+
+
 def _columns(found: Forecast, given: Given) -> dict[str, str]:
     """Quantities of the forecast that a run's rows have, and the column there."""
     columns = {"reward": "reward", "kl_to_base": "kl_to_base", "kl_from_base": "kl_from_base"}
     if found.config.train.context or found.config.contexts:
         columns = {"reward": "reward"}
         columns |= {"kl_to_base": "kl_to_base_no_context", "kl_from_base": "kl_from_base_no_context"}
-    if OLD in found.base.old and len(found.base.old[OLD]) == len(
-        found.base.reward
-    ):  # else the run's is of other prompts
-        columns["log_old_mass"] = "old_mass"
+    if OLD in found.base.old:
+        # the run's is over all prompts: where the right answer is the old one on some, weights alone tell
+        whole = len(found.base.old[OLD]) == len(found.base.reward)
+        columns["log_old_mass"] = "old_mass" if whole else ""
     if given.old:
         skills = TaskSkills(given.old, found.config.train.probe, found.config.train.seed, 0.0)
         for task, column in zip(given.old, skills.columns, strict=True):
@@ -157,14 +166,13 @@ def _readings(
     """Steps and readings of the run's weights: at its end, or at every step when it is made again."""
     reader = given.reader()
     if not rerun:
-        if was.steps in steps:
-            yield was.steps, reader.read(_trained(given, run))
+        # a recorded run has its numbers, and no weights
+        if was.steps in steps and (run / "checkpoint.safetensors").exists():
+            yield was.steps, reader.read(trained(was, given.base, run))
         return
     assert was.learner is not None
-    policy = Policy.of(given.policy.model, given.policy.tokenizer)
-    with torch.no_grad():
-        for own, start in zip(policy.model.parameters(), given.base.model.parameters(), strict=True):
-            own.copy_(start)
+    policy = given.policy
+    put_back(policy, starting(was, given.base, was.seed))
     weights = _weights(was, policy, given.base)
     state: Any = FastSlowState(weights, given.population)
     slow: Any = was.learner.begin(was.context)[0]
@@ -176,17 +184,9 @@ def _readings(
         if progress is not None:
             progress(now.step, "the run is made again")
         set_rate(weights.optimizer, was.optimizer.rate(was.lr, now.step, was.steps))
-    if weights_hash(policy.model) != weights_hash(_trained(given, run).model):
-        theirs, mine = (reader.log_right(p).mean() for p in (_trained(given, run), policy))
+    if weights_hash(policy.model) != weights_hash(trained(was, given.base, run).model):
+        theirs, mine = (reader.log_right(p).mean() for p in (trained(was, given.base, run), policy))
         if not abs(theirs - mine) <= _SAME * max(1.0, abs(theirs)):
             raise InputError(
                 f"{run} made again here ends elsewhere than it did: compare without --rerun, or where it was made"
             )
-
-
-def _trained(given: Given, run: Path) -> Policy:
-    """The policy at the end of the run: from its last checkpoint, which has the weights whether or not a model was written."""
-    model = copy.deepcopy(given.base.model)
-    tensors, _ = read_checkpoint(run / "checkpoint.safetensors")
-    put_weights(model, tensors, run / "checkpoint.safetensors")
-    return replace(given.base, model=model.eval())

@@ -9,16 +9,25 @@ from typing import Any
 
 from fstsim.errors import InputError
 from fstsim.llm.forecast.settings import ForecastSettings
-from fstsim.llm.runs.config import METHODS, TrainConfig
+from fstsim.llm.learners.learner import Learner
+from fstsim.llm.runs.config import METHODS, Method, TrainConfig
 
 _SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0)
 
-FORECAST = tuple(
-    name
-    for name, method in METHODS.items()
-    if method.learner is not None and not method.evolves and not method.learner.shadowed and not method.learner.deploys
-)
-"""Methods that can be forecast: one policy, one set of weights, contexts that stay."""
+
+def _why_not(method: Method) -> str:
+    """Why a method cannot be forecast; empty where it can."""
+    learner = method.learner
+    if learner is None or learner.deploys:
+        return "leaves the weights as they are"
+    if method.evolves:
+        return "moves contexts too"
+    moves = learner.shadowed and learner.follows is Learner.follows
+    return "moves a second copy of the weights in a way of its own" if moves else ""
+
+
+FORECAST = tuple(name for name, method in METHODS.items() if not _why_not(method))
+"""Methods that can be forecast: one policy, contexts that stay, a second copy of the weights that follows the first, or none."""
 
 
 def default_steps(steps: int) -> tuple[int, ...]:
@@ -41,12 +50,13 @@ class ForecastConfig:
     def __post_init__(self) -> None:
         train = self.train
         if train.method not in FORECAST:
-            method = METHODS[train.method]
-            why = "moves contexts too" if method.evolves else "moves a second copy of the weights"
-            if method.learner is not None and method.learner.deploys:
-                why = "leaves the weights as they are"
+            why = _why_not(METHODS[train.method])
             raise InputError(f"method {train.method} cannot be forecast, it {why}; allowed: {', '.join(FORECAST)}")
-        if train.learner is not None and train.learner.copies(1):
+        if train.engine != "own":
+            raise InputError(
+                f"a run on --engine {train.engine} cannot be forecast: its trainer draws batches of its own"
+            )
+        if train.learner is not None and train.learner.copies(1) and not train.learner.shadowed:
             raise InputError(
                 f"--reset-every cannot be forecast: method {train.method} then moves a second copy of the weights"
             )

@@ -6,10 +6,10 @@ generator and readings of each path, written after every piece) and at the end `
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path as File
 from typing import Any
 
@@ -21,7 +21,9 @@ from fstsim.llm.forecast.config import ForecastConfig
 from fstsim.llm.forecast.path import Field, Path
 from fstsim.llm.forecast.reading import Reader
 from fstsim.llm.forecast.result import Forecast, Look, Replicate, replicate_dict, replicate_from
-from fstsim.llm.forecast.rule import Piece, Rule, Station, go
+from fstsim.llm.forecast.rule import Piece, Rule, Station
+from fstsim.llm.forecast.shadow import held_still, shadow_of
+from fstsim.llm.forecast.start import moving, policy_and_base, put_back, starting
 from fstsim.llm.learners.weights import Diverged, Weights
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.checkpoint import Tensors, read_checkpoint, write_checkpoint
@@ -29,6 +31,7 @@ from fstsim.llm.runs.probes import answer_logprobs
 from fstsim.llm.runs.run_input import check_tasks, with_tasks
 from fstsim.llm.tasks.guarded import VerifierErrors, guarded
 from fstsim.llm.types import Answered, Demonstrated, Population, Task, rule_words
+from fstsim.reading import understood
 from fstsim.records import claimed_directory, environment, plain, read_json, write_json
 
 Notes = Callable[[int, str], None]
@@ -49,11 +52,10 @@ class Given:
     def of(cls, config: ForecastConfig, task: Task | None = None, old: tuple[Task, ...] | None = None) -> Given:
         """Load and check everything; tasks from their names where not given. Raises InputError before any work."""
         train, tasks, skills = with_tasks(config.train, None if task is None else [task], old)
-        policy = Policy.load(train.model, train.device)
+        policy, base = policy_and_base(train)
         check_tasks(train, policy, tasks, skills)
         assert train.learner is not None
         train.learner.check(policy, train.context, tasks[0])
-        base = Policy.of(copy.deepcopy(policy.model).requires_grad_(False), policy.tokenizer)
         errors = VerifierErrors()
         return cls(
             replace(config, train=train),
@@ -74,17 +76,17 @@ class Given:
         assert train.learner is not None
         return Population(self.config.contexts or (train.learner.begin(train.context)[1],))
 
+    @cached_property
     def field(self) -> Field:
         """The moving weights and what moves them, in the precision of the run."""
         train = self.config.train
         assert train.learner is not None
-        half = train.precision == "bfloat16"
-        weights = Weights(
-            replace(self.policy, bfloat16=True) if half else self.policy,
-            replace(self.base, bfloat16=True) if half else self.base,
-            torch.optim.SGD(self.policy.model.parameters(), lr=0.0),  # never steps: aims put a recorder in its place
-            train.clip,
-        )
+        never = torch.optim.SGD(moving(self.policy), lr=0.0)  # aims put a recorder in its place
+        weights: Any = held_still(train.learner.hold(Weights(self.policy, self.base, never, train.clip)))
+        if train.precision == "bfloat16":
+            parts = {entry.name: getattr(weights, entry.name) for entry in fields(weights)}
+            half = {name: replace(held, bfloat16=True) for name, held in parts.items() if isinstance(held, Policy)}
+            weights = replace(weights, **half)
         learner: Any = train.learner.begin(train.context)[0]
         return Field(weights, learner, self.population, self.task)
 
@@ -108,14 +110,15 @@ class Given:
         return lambda: np.concatenate([answer_logprobs(self.policy, (c,), p, a)[0] for c, p, a in asked])
 
     def path(self, replicate: int) -> Path:
-        """The path of a replicate, at its start: the policy gets the weights of the base."""
-        with torch.no_grad():
-            for own, start in zip(self.policy.model.parameters(), self.base.model.parameters(), strict=True):
-                own.copy_(start)
+        """The path of a replicate, at its start: the policy gets the weights that a run begins with."""
         settings = self.config.settings
-        station = Station.start(list(self.policy.model.parameters()))
+        put_back(self.policy, starting(self.config.train, self.base, settings.seed + replicate))
+        shadow = shadow_of(self.field.weights)
+        station = Station.start(moving(self.policy), shadowed=bool(shadow))
+        for own, wanted in zip(shadow, station.shadow, strict=True):
+            own.data.copy_(wanted)
         rng = np.random.default_rng([settings.seed, replicate])
-        return Path(self.field(), Rule.of(self.config.train), settings, self.control(), rng, station)
+        return Path(self.field, Rule.of(self.config.train), settings, self.control(), rng, station)
 
 
 def forecast(config: ForecastConfig, out: File | None = None, progress: Notes | None = None, **tasks: Any) -> Forecast:
@@ -130,7 +133,8 @@ def forecast(config: ForecastConfig, out: File | None = None, progress: Notes | 
     environs = environment(given.config.settings.seed, given.config.train.device)
     with claimed_directory(out, given.config.to_dict(), environs, KIND):
         if (out / "forecast.json").exists():
-            return Forecast.from_dict(given.config, read_json(out / "forecast.json"))
+            with understood(out / "forecast.json"):
+                return Forecast.from_dict(given.config, read_json(out / "forecast.json"))
         found = _forecast(given, out, progress)
         write_json(out / "forecast.json", plain(found.to_dict()))
         for k in range(given.config.settings.replicates):
@@ -190,7 +194,7 @@ def _look(given: Given, reader: Reader, path: Path, piece: Piece, step: int) -> 
     length = step - path.station.step
     found = []
     for way in (Piece(piece.start, length), replace(piece, length=length)):
-        go(path.rule, path.station, way, path.field.parameters, stay=True)
+        path.stay_at(way)
         found.append(reader.read(given.policy))
     return Look(step, found[1], found[0])
 
@@ -201,6 +205,7 @@ def save_path(file: File, path: Path, held: Replicate) -> None:
     assert path.start is not None
     station, aim = path.station, path.aim
     groups = {"weights": station.weights, "first": station.first, "second": station.second, "g": aim.g, "q": aim.q}
+    groups["shadow"] = station.shadow
     tensors = {f"{name}.{k}": tensor for name, group in groups.items() for k, tensor in enumerate(group)}
     meta = {
         "step": station.step,
@@ -217,9 +222,16 @@ def save_path(file: File, path: Path, held: Replicate) -> None:
 def load_path(file: File, path: Path) -> Replicate:
     """Put what `save_path` wrote into the fresh ``path``; returns what it had found. Raises InputError if it is no checkpoint."""
     tensors, meta = read_checkpoint(file)
+    with understood(file):
+        return _loaded(path, tensors, meta)
+
+
+def _loaded(path: Path, tensors: Tensors, meta: dict[str, Any]) -> Replicate:
     station = path.station
-    for name, group in (("weights", station.weights), ("first", station.first), ("second", station.second)):
-        _fill(tensors, name, group)
+    for name in ("weights", "first", "second", "shadow"):
+        _fill(tensors, name, getattr(station, name))
+    for own, wanted in zip(shadow_of(path.field.weights), station.shadow, strict=True):
+        own.data.copy_(wanted)
     g, q = ([torch.empty_like(t) for t in station.weights] for _ in range(2))
     _fill(tensors, "g", g)
     _fill(tensors, "q", q)

@@ -28,6 +28,7 @@ from fstsim.llm.forecast.aim import take_aim
 from fstsim.llm.forecast.forecast import Given
 from fstsim.llm.forecast.reading import Asked
 from fstsim.llm.forecast.rule import Rule
+from fstsim.llm.forecast.start import moving
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.probes import answer_logprobs, sample_once
 from fstsim.theory.coarse_adam import AdamW
@@ -93,7 +94,7 @@ def gradient_products(
     with torch.enable_grad():
         policy.answer_logprobs(shown, [policy.encode_answer(asked.answers[k])]).sum().backward()
     product = inner = own = size = 0.0
-    for parameter, u, g in zip(model.parameters(), along, gradient, strict=True):
+    for parameter, u, g in zip(moving(policy), along, gradient, strict=True):
         size += float(g.double().square().sum())
         if parameter.grad is not None:
             mine = parameter.grad

@@ -20,9 +20,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fstsim.llm.forecast.aim import Aim, joined, take_aim
+from fstsim.llm.forecast.aim import Aim, Tensors, joined, take_aim
 from fstsim.llm.forecast.rule import Piece, Rule, Station, go
 from fstsim.llm.forecast.settings import ForecastSettings
+from fstsim.llm.forecast.shadow import next_jump, shadow_of
+from fstsim.llm.forecast.start import moving
 from fstsim.llm.learners.learner import Learner
 from fstsim.llm.learners.weights import Weights
 from fstsim.llm.types import Population, Task
@@ -31,6 +33,8 @@ Array = NDArray[np.float64]
 
 _FIRST = 2  # steps of the first piece
 _GROW = 2.0  # most that a piece grows by
+_SHRINK = 0.7  # the least that a refused piece shrinks by
+_SAFE = 0.7  # of the length at which the error is expected to be the tolerance
 _RELATIVE = 0.3  # of the tolerance, a nat that an answer has moved
 _NOISY = 0.5  # share of a mean gradient that is noise, above which more batches are drawn
 
@@ -47,7 +51,7 @@ class Field:
     @property
     def parameters(self) -> list[Any]:
         """Of the moving policy."""
-        return list(self.weights.policy.model.parameters())
+        return moving(self.weights.policy)
 
 
 @dataclasses.dataclass
@@ -87,7 +91,7 @@ class Path:
             self.start = self._read()
         if self.aim is None:
             self.aim = self._take()
-        first, hint, most = self.aim, None, until - self.station.step
+        first, hint, most = self.aim, None, next_jump(self.field.learner, self.station.step, until) - self.station.step
         wanted = max(self.length, self.settings.shortest)
         length = min(wanted, most, self.settings.longest or most)
         while True:
@@ -99,27 +103,42 @@ class Path:
             error = self._error(there, self._read())
             if error <= self.settings.tolerance or length <= self.settings.shortest:
                 break
-            hint, length = (end, length), max(length // 2, self.settings.shortest)
-            wanted = length
-        near = error < self.settings.tolerance / 3.0
+            hint = (end, length)
+            length = wanted = max(int(length * min(self._factor(error), _SHRINK)), self.settings.shortest)
         # a piece that was cut at the end of the run says nothing about longer ones
-        self.length = round(wanted * _GROW) if near and length == wanted else wanted
+        self.length = max(round(wanted * self._factor(error)), self.settings.shortest) if length == wanted else wanted
         row = {"from": self.station.step, "steps": length, "error": error, "batches": end.batches}
         self.made.append({**row, "noise_share": end.noise_share})
         return piece
 
     def advance(self, piece: Piece) -> None:
-        """Go to the end of ``piece``; the aim there begins the next one."""
-        go(self.rule, self.station, piece, self.field.parameters, stay=False)
+        """Go to the end of ``piece``; the aim there begins the next one, unless the shadow jumps: then there is another."""
+        self._go(piece, stay=False)
         self.aim = piece.end
+        if self._shadow and self.field.learner.follows(self.station.step) == 1.0:
+            for held in (self._shadow, self.station.shadow):
+                for own, wanted in zip(held, self.station.weights, strict=True):
+                    own.data.copy_(wanted)
+            if self.station.step < len(self.rule.rates):
+                self.aim = self._take()
 
     @property
     def lost(self) -> int | None:
         """The step from which on nothing is claimed: where the error of a shortest piece was above the tolerance."""
         return next((row["from"] for row in self.made if not row["error"] <= self.settings.tolerance), None)
 
-    def _go(self, piece: Piece) -> None:
-        go(self.rule, self.station, piece, self.field.parameters, stay=True)
+    def stay_at(self, piece: Piece) -> None:
+        """Put the policy, and its shadow, where ``piece`` ends, without going there."""
+        self._go(piece, stay=True)
+
+    @property
+    def _shadow(self) -> Tensors:
+        return list(shadow_of(self.field.weights))
+
+    def _go(self, piece: Piece, *, stay: bool = True) -> None:
+        rate = self.field.learner.follows(self.station.step + 1)
+        follower = self._shadow, 0.0 if rate == 1.0 else rate  # what jumps does so between two pieces
+        go(self.rule, self.station, piece, self.field.parameters, stay=stay, follower=follower)
 
     def _read(self) -> Array:
         self.spent.controls += 1
@@ -134,6 +153,10 @@ class Path:
         self.spent.gradients += found.batches
         self.spent.rollouts += found.samples
         return found
+
+    def _factor(self, error: float) -> float:
+        """By how much the next piece may be longer: predicted and corrected differ by the square of the length."""
+        return min(_SAFE * float(np.sqrt(self.settings.tolerance / error)), _GROW) if error > 0.0 else _GROW
 
     def _error(self, there: Array, now: Array) -> float:
         """Root mean square of differences in nats, those of answers that have moved far as a share of it."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,12 +12,13 @@ from numpy.typing import NDArray
 
 from fstsim.errors import InputError
 from fstsim.llm.forecast.aim import Aim, Tensors
+from fstsim.llm.forecast.shadow import averaged
 from fstsim.llm.runs.config import TrainConfig
-from fstsim.theory.coarse_adam import SGD, AdamW, Moments, adam_piece, between, sgd_piece
+from fstsim.theory.coarse_adam import ROUGH, SGD, AdamW, Moments, adam_piece, adam_ramp, sgd_piece
 
 Array = NDArray[np.float64]
 
-_PARTS = 16  # of a piece, in each of which the gradient is constant
+_PARTS = 16  # of a piece of SGD, in each of which the gradient is constant
 _HALF = "adamw-bf16-moments"  # its rounding has mean 0: the path is AdamW's
 
 
@@ -41,11 +41,24 @@ class Rule:
             return cls(SGD(held.momentum, held.weight_decay), rates)
         raise InputError(f"optimizer {held.kind!r} cannot be forecast; adamw and sgd can")
 
-    def piece(self, weights: torch.Tensor, moments: Moments, g: torch.Tensor, q: torch.Tensor, rates: Array) -> Any:
-        """Weights and moments of one parameter after some steps under constant ``(g, q)``."""
-        if isinstance(self.optimizer, SGD):
-            return sgd_piece(weights, moments, g, rates, self.optimizer)
-        return adam_piece(weights, moments, g, q, rates, self.optimizer)
+    def go(self, weights: torch.Tensor, moments: Moments, piece: Piece, k: int, rates: Array) -> Any:
+        """Weights and moments of parameter ``k`` after ``piece``, ``rates`` those of its slow steps."""
+        start, end = piece.start, piece.end
+        rates = at_pace(rates, piece.pace)
+        if end is None:
+            if isinstance(self.optimizer, SGD):
+                return sgd_piece(weights, moments, start.g[k], rates, self.optimizer)
+            return adam_piece(weights, moments, start.g[k], start.q[k], rates, self.optimizer, ROUGH)
+        # optimizer step j (from 0) has the gradient at the weights after j of them
+        shares = np.minimum(np.arange(rates.size) / max(rates.size, 1) * (piece.length / piece.reach), 1.0)
+        ends = (start.g[k], start.q[k]), (end.g[k], end.q[k])
+        if isinstance(self.optimizer, AdamW):
+            return adam_ramp(weights, moments, *ends, shares, rates, self.optimizer)
+        for part in np.array_split(np.arange(rates.size), min(rates.size, _PARTS)):
+            share = float(shares[part].mean())
+            g = (1.0 - share) * start.g[k] + share * end.g[k]
+            weights, moments = sgd_piece(weights, moments, g, rates[part], self.optimizer)
+        return weights, moments
 
 
 @dataclass
@@ -56,16 +69,19 @@ class Station:
     weights: Tensors
     first: Tensors
     second: Tensors
+    shadow: Tensors = field(default_factory=list)
+    """a second copy of the weights that follows them (`fstsim.llm.forecast.shadow`); empty where the learner has none"""
     age: int = 0
 
     @classmethod
-    def start(cls, parameters: Sequence[torch.Tensor]) -> Station:
-        """At the weights ``parameters``, of which it makes a copy, without memory."""
+    def start(cls, parameters: Sequence[torch.Tensor], *, shadowed: bool = False) -> Station:
+        """At the weights ``parameters``, of which it makes a copy, without memory; the shadow, if there is one, at them too."""
         return cls(
             0,
             [p.detach().clone() for p in parameters],
             [torch.zeros_like(p, requires_grad=False) for p in parameters],
             [torch.zeros_like(p, requires_grad=False) for p in parameters],
+            [p.detach().clone() for p in parameters] if shadowed else [],
         )
 
 
@@ -74,7 +90,7 @@ class Piece:
     """``length`` slow steps from the aim at their beginning towards ``end``, the aim at step ``reach`` of the piece.
 
     Without ``end`` the gradient stays that of ``start`` (predicted); with it mean and mean square go over from one to the
-    other (corrected, `fstsim.theory.coarse_adam.between`).
+    other (corrected, `fstsim.theory.coarse_adam.adam_ramp`).
     """
 
     start: Aim
@@ -82,35 +98,44 @@ class Piece:
     end: Aim | None = None
     reach: int = 0
 
-    def parts(self) -> list[tuple[int, int, float]]:
-        """Parts ``(from, to, share)`` of the piece with constant gradient, at most 16: one a step where they suffice."""
+    @property
+    def pace(self) -> float:
+        """Optimizer steps a slow step, mean over the piece."""
         if self.end is None:
-            return [(0, self.length, 0.0)]
-        cuts = np.unique(np.linspace(0, self.length, min(self.length, _PARTS) + 1).round().astype(int)).tolist()
-        # step j (from 0) has the gradient at the weights after j steps
-        return [(a, b, min((a + (b - 1 - a) / 2.0) / self.reach, 1.0)) for a, b in itertools.pairwise(cuts)]
+            return self.start.updates_a_step
+        share = min(self.length / self.reach, 1.0) / 2.0
+        return (1.0 - share) * self.start.updates_a_step + share * self.end.updates_a_step
 
 
 @torch.no_grad()
-def go(rule: Rule, station: Station, piece: Piece, into: Sequence[torch.Tensor], *, stay: bool) -> int:
+def go(
+    rule: Rule,
+    station: Station,
+    piece: Piece,
+    into: Sequence[torch.Tensor],
+    *,
+    stay: bool,
+    follower: tuple[Sequence[torch.Tensor], float] = ((), 0.0),
+) -> int:
     """Make ``piece`` from ``station``: the weights at its end are written to ``into``; returns the optimizer steps made.
 
-    Unless it is to ``stay``, the station itself goes there too, parameter by parameter, so that no second copy is held.
+    ``follower`` is where the shadow at its end is written, and the rate at which it follows. Unless it is to ``stay``, the station itself goes there too, parameter by parameter, so that no second copy is held.
     """
     rates = rule.rates[station.step : station.step + piece.length]
-    made, ends = station.age, piece.end or piece.start
+    made, (shadow, rate) = station.age, follower
+    kept, share = averaged(rate, piece.length)
     for k, target in enumerate(into):
         weights = station.weights[k]
         moments = Moments(station.first[k], station.second[k], station.age)
-        for begin, stop, share in piece.parts():
-            g, q = piece.start.g[k], piece.start.q[k]
-            if share > 0.0:
-                g, q = between((g, q), (ends.g[k], ends.q[k]), share)
-            pace = (1.0 - share) * piece.start.updates_a_step + share * ends.updates_a_step
-            weights, moments = rule.piece(weights, moments, g, q, at_pace(rates[begin:stop], pace))
+        weights, moments = rule.go(weights, moments, piece, k, rates)
         made = moments.age
         target.copy_(weights)
+        if shadow:
+            began = station.weights[k]
+            shadow[k].copy_(kept * station.shadow[k] + (1.0 - kept) * began + share * (weights - began))
         if not stay:
+            if shadow:
+                station.shadow[k].copy_(shadow[k])
             station.weights[k].copy_(weights)
             station.first[k], station.second[k] = moments.first, moments.second
     if not stay:
@@ -126,8 +151,3 @@ def at_pace(rates: Array, pace: float) -> Array:
     if count == 0:
         return rates[:0]
     return rates[np.minimum((np.arange(count) + 0.5) / count * len(rates), len(rates) - 1).astype(int)]
-
-
-def shortened(piece: Piece, length: int) -> Piece:
-    """The first ``length`` steps of ``piece``, its aims where they were."""
-    return replace(piece, length=length)

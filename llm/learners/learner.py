@@ -48,6 +48,13 @@ class Learner(ABC):
         """Copies of the trained weights that a run on so many tasks holds at most, beside policy and base."""
         return int(self.shadowed)
 
+    def follows(self, made: int) -> float:  # noqa: ARG002 -- most have no shadow, or one that is put elsewhere
+        """Share of the way to the policy that the shadow goes after the slow step number ``made``, counted from 1; 1 makes it the policy.
+
+        A shadowed learner that says so can be forecast (`fstsim.llm.forecast`).
+        """
+        return 0.0
+
     def hold(self, weights: Weights) -> Weights:
         """``weights`` with what this learner keeps beside policy and base: a shadow where it needs one."""
         return ShadowedWeights.start(weights) if self.shadowed else weights

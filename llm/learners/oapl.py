@@ -59,6 +59,10 @@ class OAPL(Learner):
         if not 0.0 <= self.lagged_share <= 1.0:
             raise InputError(f"lagged_share must lie in [0, 1], got {self.lagged_share}")
 
+    def follows(self, made: int) -> float:
+        """1 where the next step begins with a refresh."""
+        return float(made % self.period == 0)
+
     def step(
         self, weights: ShadowedWeights, context: Population, task: Task, rng: np.random.Generator
     ) -> tuple[ShadowedWeights, StepInfo]:

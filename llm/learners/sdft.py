@@ -101,6 +101,10 @@ class SDFT(Learner):
             raise InputError(f"base_sees must be nothing or demonstration, got {self.base_sees!r}")
         check_direction(self.direction)
 
+    def follows(self, made: int) -> float:  # noqa: ARG002 -- the same after every step
+        """The rate of the average."""
+        return self.ema_rate
+
     def check(self, policy: Policy, context: str, task: Task) -> None:
         """InputError unless demonstrations of ``task`` can be shown to ``policy``, and fit."""
         shown = rule_context(policy, task)

@@ -22,7 +22,7 @@ from fstsim.llm.runs.config import METHODS, TrainConfig
 from fstsim.llm.validation.claim import Ahead, Chapter, Claim, Records
 from fstsim.llm.validation.distance import fast_slow, overlap_slope, razor
 from fstsim.llm.validation.equilibria import dead_groups, replay, tilts
-from fstsim.llm.validation.forecasts import forecasts
+from fstsim.llm.validation.forecasts import forecasts, forecasts_further
 from fstsim.llm.validation.kinds import Label
 from fstsim.llm.validation.kl_estimators import kl_estimators
 from fstsim.llm.validation.language import LANGUAGE, WORDS
@@ -54,6 +54,7 @@ CHAPTERS: Mapping[str, Callable[[Scale, Policy], Chapter]] = {
     "stalls": stalls,
     "overlap": overlap_slope,
     "forecasts": forecasts,
+    "forecasts-further": forecasts_further,
     "own-replay": own_replay,
     "sft-leashes": sequence_leashes,
     "leash-loss": leash_losses,
@@ -61,7 +62,7 @@ CHAPTERS: Mapping[str, Callable[[Scale, Policy], Chapter]] = {
 }
 """In the order of their runs: what others build on comes first. Of models of the laboratory's world; `LANGUAGE` are those of chat models."""
 
-LATER = ("own-replay", "sft-leashes", "leash-loss", "kl-estimators")
+LATER = ("own-replay", "forecasts-further", "sft-leashes", "leash-loss", "kl-estimators")
 """Chapters that came after the recorded validation: `fstsim reproduce` leaves them to `fstsim validate`."""
 ADAPTER_LR = 10.0
 """Learning rate of an adapter over that of all weights: the factors of a product that begins at 0 move it by the square."""

@@ -28,7 +28,7 @@ CAPTION = (
     "learners; filled circles: the language model, bars: 95 % Student intervals over seeds (toy: 16 runs). (a) Old mass at the end of fine-tuning with a share of old "
     "demonstrations; grey: where it began. (b) Mass of the rewarded and of the old answer under RL with a KL leash: the exponential tilt, for each prompt, then averaged. "
     "(c) Updates of group-normalised RL to success 1/2, over those on the easiest task of the family; lines join the predictions, made from the success of every prompt. (d) Old mass under fine-tuning on new data "
-    "alone; each law has one number from the run, its clock, set at the first dotted line; the verdict falls at the second. "
+    "alone; each law has one number from the run, its clock, set at the first dotted line; the verdict falls at the second; green: coarse Adam's forecast, from the base and the run's settings alone, with its interval. "
     "(e, f) Every judged number: predicted interval across, measured interval upwards; on the diagonal theory is right."
 )
 SLUGS = (
@@ -40,6 +40,7 @@ SLUGS = (
     "adam-clock",
     "sequence-logit",
     "sequence-adam",
+    "coarse-adam-order",
 )
 
 

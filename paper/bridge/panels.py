@@ -22,10 +22,11 @@ from fstsim.paper.bridge.numbers import (
     decisions_of,
     of_kind,
     old_decisions,
+    read_course,
     read_escapes,
     read_forgetting,
 )
-from fstsim.paper.figures.drawing import BLACK, GREY, LAW, panel
+from fstsim.paper.figures.drawing import BLACK, GREEN, GREY, LAW, panel
 
 _PERCENT = FuncFormatter(lambda x, _: f"{100 * x:g} %")
 _PLAIN = FuncFormatter(lambda x, _: f"{x:g}")
@@ -124,7 +125,7 @@ def _decorate_escapes(ax: Axes, families: Sequence[Sequence[Escape]]) -> None:
 
 
 def draw_forgetting(ax: Axes, directory: Path, rows: Sequence[Verdict]) -> None:
-    """Old mass under fine-tuning on new data alone, and every law that was judged; what is falsified is called so."""
+    """Old mass under fine-tuning on new data alone, every law that was judged, and the forecast, which has no clock."""
     panel(ax, "d", "fine-tuning on new data alone", "update", "old mass")
     if not (directory / "runs" / NEW_ONLY).is_dir():
         return draw_absent(ax)
@@ -154,10 +155,17 @@ def draw_forgetting(ax: Axes, directory: Path, rows: Sequence[Verdict]) -> None:
             color=color,
             transform=ax.transAxes,
         )
+    course = read_course(directory, NEW_ONLY)
+    if course is not None:
+        ax.fill_between(course.step, course.low, course.high, color=GREEN.color, alpha=0.25, linewidth=0.0, zorder=2)
+        ax.plot(course.step, course.mass, color=GREEN.color, linewidth=1.8, zorder=3)
+        met, steps = course.met(found)
+        said, top = f"forecast, no clock: {met} of {steps} steps met", 0.985 - 0.07 * len(drawn)
+        note(ax, 0.98, top, said, ha="right", va="top", color=GREEN.color, transform=ax.transAxes)
     lowest = min(
         1.0, float(np.nanmin(found.low, initial=found.mass.min())), *(float(found.theory[law][-1]) for law in drawn)
     )
-    ax.set(yscale="log", ylim=(0.3 * lowest, 10.0 ** (1 + 0.7 * len(drawn))))
+    ax.set(yscale="log", ylim=(0.3 * lowest, 10.0 ** (1 + 0.7 * (len(drawn) + (course is not None)))))
     ax.set_yticks([t for t in (1e0, 1e-2, 1e-4, 1e-6, 1e-8, 1e-10) if t > 0.3 * lowest])
     ax.yaxis.set_minor_formatter(NullFormatter())
     ax.tick_params(axis="y", which="minor", length=0)

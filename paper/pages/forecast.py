@@ -43,8 +43,10 @@ def title_of(found: dict[str, Any]) -> str:
     extra = [f"{train['lr']:g}", f"{learner['problems']} a step"]
     if learner.get("replay_share"):
         extra.append(f"replay {learner['replay_share']:g}")
-    if learner.get("leash_loss"):
-        extra.append(f"leash {learner['leash_loss']:g}")
+    extra += [f"leash {learner[name]:g}" for name in ("leash_loss", "leash_reward") if learner.get(name)]
+    extra += [train[name] for name in ("context", "adapter") if train.get(name)]
+    if train.get("optimizer", {}).get("schedule", "constant") != "constant":
+        extra.append(train["optimizer"]["schedule"])
     return f"{train['method'].upper()} {train['tasks'][0]}, {', '.join(extra)}"
 
 
@@ -87,6 +89,24 @@ def cost_table(data: Path = DATA) -> str:
             [title_of(found), short_number(path), str(cost["gradients"]), str(cost["run_gradients"]), share]
         )  # fmt: skip
     return table(["run", "gradients of a path", "of all replicates", "of the run", "a path, share of the run"], rows)
+
+
+def afterwards_table(data: Path = DATA) -> str:
+    """A row a recorded run and step: what a forecast from its configuration alone says of a run that was made before it."""
+    rows = []
+    for place in sorted((data / "validation" / "forecast").glob("*.json")):
+        found = read_json(place)
+        for row in found["rows"]:
+            runs = found["runs"][str(row["step"])]
+            cells = [found["name"], title_of(found), str(row["step"])]
+            for name in ("reward", "log_old_mass"):
+                cells += [_interval(row[name]), _several(runs[name])] if name in runs else ["–", "–"]
+            rows.append(cells)
+        if found["lost"] is not None:
+            rows.append([found["name"], title_of(found), f"from {found['lost']} on: nothing claimed", *["–"] * 4])
+    if not rows:
+        return "No recorded run has been forecast afterwards yet.\n"
+    return table(["run", "what", "step", "reward: forecast", "seeds", "log old mass: forecast", "seeds"], rows)
 
 
 WORDS = {
@@ -161,4 +181,6 @@ def _entry(entry: dict[str, Any] | None) -> str:
 
 def forecast_blocks() -> str:
     """All of it, as it stands on the page of forecasts."""
-    return "\n".join((forecast_table(), verdict_rows(), coverage_line(), cost_table(), league_table()))
+    return "\n".join(
+        (forecast_table(), verdict_rows(), coverage_line(), cost_table(), league_table(), afterwards_table())
+    )

@@ -101,19 +101,14 @@ def _pretrained(r: Records) -> str:
 def _sft(r: Records) -> str:
     rows = r.kind("forgetting")
     judged = [row["verdict"] for found in r.forecasts for row in found.get("verdicts", [])]
-    agreement = []
-    for found in r.forecasts:
-        if "runs" in found:
-            r2 = [float(np.mean(step["r2"])) for step in found["runs"]["steps"].values()]
-            agreement.append(
-                f"{short_number(min(r2))} to {short_number(max(r2))} on `{found['config']['train']['tasks'][0]}`"
-            )
+    made = [found["runs"]["steps"].values() for found in r.forecasts if "runs" in found]
+    r2 = [float(np.mean(step["r2"])) for steps in made for step in steps]
     return (
         f"*When* SFT forgets no clock of the theory predicts (log old mass {short_number(max(row.value for row in rows))} to "
         f"{short_number(min(row.value for row in rows))} nats, "
         f"{short_number(max(row.measured for row in rows))} to {short_number(min(row.measured for row in rows))} measured). "
         f"[A forecast](paper/docs/forecast.md) that integrates the optimizer's path before the run: {judged.count('confirmed')} of {len(judged)} predictions "
-        f"confirmed, {judged.count('falsified')} falsified, the rest undecided; R² prompt by prompt, over the steps of a run, {', '.join(agreement)}."
+        f"confirmed, {judged.count('falsified')} falsified, the rest undecided; R² of the change of every old prompt, at the steps of {len(made)} runs: median {short_number(float(np.median(r2)))}."
     )
 
 
@@ -145,7 +140,7 @@ def _plasticity(r: Records) -> str:
 
 
 LINES: tuple[Callable[[Records], str], ...] = (
-    _statements, _predictions, _rest, _sft, _pretrained, _conflict, _fast_slow, _plasticity,
+    _sft, _statements, _predictions, _rest, _pretrained, _conflict, _fast_slow, _plasticity,
 )  # fmt: skip
 """The lines of the first screen, in their order."""
 

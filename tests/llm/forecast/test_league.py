@@ -75,7 +75,7 @@ def test_the_kernel_is_a_small_step_along_adams_direction(
     assert set(found.kernel) == {OLD, "digits:negate"} == set(found.overlap)
     reader = given.reader()
     before = reader.log_old(given.base)
-    field = given.field()
+    field = given.field
     optimizer = torch.optim.AdamW(given.policy.model.parameters(), lr=1e-5, weight_decay=0.0)
     weights = replace(field.weights, optimizer=optimizer)
     field.learner.step(weights, field.context, field.task, np.random.default_rng(0))  # type: ignore[arg-type]

@@ -17,19 +17,9 @@ from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.config import TrainConfig
 from fstsim.llm.runs.probes import ProbeConfig
 from fstsim.llm.validation.claim import Ahead, Records
-from fstsim.llm.validation.forecasts import (
-    FORETOLD,
-    NATS,
-    R2,
-    REWARD,
-    SHARE,
-    Foretold,
-    _claims,
-    ceiling,
-    forecast_of,
-    forecasts,
-    held,
-)
+from fstsim.llm.validation.forecasts import ceiling, forecasts, forecasts_further
+from fstsim.llm.validation.forecasts.chapters import FORETOLD, FURTHER
+from fstsim.llm.validation.forecasts.foretold import NATS, R2, REWARD, SHARE, Foretold, claims_of, forecast_of, held
 from fstsim.paper import DATA
 from fstsim.records import read_json
 
@@ -37,7 +27,7 @@ MakeModel = Callable[..., PreTrainedModel]
 
 
 def test_no_recorded_run_has_a_pair_of_task_and_rate_that_is_forecast() -> None:
-    fresh = {(told.config.method, told.config.tasks[0], told.config.lr) for told in FORETOLD}
+    fresh = {(told.config.method, told.config.tasks[0], told.config.lr) for told in (*FORETOLD, *FURTHER)}
     used = set()
     for place in DATA.glob("*/runs/*/seed-*/config.json"):
         if not place.parent.parent.name.startswith("forecast-"):
@@ -45,7 +35,7 @@ def test_no_recorded_run_has_a_pair_of_task_and_rate_that_is_forecast() -> None:
             used |= {(found["method"], task, found["lr"]) for task in found["tasks"]}
     assert len(used) > 20
     assert not fresh & used
-    assert len({told.name for told in FORETOLD}) == len(FORETOLD)
+    assert len({told.name for told in (*FORETOLD, *FURTHER)}) == len(FORETOLD) + len(FURTHER)
 
 
 def test_the_smallest_scale_has_one_run_and_nothing_is_forecast_before_it_is_chosen() -> None:
@@ -54,10 +44,11 @@ def test_the_smallest_scale_has_one_run_and_nothing_is_forecast_before_it_is_cho
     assert [run.name for run in smoke.runs] == [FORETOLD[0].name]
     assert [run.name for run in small.runs] == [told.name for told in FORETOLD]
     assert len(small.claims) == 3 * sum(len(told.at) for told in FORETOLD)
-    for claim in small.claims:
+    further = forecasts_further("small", None)  # type: ignore[arg-type]
+    for claim in (*small.claims, *further.claims):
         assert claim.ahead is not None
         assert np.isnan(claim.prediction.value)
-    for told in FORETOLD:
+    for told in (*FORETOLD, *FURTHER):
         assert not set(told.config.old) & set(told.config.tasks)
         assert told.config.probe.relearn == 0
 
@@ -75,7 +66,7 @@ def test_from_forecast_to_measurement(
     )  # fmt: skip
     told = Foretold("told", config, (2, 4))
     ahead = Ahead(out, model, "cpu")
-    claims = {c.prediction.name: c for step in told.at for c in _claims(told, step)}
+    claims = {c.prediction.name: c for step in told.at for c in claims_of(told, step)}
     found = forecast_of(told, ahead)
     for step in told.at:
         for kind, margin in (("reward", lambda _: REWARD), ("old", lambda v: max(NATS, SHARE * abs(v)))):

@@ -9,32 +9,25 @@ at their end alone: each is made again from its recorded configuration, and read
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from fstsim.llm.experiments.plan import Planned, Scale
+from fstsim.llm.experiments.plan import Planned
 from fstsim.llm.forecast.compare import compare
 from fstsim.llm.forecast.config import ForecastConfig
 from fstsim.llm.forecast.forecast import forecast
 from fstsim.llm.forecast.reading import Reading
 from fstsim.llm.forecast.result import Forecast, quantities
 from fstsim.llm.forecast.settings import ForecastSettings
-from fstsim.llm.learners.learner import Learner
-from fstsim.llm.learners.policy_gradient import PolicyGradient
-from fstsim.llm.learners.sft import SupervisedFineTuning
-from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.config import TrainConfig
-from fstsim.llm.runs.probes import ProbeConfig
 from fstsim.llm.validation.claim import Ahead, Chapter, Claim, Records
 from fstsim.llm.validation.kinds import Label
 from fstsim.llm.validation.prediction import Prediction
 from fstsim.records import plain, read_json, write_json
 
-PROBLEMS = 32
-"""Held-out problems of the task and of each old skill."""
 FORECASTS = "forecasts"
 """Directory of the forecasts in that of a validation."""
 SHARE, NATS, REWARD, R2 = 0.15, 0.5, 0.05, 0.9
@@ -44,51 +37,23 @@ STATEMENT = "coarse-adam-order"
 
 @dataclass(frozen=True)
 class Foretold:
-    """A run that is forecast at steps ``at``."""
+    """A run that is forecast at steps ``at``, and how closely."""
 
     name: str
     config: TrainConfig
     at: tuple[int, ...]
+    settings: ForecastSettings = field(default_factory=ForecastSettings)
 
 
-def _run(method: str, task: str, lr: float, at: tuple[int, ...], learner: Learner, old: tuple[str, ...]) -> Foretold:
-    probe = ProbeConfig(every=at[0], problems=PROBLEMS, exam=8, early=1000, relearn=0)
-    name = f"forecast-{method}-{task.split(':')[1]}"
-    config = TrainConfig(method=method, tasks=(task,), old=old, steps=at[-1], lr=lr, learner=learner, probe=probe)
-    return Foretold(name, config, at)
+def chapter(chosen: Sequence[Foretold]) -> Chapter:
+    """Claims and runs of what is foretold."""
+    claims = [claim for each in chosen for step in each.at for claim in claims_of(each, step)]
+    return Chapter(tuple(claims), tuple(Planned(each.name, each.config, write_model=False) for each in chosen))
 
 
-FORETOLD = (
-    _run(
-        "sft", "digits:negate", 2e-4, (3, 6, 12, 24), SupervisedFineTuning(problems=16, replay_share=0.1),
-        ("digits:plus", "digits:shift", "strings:rotate", "star_graph:up"),
-    ),
-    _run(
-        "sft", "strings:mirror", 5e-5, (20, 40, 60, 80), SupervisedFineTuning(problems=24),
-        ("star_graph:cross", "strings:reverse", "strings:sort", "digits:plus", "digits:shift"),
-    ),
-    _run(
-        "sft", "digits:triple", 2e-5, (50, 100, 150, 300), SupervisedFineTuning(problems=24),
-        ("digits:plus", "digits:negate", "strings:reverse", "star_graph:cross"),
-    ),
-    _run(
-        "rl", "digits:negate", 1e-4, (4, 8, 12, 20), PolicyGradient(problems=24, leash_loss=0.05),
-        ("digits:plus", "digits:shift", "strings:reverse", "star_graph:cross"),
-    ),
-)  # fmt: skip
-"""No run of the repository has used these pairs of task and learning rate, or these old skills: SFT with replay, of a hard
-rule, and slowly; RL with a leash. The first is that of the smallest scale."""
-
-
-def forecasts(scale: Scale, base: Policy) -> Chapter:  # noqa: ARG001 -- what is forecast waits until the chapter is chosen
-    """Reward, log old mass and old prompts of runs by coarse Adam, written before the runs."""
-    chosen = FORETOLD[:1] if scale == "smoke" else FORETOLD
-    claims = [claim for each in chosen for step in each.at for claim in _claims(each, step)]
-    return Chapter(tuple(claims), tuple(Planned(each.name, each.config) for each in chosen))
-
-
-def _claims(told: Foretold, step: int) -> list[Claim]:
+def claims_of(told: Foretold, step: int) -> list[Claim]:
     what = f"{told.config.method} on {told.config.tasks[0]} at step {step}, forecast before the run"
+    """Reward, log old mass and R2 at one step."""
     found = []
     for kind, quantity, read in (
         ("forecast-reward", "held-out reward", _mean("reward", step)),
@@ -110,7 +75,7 @@ RESOLUTION = {"forecast-reward": 0.3, "forecast-old": 3.0, "forecast-r2": 0.3}
 def forecast_of(told: Foretold, ahead: Ahead) -> Forecast:
     """The forecast in ``ahead.out``, made if it is not there."""
     train = replace(told.config, model=ahead.model, device=ahead.device)
-    return forecast(ForecastConfig(train, told.at, ForecastSettings()), ahead.out / FORECASTS / told.name)
+    return forecast(ForecastConfig(train, told.at, told.settings), ahead.out / FORECASTS / told.name)
 
 
 def _ahead(told: Foretold, step: int, blank: Prediction) -> Callable[[Ahead], Prediction]:
