@@ -16,6 +16,7 @@ from typing import Any
 from fstsim.errors import InputError
 from fstsim.llm.experiments.plan import Planned, Scale
 from fstsim.llm.experiments.run import check_runs, run_all
+from fstsim.llm.experiments.spread import Jobs, device_here
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.validation.claim import Ahead, Chapter, Claim, Records
 from fstsim.llm.validation.distance import fast_slow, overlap_slope, razor
@@ -81,7 +82,7 @@ def all_chapters(scale: Scale, base: Policy) -> dict[str, Chapter]:
 
 
 def validate(
-    scale: Scale, model: str, seeds: int, out: Path, jobs: int = -1, only: Sequence[str] = (), device: str = "cpu"
+    scale: Scale, model: str, seeds: int, out: Path, jobs: Jobs = -1, only: Sequence[str] = (), device: str = "cpu"
 ) -> Iterator[Event]:
     """Predict, write, run, judge: one event when the predictions are written, one a run, and last the verdicts.
 
@@ -96,7 +97,8 @@ def validate(
             )
     check_runs((), seeds, out, jobs)
     found = _predicted(scale, model, out)
-    base = Policy.load(model, device)
+    here = device_here(jobs, device)
+    base = Policy.load(model, here)
     _check_model(base, model, only)
     base.model.eval()
     chapters = all_chapters(scale, base)
@@ -117,7 +119,7 @@ def validate(
                 worked_out += chapter.worked_out(planned, out)
         claims += worked_out
         now = [c for name, each in chapters.items() for c in each.claims if c.ahead is None or not only or name in only]
-        written = _write_down(found, [*now, *worked_out], scale, Ahead(out, model, device))
+        written = _write_down(found, [*now, *worked_out], scale, Ahead(out, model, here))
         yield Event("predictions written", runs)
         for wave in waves:
             for what, failure in run_all(wave, seeds, out, jobs):
