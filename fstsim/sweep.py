@@ -13,7 +13,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import entr, expit, logit, ndtr
 
+from fstsim.cluster import connected
 from fstsim.divergences import forward_kl_gradient, reverse_kl_gradient, two_mode_kl
 from fstsim.errors import InputError
 from fstsim.logistic_normal import MAX_SCALE
@@ -228,17 +229,9 @@ def _backend(backend: str, jobs: int, address: str | None) -> Iterator[None]:
     """joblib's configuration for ``backend``; a dask scheduler is joined at ``address``."""
     with ExitStack() as stack:
         if backend == "dask":
-            try:
-                from dask.distributed import Client
-            except ImportError as error:
-                raise InputError("backend dask is not installed: pip install 'dask[distributed]'") from error
             if address is None:
                 raise InputError("backend dask needs --address of a scheduler (start one with: dask scheduler)")
-            try:
-                client: AbstractContextManager[object] = Client(address, timeout="5s")  # type: ignore[no-untyped-call]
-                stack.enter_context(client)
-            except Exception as error:  # whatever its transports raise at an address that is none
-                raise InputError(f"no dask scheduler answers at {address}") from error
+            stack.enter_context(connected(address))
         stack.enter_context(joblib.parallel_config(backend=backend, n_jobs=jobs))
         yield
 

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import binom
 
 from fstsim.errors import InputError
 from fstsim.theory.numerics.inputs import mass, positive
@@ -52,6 +51,8 @@ def clipped_replay_mass(share: ArrayLike, batch_size: ArrayLike, clip: ArrayLike
     lam, n, c = np.broadcast_arrays(mass(share, "share"), check_batch_size(batch_size), positive(clip, "clip"))
     k = np.arange(float(n.max()) + 1.0)
     counts = np.minimum(k, n[..., None])
+    from scipy.stats import binom  # scipy.stats is a second of start-up, and most who import the theory want no weights
+
     weights = np.where(k <= n[..., None], binom.pmf(counts, n[..., None], lam[..., None]), 0.0)
     ratio = counts / n[..., None]
     low, high = np.zeros(lam.shape), np.ones(lam.shape)

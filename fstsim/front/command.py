@@ -18,6 +18,7 @@ _LARGEST_SEED = 2**63 - 1
 
 _T = TypeVar("_T")
 Directory = Annotated[Path, tyro.conf.arg(metavar="DIR")]
+Address = Annotated[str | None, tyro.conf.arg(metavar="ADDRESS", help_behavior_hint="(needed by dask only)")]
 OfPreset = Annotated[_T | None, tyro.conf.arg(help_behavior_hint="(default: the preset's)")]
 """A flag that takes the place of a setting of the preset where it is given."""
 _HINT = "(default: the preset's)"

@@ -6,11 +6,11 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import tyro
 
-from fstsim.front.command import CONTINUE, Directory, check_jobs, check_seeds, quiet
+from fstsim.front.command import CONTINUE, Address, Directory, check_jobs, check_seeds, quiet
 from fstsim.front.console import Progress, complain, show
 from fstsim.llm.experiments import EXPERIMENTS
 from fstsim.reading import understood
@@ -37,9 +37,13 @@ class Experiment:
     out: Directory = Path("out/experiments")
     """directory; run NAME with seed k is runs/NAME/seed-k in it"""
     jobs: int = -1
-    """runs at a time, one thread each; -1 uses every core"""
+    """runs at a time, one thread each; -1 uses every core, or every worker"""
+    backend: Literal["loky", "dask"] = "loky"
+    """where runs are made: in processes of this machine (loky), or one a worker on a dask cluster that shares the directory"""
+    address: Address = None
+    """address of the dask scheduler"""
     device: str = "cpu"
-    """torch device"""
+    """torch device; auto is cuda where there is one, on a cluster what its workers have"""
     show: bool = False
     """run nothing: figures and tables of what is there, recorded runs for example"""
     stopped: ClassVar[str] = CONTINUE
@@ -49,28 +53,37 @@ class Experiment:
         check_seeds(self.seeds)
         check_jobs(self.jobs)
         from fstsim.llm.experiments import run as lab
-        from fstsim.llm.experiments.calibrate import best_settings
-        from fstsim.llm.policy.loading import check_device
+        from fstsim.llm.experiments.spread import runs_on
 
         quiet()
-        check_device(self.device)
         chosen = [experiment for experiment in EXPERIMENTS if self.name in (experiment.name, "all")]
         if self.show:
             lab.check_shown(chosen, self.out)
             prepare_directory(self.out)
-        for experiment in () if self.show else chosen:
-            planned = lab.on_device(experiment.runs(self.preset, best_settings(self.out)), self.device)
-            with contextlib.closing(
-                Progress(f"experiment {experiment.name}", len(planned) * self.seeds, "runs")
-            ) as progress:
-                progress.add(0, "starting")
-                for what, failure in lab.run_all(planned, self.seeds, self.out, self.jobs):
-                    if failure:
-                        complain(f"error: {what}: {failure}")
+        else:
+            with runs_on(self.backend, self.address, self.jobs, self.out, self.device, complain) as (jobs, device):
+                for experiment in chosen:
+                    if not self._made(experiment, jobs, device):
                         return 1
-                    progress.add(1, what)
         show_experiments(self.out, [experiment.name for experiment in chosen])
         return 0
+
+    def _made(self, experiment: Any, jobs: Any, device: str) -> bool:
+        """Make the runs of an experiment that are not finished; False with one line where one fails."""
+        from fstsim.llm.experiments import run as lab
+        from fstsim.llm.experiments.calibrate import best_settings
+
+        planned = lab.on_device(experiment.runs(self.preset, best_settings(self.out)), device)
+        with contextlib.closing(
+            Progress(f"experiment {experiment.name}", len(planned) * self.seeds, "runs")
+        ) as progress:
+            progress.add(0, "starting")
+            for what, failure in lab.run_all(planned, self.seeds, self.out, jobs):
+                if failure:
+                    complain(f"error: {what}: {failure}")
+                    return False
+                progress.add(1, what)
+        return True
 
 
 def show_experiments(out: Path, names: Sequence[str]) -> None:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import tyro
 
-from fstsim.front.command import CONTINUE, Directory, check_jobs
+from fstsim.cluster import check_address
+from fstsim.front.command import CONTINUE, Address, Directory, check_jobs
 from fstsim.front.console import Progress, show
 from fstsim.front.tables import sweep_table
 from fstsim.records import read_rows
 from fstsim.sweep import Backend, SweepConfig, run_sweep
-
-_Address = Annotated[str | None, tyro.conf.arg(metavar="ADDRESS", help_behavior_hint="(needed by dask only)")]
 
 
 @dataclass(frozen=True)
@@ -29,13 +28,14 @@ class Sweep:
     """where the work is done: in processes (loky), in threads, in this process (sequential), or on a dask cluster"""
     jobs: int = -1
     """number of workers; -1 uses every core"""
-    address: _Address = None
+    address: Address = None
     """address of the dask scheduler"""
     stopped: ClassVar[str] = CONTINUE
 
     def run(self) -> int:
         """Run them."""
         check_jobs(self.jobs)
+        check_address(self.backend, self.address)
         with contextlib.closing(Progress("sweep", self.config.size, "trajectories")) as progress:
             table = run_sweep(self.config, self.out, self.backend, self.jobs, self.address, progress.add)
         from fstsim.paper.records.sweep_picture import save_sweep_picture

@@ -9,10 +9,11 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
+from fstsim.cluster import check_address
 from fstsim.errors import InputError
-from fstsim.front.command import CONTINUE, Directory, OfPresetFloat, OfPresetInt, check_seeds, given, quiet
+from fstsim.front.command import CONTINUE, Address, Directory, OfPresetFloat, OfPresetInt, check_seeds, given, quiet
 from fstsim.front.console import Progress, complain, show
-from fstsim.front.tables import measurement_heading, measurement_line, training_table
+from fstsim.front.tables import training_table
 from fstsim.records import working_in
 
 _Tasks = Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK [TASK ...]")]
@@ -56,7 +57,7 @@ class Train:
     gradient_checkpointing: bool = False
     """compute activations a second time in the backward pass in place of holding them: less memory, about a third more time"""
     device: str = "cpu"
-    """torch device, for example cuda"""
+    """torch device, for example cuda; auto is cuda where there is one, on a cluster what its workers have"""
     precision: Literal["float32", "bfloat16"] = "float32"
     """of activations while learning; bfloat16 is meant for GPUs. Weights, optimizer, probes and the saved model are float32"""
     context: str = ""
@@ -95,6 +96,10 @@ class Train:
     starts in as many processes as there are GPUs"""
     trl: _Trl = ()
     """further arguments of TRL's GRPOConfig, for --engine trl: use_vllm=true, per_device_train_batch_size=4 (rollouts of one pass)"""
+    backend: Literal["sequential", "dask"] = "sequential"
+    """where seeds are trained: one after the other in this process, or one a worker on a dask cluster that shares the directory"""
+    address: Address = None
+    """address of the dask scheduler"""
     stopped: ClassVar[str] = CONTINUE
 
     def _config(self) -> Any:
@@ -140,6 +145,9 @@ class Train:
 
     def run(self) -> int:
         """Train them; 1 if a loss was not finite."""
+        check_address(self.backend, self.address)
+        if self.backend == "dask" and self.engine != "own":
+            raise InputError("--backend dask is for --engine own; processes of TRL's are started by accelerate launch")
         if self.engine == "own":
             return self._run()
         from fstsim.front.train_processes import in_processes
@@ -148,14 +156,16 @@ class Train:
 
     def _run(self) -> int:
         check_seeds(self.seeds)
+        from fstsim.front.train_seeds import seeds_on
         from fstsim.llm.runs.run import check_runs
 
         quiet()
         config = self._config()
         if config.engine == "own":
-            check_runs(config, self.out, self.seeds)
-            with working_in(self.out):
-                return self._train(config)
+            with seeds_on(self.address, self.out, config) as (config, cluster):
+                check_runs(config, self.out, self.seeds)
+                with working_in(self.out):
+                    return self._train(config, cluster)
         from fstsim.front.train_processes import speaks, working_for_all
         from fstsim.llm.trl.arguments import user_arguments
 
@@ -187,43 +197,17 @@ class Train:
             return 1
         return 0
 
-    def _train(self, config: Any) -> int:
-        from fstsim.llm.contexts.reflection import ReflectorDown, ReflectorTooSmall
-        from fstsim.llm.learners.weights import Diverged
+    def _train(self, config: Any, cluster: Any = None) -> int:
+        from fstsim.front.train_seeds import Seeds, train_here, train_on
 
-        run_training = self._training()
-        runs = []
-        total = config.steps * len(config.tasks)
-        with contextlib.closing(Progress("train", total * self.seeds, "steps")) as progress:
-            for seed in range(self.seeds):
-                at = lambda step, note, k=seed: progress.at(k * total + step, f"seed {k}: {note}")  # noqa: E731
-
-                def say(row: dict[str, Any], k: int = seed) -> None:
-                    if k == 0 and row["step"] == 0:
-                        progress.aside(measurement_heading(row))
-                    progress.aside(measurement_line(k, row))
-
-                try:
-                    rows = run_training(
-                        replace(config, seed=seed),
-                        self.out / f"seed-{seed}",
-                        at,
-                        write_model=not self.no_model,
-                        measured=say,
-                    )
-                except (Diverged, ReflectorDown) as error:
-                    run = self.out / f"seed-{seed}"
-                    hint = "the same command continues"
-                    if isinstance(error, Diverged):
-                        hint = "train anew with a lower --lr in another --out"
-                    elif isinstance(error, ReflectorTooSmall):
-                        hint = "train anew with another --reflector-model"
-                    kept = (run / "checkpoint.safetensors").exists() or any(run.glob("trl/checkpoint-*/record.json"))
-                    where = f"the last checkpoint is kept in {run}" if kept else f"{run} holds no checkpoint yet"
-                    complain(f"error: {error}; {where}: {hint}")
-                    return 1
-                progress.at((seed + 1) * total)
-                runs.append(rows)
+        seeds = Seeds(config, self.seeds, self.out, not self.no_model)
+        with contextlib.closing(Progress("train", seeds.total * self.seeds, "steps")) as progress:
+            if cluster is None:
+                runs = train_here(seeds, self._training(), progress)
+            else:
+                runs = train_on(seeds, cluster, progress)
+        if len(runs) < self.seeds:
+            return 1
         from fstsim.llm.runs.recorded import read_summary
         from fstsim.paper.records.train_picture import save_train_picture
 
@@ -241,5 +225,5 @@ class Train:
                 )
         picture = save_train_picture(config, runs, self.out / "picture.png")
         what = f"{self.method} on {', '.join(config.tasks)} from {config.model} in {config.precision}"
-        show(training_table(runs, summaries, f"{self.out}: {what}, {total:,} steps"), f"picture: {picture}")
+        show(training_table(runs, summaries, f"{self.out}: {what}, {seeds.total:,} steps"), f"picture: {picture}")
         return 0

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
-from fstsim.front.command import CONTINUE, Directory, check_jobs, check_seeds, quiet
+from fstsim.front.command import CONTINUE, Address, Directory, check_jobs, check_seeds, quiet
 from fstsim.front.console import Progress, complain, show
 from fstsim.front.tables import verdict_table
 
@@ -31,9 +31,13 @@ class Validate:
     out: Directory = Path("out/validation")
     """directory for predictions.json, validation.json and runs/"""
     jobs: int = -1
-    """runs at a time, one thread each; -1 uses every core"""
+    """runs at a time, one thread each; -1 uses every core, or every worker"""
+    backend: Literal["loky", "dask"] = "loky"
+    """where runs are made: in processes of this machine (loky), or one a worker on a dask cluster that shares the directory"""
+    address: Address = None
+    """address of the dask scheduler"""
     device: str = "cpu"
-    """torch device"""
+    """torch device; auto is cuda where there is one, on a cluster what its workers have"""
     adapter: str = ""
     """adapter that every run trains in place of all weights, as lora:r=16, at ten times the learning rate; the predictions are the same"""
     only: _Chapters = ()
@@ -44,22 +48,23 @@ class Validate:
         """Run what is not finished, then judge."""
         check_seeds(self.seeds)
         check_jobs(self.jobs)
+        from fstsim.llm.experiments.spread import runs_on
         from fstsim.llm.validation.validate import validate
 
         quiet()
-        events = validate(
-            self.preset, self.model, self.seeds, self.out, self.jobs, self.only, self.device, self.adapter
-        )
-        last = first = next(events)
+        last: Any = None
         failed = False
-        with contextlib.closing(Progress("validate", first.runs, "runs")) as progress:
-            progress.add(0, first.what)
-            for last in events:
-                if last.failed:
-                    complain(f"error: {last.what}")
-                    failed = True
-                elif not last.judged:
-                    progress.add(1, last.what)
+        with runs_on(self.backend, self.address, self.jobs, self.out, self.device, complain) as (jobs, device):
+            events = validate(self.preset, self.model, self.seeds, self.out, jobs, self.only, device, self.adapter)
+            first = next(events)
+            with contextlib.closing(Progress("validate", first.runs, "runs")) as progress:
+                progress.add(0, first.what)
+                for last in events:
+                    if last.failed:
+                        complain(f"error: {last.what}")
+                        failed = True
+                    elif not last.judged:
+                        progress.add(1, last.what)
         show(
             verdict_table(last.judged),
             f"{self.out / 'predictions.json'} was written before the runs; {self.out / 'validation.json'}",

@@ -10,17 +10,18 @@ from typing import Any
 import torch
 from transformers.utils import logging
 
+from fstsim.cluster_worker import check_wanted
 from fstsim.errors import InputError
 from fstsim.llm.experiments.decomposition import decompose
 from fstsim.llm.experiments.experiment import Experiment
 from fstsim.llm.experiments.plan import Planned
+from fstsim.llm.experiments.spread import Jobs, spread
 from fstsim.llm.learners.weights import Diverged
 from fstsim.llm.runs.config import TrainConfig
 from fstsim.llm.runs.recorded import read_summary
 from fstsim.llm.runs.run import run_training
 from fstsim.llm.runs.run_input import with_tasks
 from fstsim.records import check_contents, check_directory, working_in
-from fstsim.workers import in_processes
 
 
 def seed_config(planned: Planned, seed: int, out: Path) -> TrainConfig:
@@ -69,18 +70,19 @@ def check_shown(experiments: Sequence[Experiment], out: Path) -> None:
         raise InputError(f"{out} holds no finished run of experiment {' or '.join(e.name for e in experiments)}")
 
 
-def run_all(planned: Sequence[Planned], seeds: int, out: Path, jobs: int = -1) -> Iterator[tuple[str, str]]:
-    """All runs, several at a time and one thread each; yields ``(what, failure)`` as they end, failure empty when done.
+def run_all(planned: Sequence[Planned], seeds: int, out: Path, jobs: Jobs = -1) -> Iterator[tuple[str, str]]:
+    """All runs, ``jobs`` at a time and one thread each; yields ``(what, failure)`` as they end, failure empty when done.
 
     On two cores two runs side by side take half the time of one run on both: the models are small. Raises InputError, before
     anything is written, if a directory holds something else or a run that one of these starts from is not finished.
     """
     check_runs(planned, seeds, out, jobs)
     with working_in(out):
-        yield from in_processes(_run_one, [(p, seed, out) for p in planned for seed in range(seeds)], jobs)
+        pieces = [(p, seed, out) for p in planned for seed in range(seeds)]
+        yield from spread(_run_one, pieces, [_name(p, seed) for p, seed, _ in pieces], jobs)
 
 
-def check_runs(planned: Sequence[Planned], seeds: int, out: Path, jobs: int) -> None:
+def check_runs(planned: Sequence[Planned], seeds: int, out: Path, jobs: Jobs) -> None:
     """InputError unless `run_all` can begin; ``out`` may hold runs, a forecast, predictions and pictures, and nothing else."""
     if jobs == 0:
         raise InputError("jobs must not be 0: give a number of workers, or -1 for every core")
@@ -93,12 +95,16 @@ def check_runs(planned: Sequence[Planned], seeds: int, out: Path, jobs: int) -> 
             check_directory(place, asdict(config), "training run", asdict(TrainConfig(method=p.config.method)))
 
 
+def _name(planned: Planned, seed: int) -> str:
+    return f"{planned.name} seed {seed}"
+
+
 def _run_one(planned: Planned, seed: int, out: Path) -> tuple[str, str]:
     torch.set_num_threads(1)
     logging.disable_progress_bar()
-    what = f"{planned.name} seed {seed}"
+    what = _name(planned, seed)
     try:
-        rows = run_planned(planned, seed, out)
+        rows = run_planned(planned, seed, out, check_wanted)
     except Diverged as error:
         return what, str(error)
     if planned.config.method == "fst" and len(planned.config.tasks) == 1 and planned.write_model:

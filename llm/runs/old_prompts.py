@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import Rollouts
 from fstsim.llm.pretraining.exam import world_items
-from fstsim.llm.runs.probes import ProbeConfig, mean_se, sample_once, sequence_kl
+from fstsim.llm.runs.probes import ProbeConfig, Written, mean_se, sample_once, sequence_kl
 from fstsim.llm.types import Measured, Problem, Task, rule_words
 
 Asked = tuple[str, Problem]
@@ -29,16 +29,16 @@ class OldPrompts:
     asked: Sequence[Asked]
     config: ProbeConfig
     seed: int = 0
-    _base_rollouts: Rollouts | None = field(init=False, default=None)
+    _base_written: Written | None = field(init=False, default=None)
 
     def measure(self, policy: Policy) -> dict[str, float]:
         """The columns ``old_kl_to_base`` and ``old_kl_from_base`` with their standard errors over prompts."""
-        if self._base_rollouts is None:
-            self._base_rollouts = self._sampled(self.base)
+        if self._base_written is None:
+            self._base_written = Written.by(self.base, self._sampled(self.base))
         row = {}
         to_base = sequence_kl(policy, self.base, self._sampled(policy))
         row["old_kl_to_base"], row["old_kl_to_base_se"] = mean_se(to_base)
-        from_base = sequence_kl(self.base, policy, self._base_rollouts)
+        from_base = self._base_written.kl(self.base, policy)
         row["old_kl_from_base"], row["old_kl_from_base_se"] = mean_se(from_base)
         return row
 

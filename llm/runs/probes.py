@@ -13,6 +13,7 @@ r"""Probes: the columns of a run for a language model, on fixed problems, exact 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,6 +30,8 @@ from fstsim.llm.policy.rollouts import Rollouts
 from fstsim.llm.types import Answered, Demonstrated, Population, Problem, Skills, Task
 from fstsim.settings import check_types
 from fstsim.theory.deployed import deployed_kl_floor
+
+_KEPT = 1 << 23  # most logits that a probe keeps of what the base wrote: 32 MB
 
 
 @dataclass(frozen=True)
@@ -105,19 +108,48 @@ def sequence_kl_and_entropy(p: Policy, q: Policy, rollouts: Rollouts) -> tuple[n
     return kl, entropy
 
 
+@dataclass(frozen=True)
+class Written:
+    """What a model wrote, and its logits of it, a tensor a block, where they are few enough to be kept: the base's never change."""
+
+    rollouts: Rollouts
+    logits: tuple[torch.Tensor, ...] | None
+
+    @classmethod
+    @torch.no_grad()
+    def by(cls, p: Policy, rollouts: Rollouts) -> Written:
+        """What ``p`` wrote."""
+        if rollouts.completions.numel() * p.vocabulary > _KEPT:
+            return cls(rollouts, None)
+        return cls(rollouts, tuple(p.logits(rollouts.take(rows)) for rows in _blocks(p, rollouts)))
+
+    def kl(self, p: Policy, q: Policy) -> np.ndarray:
+        """KL(p || q) of ``p``, which wrote it; nats, ``(B,)``."""
+        (kl,), _ = sequence_kls(p, self.rollouts, [(q, self.rollouts)], self.logits)
+        return kl
+
+
+def _blocks(p: Policy, rollouts: Rollouts) -> Sequence[torch.Tensor]:
+    return torch.arange(len(rollouts), device=p.device).split(block_size(p, rollouts.completions.shape[1]))
+
+
 @torch.no_grad()
 def sequence_kls(
-    p: Policy, rollouts: Rollouts, others: Sequence[tuple[Policy, Rollouts]]
+    p: Policy,
+    rollouts: Rollouts,
+    others: Sequence[tuple[Policy, Rollouts]],
+    kept: Sequence[torch.Tensor] | None = None,
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """KL(p || q) of each q in ``others`` and the entropy of ``p``, nats, ``(B,)`` each, from one pass of ``p``.
 
-    ``rollouts`` were sampled by ``p``; beside each q stand the same completions after the prompts that q sees.
+    ``rollouts`` were sampled by ``p``; beside each q stand the same completions after the prompts that q sees. ``kept`` are the
+    logits of ``p``, where they are known (`Written`).
     """
     kls: list[list[np.ndarray]] = [[] for _ in others]
     entropy = []
-    for rows in torch.arange(len(rollouts), device=p.device).split(block_size(p, rollouts.completions.shape[1])):
+    for k, rows in enumerate(_blocks(p, rollouts)):
         part = rollouts.take(rows)
-        own = p.logits(part)
+        own = p.logits(part) if kept is None else kept[k]
         for found, (q, shown) in zip(kls, others, strict=True):
             given = token_kl(own, q.logits(part if shown is rollouts else shown.take(rows)))
             found.append(inside(given, part.mask).sum(-1).double().cpu().numpy())
@@ -177,7 +209,7 @@ class Probe:
     seed: int = 0
     skills: Sequence[Skills] = ()
     _problems: list[Problem] = field(init=False, default_factory=list)
-    _base_rollouts: dict[tuple[str, ...], Rollouts] = field(init=False, default_factory=dict)
+    _base_written: dict[tuple[str, ...], Written] = field(init=False, default_factory=dict)
     _base_logps: np.ndarray | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -191,10 +223,16 @@ class Probe:
     def _sampled(self, policy: Policy, contexts: tuple[str, ...]) -> Rollouts:
         return sample_once(policy, contexts, self._problems, self.seed, self.config.max_new_tokens)
 
-    def _base_wrote(self, contexts: tuple[str, ...]) -> Rollouts:
-        if contexts not in self._base_rollouts:
-            self._base_rollouts[contexts] = self._sampled(self.base, contexts)
-        return self._base_rollouts[contexts]
+    def _base_wrote(self, contexts: tuple[str, ...]) -> Written:
+        if contexts not in self._base_written:
+            self._base_written[contexts] = Written.by(self.base, self._sampled(self.base, contexts))
+        return self._base_written[contexts]
+
+    def _right(self, policy: Policy, contexts: tuple[str, ...]) -> np.ndarray | None:
+        """Log-probabilities of the right answers, ``(contexts, problems)``; None where they are not what success is."""
+        if not (self.task.exact and isinstance(self.task, Answered)):
+            return None
+        return answer_logprobs(policy, contexts, self._problems, [self.task.answer(p) for p in self._problems])
 
     def _prompts(self, policy: Policy, contexts: tuple[str, ...]) -> list[list[int]]:
         return policy.encode_all([(contexts[i % len(contexts)], p) for i, p in enumerate(self._problems)])
@@ -206,7 +244,8 @@ class Probe:
         policy.model.eval()
         row: dict[str, Any] = {}
         contexts = population.prompts
-        row |= self.reward(policy, contexts[:1])  # the best context of the last round
+        right = self._right(policy, contexts[:1])  # in the best context of the last round
+        row |= self.reward(policy, contexts[:1]) if right is None else _mean_reward(np.exp(right).mean(0), "")
         if len(contexts) > 1:
             row |= self.reward(policy, contexts, "_all_contexts")
         if contexts != ("",):
@@ -217,17 +256,15 @@ class Probe:
         kls = self._distances(policy, ("",), row, "_no_context" if contexts != ("",) else "")
         if contexts != ("",):
             kls = self._distances(policy, contexts, row, "")
-        self._behaviour(policy, contexts, kls, row)
+        self._behaviour(policy, contexts, kls, right if len(contexts) == 1 else None, row)
         policy.model.train(training)
         return row
 
     @torch.no_grad()
     def reward(self, policy: Policy, contexts: tuple[str, ...], tail: str = "") -> dict[str, float]:
         """Mean reward over the contexts on held-out problems: exactly for exact-match tasks, else of one sample a problem."""
-        mean, error = mean_se(
-            rewards(policy, self.task, self._problems, contexts, self.seed, self.config.max_new_tokens)
-        )
-        return {f"reward{tail}": mean, f"reward{tail}_se": error}
+        most = self.config.max_new_tokens
+        return _mean_reward(rewards(policy, self.task, self._problems, contexts, self.seed, most), tail)
 
     def _drift(self, policy: Policy, row: dict[str, Any]) -> None:
         """Mass of the old behaviour on ambiguous prompts (no context), and the old skills with their own context."""
@@ -251,22 +288,30 @@ class Probe:
         kls, entropy = sequence_kls(policy, now, others)
         to_base, to_bare = kls[0], kls[-1]
         then = self._base_wrote(contexts)
-        from_base = from_bare = sequence_kl(self.base, policy, then)
+        from_base = from_bare = then.kl(self.base, policy)
         if told:
             bare = self._base_wrote(("",))
-            seen = policy.with_prompts(bare, self._prompts(policy, contexts))
-            (from_bare,), _ = sequence_kls(self.base, bare, [(policy, seen)])
+            seen = policy.with_prompts(bare.rollouts, self._prompts(policy, contexts))
+            (from_bare,), _ = sequence_kls(self.base, bare.rollouts, [(policy, seen)], bare.logits)
         row[f"kl_to_base{tail}"], row[f"kl_to_base{tail}_se"] = mean_se(to_base)
         row[f"kl_from_base{tail}"], row[f"kl_from_base{tail}_se"] = mean_se(from_base)
         row[f"kl_to_base{tail}_token"] = float(to_base.sum() / length.sum())
-        row[f"kl_from_base{tail}_token"] = float(from_base.sum() / float(then.mask.sum()))
+        row[f"kl_from_base{tail}_token"] = float(from_base.sum() / float(then.rollouts.mask.sum()))
         row[f"entropy{tail}"], row[f"entropy{tail}_se"] = mean_se(entropy)
         return to_bare, from_bare
 
     def _behaviour(
-        self, policy: Policy, contexts: tuple[str, ...], kls: tuple[np.ndarray, np.ndarray], row: dict[str, Any]
+        self,
+        policy: Policy,
+        contexts: tuple[str, ...],
+        kls: tuple[np.ndarray, np.ndarray],
+        right: np.ndarray | None,
+        row: dict[str, Any],
     ) -> None:
-        """How far the policy in its contexts is from the base in none, and what of that its success does not need."""
+        """How far the policy in its contexts is from the base in none, and what of that its success does not need.
+
+        ``right`` is what `_right` says where there is one context.
+        """
         row |= behaviour(*kls)
         task = self.task
         if not (task.exact and isinstance(task, Answered)):
@@ -274,8 +319,13 @@ class Probe:
         answers = [policy.encode_answer(task.answer(p)) for p in self._problems]
         if self._base_logps is None:
             self._base_logps = _in_blocks(self.base, self._prompts(self.base, ("",)), answers)
-        logps = _in_blocks(policy, self._prompts(policy, contexts), answers)
+        logps = _in_blocks(policy, self._prompts(policy, contexts), answers) if right is None else right[0]
         row |= excess(kls[0], logps, self._base_logps)
+
+
+def _mean_reward(values: np.ndarray, tail: str) -> dict[str, float]:
+    mean, error = mean_se(values)
+    return {f"reward{tail}": mean, f"reward{tail}_se": error}
 
 
 def relearn_steps(
@@ -290,8 +340,44 @@ def relearn_steps(
 ) -> int:
     """Supervised steps until the right answer of the next task has probability ``level`` on ``held_out`` problems without context.
 
-    The probe trains a copy with a fresh AdamW; ``most + 1`` stands for "not within ``most`` steps".
+    The probe trains a copy with a fresh AdamW; ``most + 1`` stands for "not within ``most`` steps". Its random numbers are always the
+    same, and so is what it finds: the same weights, as all seeds have at the start of a run, are measured once in a process.
     """
+    asked = (level, most, lr, batch, held_out)
+    known = (_digest(policy, task), *asked)
+    if known not in _relearned:
+        _relearned[known] = _relearn_steps(policy, task, *asked)
+    return _relearned[known]
+
+
+_relearned: dict[tuple[Any, ...], int] = {}
+
+
+def _digest(policy: Policy, task: Demonstrated) -> str:
+    """SHA-256 of what `relearn_steps` depends on: the weights and the shape of the model, its tokens, the task's problems and answers."""
+    found = hashlib.sha256()
+    model = policy.model
+    about = (
+        model.config.to_json_string(),
+        policy.template,
+        policy.end_tokens,
+        str(policy.device),
+        torch.get_num_threads(),
+    )
+    for said in (about, sorted(policy.tokenizer.get_vocab().items()), task.name):
+        found.update(repr(said).encode())
+    for split in ("train", "test"):
+        for problem in task.problems(split):
+            found.update(repr((problem, task.answer(problem))).encode())
+    for name, tensor in model.state_dict().items():
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def _relearn_steps(
+    policy: Policy, task: Demonstrated, level: float, most: int, lr: float, batch: int, held_out: int
+) -> int:
     import copy
 
     from fstsim.llm.learners.sft import SupervisedFineTuning
@@ -305,5 +391,6 @@ def relearn_steps(
     for step in range(most + 1):
         if np.exp(answer_logprobs(learner, ("",), problems, answers)).mean() >= level:
             return step
-        SupervisedFineTuning(batch).step(weights, Population(), task, rng)
+        if step < most:
+            SupervisedFineTuning(batch).step(weights, Population(), task, rng)
     return most + 1

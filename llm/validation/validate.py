@@ -16,6 +16,7 @@ from typing import Any
 from fstsim.errors import InputError
 from fstsim.llm.experiments.plan import Planned, Scale
 from fstsim.llm.experiments.run import check_runs, run_all
+from fstsim.llm.experiments.spread import Jobs, device_here
 from fstsim.llm.policy.adapters import check_adapter
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.config import METHODS, TrainConfig
@@ -96,7 +97,7 @@ def validate(
     model: str,
     seeds: int,
     out: Path,
-    jobs: int = -1,
+    jobs: Jobs = -1,
     only: Sequence[str] = (),
     device: str = "cpu",
     adapter: str = "",
@@ -118,7 +119,8 @@ def validate(
         check_adapter(adapter)
     about = {"model": model, "scale": scale, "adapter": adapter}
     found = _predicted(about, out)
-    base = Policy.load(model, device)
+    here = device_here(jobs, device)
+    base = Policy.load(model, here)
     _check_model(base, model, only)
     base.model.eval()
     chapters = all_chapters(scale, base)
@@ -140,7 +142,7 @@ def validate(
                 worked_out += chapter.worked_out(planned, out)
         claims += worked_out
         now = [c for name, each in chapters.items() for c in each.claims if c.ahead is None or not only or name in only]
-        written = _write_down(found, [*now, *worked_out], about, Ahead(out, model, device))
+        written = _write_down(found, [*now, *worked_out], about, Ahead(out, model, here))
         yield Event("predictions written", runs)
         for wave in waves:
             for what, failure in run_all(wave, seeds, out, jobs):

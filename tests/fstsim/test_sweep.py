@@ -144,7 +144,7 @@ def test_dask_cluster_of_two_workers(tmp_path: Path) -> None:
     distributed = pytest.importorskip("distributed", reason="dask[distributed] is not installed")
     config = SweepConfig(**GRID, seeds=3)
     with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None, protocol="tcp", host="127.0.0.1"
+        n_workers=2, threads_per_worker=1, processes=False, dashboard_address=":0", protocol="tcp", host="127.0.0.1"
     ) as cluster:
         table = run_sweep(config, tmp_path / "dask", "dask", 2, address=cluster.scheduler_address)
     plain = run_sweep(config, tmp_path / "plain", "sequential", 1)
