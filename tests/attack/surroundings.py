@@ -115,6 +115,9 @@ def cases() -> Iterator[Case]:
         "experiment core",
         "tasks",
         "validate",
+        "faithful scratch",
+        "layers base",
+        "forecast",
     ):
         for absent in (("torch",), ("transformers",), ("torch", "transformers", "gepa", "tokenizers", "safetensors")):
             attacks[f"{command} without {', '.join(absent)}"] = partial(
