@@ -40,11 +40,20 @@ _NEEDED = (
     "sympy",
     "torch",
     "transformers",
-    "hypothesis",
     "pytest",
     "safetensors.torch",
     "tyro",
     "gepa",
+)
+# what is imported beforehand cannot be rewritten by pytest, and need not be
+_OPTIONS = (
+    "-q",
+    "-x",
+    "-p",
+    "no:cacheprovider",
+    "--hypothesis-seed=0",
+    "-W",
+    "ignore::pytest.PytestAssertRewriteWarning",
 )
 _OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
     ast.Add: ast.Sub,
@@ -210,11 +219,11 @@ def tested(site: Path, names: Sequence[str], limit: int) -> tuple[int | None, st
                 if not str(fstsim.__file__).startswith(str(site)):
                     os._exit(71)
                 first = _First()
-                code = int(pytest.main(["-q", "-x", "-p", "no:cacheprovider", "--hypothesis-seed=0", *names], [first]))
+                code = int(pytest.main([*_OPTIONS, *names], [first]))
                 told.write_text(first.name, encoding="utf-8")
-            except BaseException:  # a mutant may break an import
-                told.write_text("import", encoding="utf-8")
-                code = 1
+            except BaseException as error:  # pytest itself tells what a mutant breaks
+                told.write_text(f"{error!r}", encoding="utf-8")
+                code = 72
             finally:
                 os._exit(code)
         end = time.monotonic() + 20.0 * limit
@@ -229,9 +238,10 @@ def tested(site: Path, names: Sequence[str], limit: int) -> tuple[int | None, st
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child, signal.SIGKILL)  # what it has started
         code = os.waitstatus_to_exitcode(status)
-        if code == 71:
-            raise RuntimeError("the tests do not import the copy")
-        return (None if code < 0 else code), told.read_text(encoding="utf-8") if told.exists() else ""
+        first = told.read_text(encoding="utf-8") if told.exists() else ""
+        if code in (70, 71, 72):
+            raise RuntimeError(f"pytest did not run on the copy: {first or code}")
+        return (None if code < 0 else code), first
 
 
 def fate(mutant: Mutant, site: Path, limit: int) -> Fate:
@@ -249,7 +259,8 @@ def fate(mutant: Mutant, site: Path, limit: int) -> Fate:
     if code is None:  # it loops, or its tests are slow without it
         sound, _ = tested(site, names, limit)
         return Fate(mutant.name, mutant.line, "undecided" if sound is None else "killed", "time")
-    return Fate(mutant.name, mutant.line, "killed" if code else "lives", by)
+    # 5: there are slow tests only
+    return Fate(mutant.name, mutant.line, "lives" if not code else "killed" if by else "undecided", by)
 
 
 def _forget(path: Path) -> None:
@@ -289,7 +300,7 @@ def main() -> int:
         _try(chosen, site, end, options, fates)
         held = [fates[m.name, m.line] for m in chosen if (m.name, m.line) in fates]
         # a test that fails without any mutant has killed nothing
-        killers = {f.by for f in held if f.fate == "killed" and f.by not in ("time", "import")}
+        killers = {f.by for f in held if f.fate == "killed" and f.by != "time"}
         wrong = {by for by in killers if len(killers) < _FEW and tested(site, [by], options.limit)[0]}
     return _told(held, known, wrong)
 
