@@ -105,9 +105,10 @@ def prefix_loss(
     distributions at token s: each token pays for the KL to come behind it. Added to `leash_loss`, the expected gradient is
     that of the KL of whole sequences. Its value is no KL. Statement `leash-loss-prefix`.
     """
-    kl = (token_kl(logits, base_logits) * mask).detach()
+    kept = mask[..., None]
+    kl = inside(token_kl(inside(logits, kept), inside(base_logits, kept)), mask).detach()
     to_come = kl.sum(-1, keepdim=True) - kl.cumsum(-1)
-    return (to_come * logprobs * mask).sum() / len(logits)
+    return (to_come * inside(logprobs, mask)).sum() / len(logits)
 
 
 def estimated_leash_loss(

@@ -9,13 +9,9 @@ from __future__ import annotations
 import json
 import os
 import struct
-import sys
 import tempfile
-import time
-import traceback
 from collections.abc import Callable, Iterator
-from functools import cache
-from importlib import import_module
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +19,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from attack import harness
+from attack.campaign import Case
 
 Builder = Callable[[Path], None]
 
@@ -464,7 +463,6 @@ NAMES = [
     "a/b/c",
     "x" * 300,
     f"a/{'x' * 300}",
-    "a\0b",
     "",
     " ",
     "[red]x[/red]",
@@ -475,67 +473,21 @@ NAMES = [
 """What is given as ``--model`` and is no model"""
 
 
-def answer(name: str, seconds: float = 60.0) -> tuple[int | None, list[str]]:
-    """Exit code and lines on stderr of ``fstsim tasks --model NAME``, in a process of its own; None if it did not end."""
-    arguments = ["tasks", "--model", name, "--task", "strings:reverse", "--problems", "2"]
-    with tempfile.TemporaryFile() as said:
-        child = os.fork()  # what is imported once need not be imported for each
-        if not child:
-            code = 70
-            try:
-                os.dup2(said.fileno(), 2)
-                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-                code = import_module("fstsim.__main__").main(arguments)
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                sys.stderr.flush()
-                os._exit(code)
-        code, end = None, time.monotonic() + seconds
-        while time.monotonic() < end:
-            ended, status = os.waitpid(child, os.WNOHANG)
-            if ended:
-                code = os.waitstatus_to_exitcode(status)
-                break
-            time.sleep(0.02)
-        else:
-            os.kill(child, 9)
-            os.waitpid(child, 0)
-        said.seek(0)
-        return code, [line for line in said.read().decode("utf-8", "replace").splitlines() if line.strip()]
+def _attack(build: Builder, wanted: int, work: Path) -> str:
+    build(work / "model")
+    words = ["tasks", "--model", "./model", "--task", "strings:reverse", "--problems", "2"]
+    return harness.command(words, work, 120.0, {"HF_HUB_OFFLINE": "1"}).fault((wanted,))
 
 
-def attack() -> tuple[int, int]:
-    """Every folder and name, given to the command line: how many were tried, and how many answered as promised."""
-    tried = clean = 0
-    with tempfile.TemporaryDirectory() as top:
-        before = Path.cwd()
-        os.chdir(top)
-        asked = [(name, build, 2) for name, build in cases()] + [(name, build, 0) for name, build in good()]
-        for k, (name, build, wanted) in enumerate(asked):
-            build(Path(top) / str(k))
-            code, lines = answer(str(Path(top) / str(k)))
-            promised = code == wanted and (wanted == 0 or len(lines) == 1)
-            tried, clean = tried + 1, clean + promised
-            if not promised:
-                print(f"{name}: exit code {code}", *lines[-3:], sep="\n    ")
-        for name in NAMES:
-            if "\0" in name:  # no command line can hold it
-                continue
-            code, lines = answer(name)
-            promised = code == 2 and len(lines) == 1
-            tried, clean = tried + 1, clean + promised
-            if not promised:
-                print(f"--model {name!r}: exit code {code}", *lines[-3:], sep="\n    ")
-        os.chdir(before)
-    return tried, clean
+def _named(name: str, work: Path) -> str:
+    words = ["tasks", "--model", name, "--task", "strings:reverse", "--problems", "2"]
+    return harness.command(words, work, 120.0, {"HF_HUB_OFFLINE": "1"}).fault((2,))
 
 
-if __name__ == "__main__":
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    for room in ("fstsim.__main__", "fstsim.llm.policy.policy", "fstsim.llm.tasks.table", "fstsim.llm.runs.run_input"):
-        import_module(room)
-    torch.set_num_threads(1)
-    tried, clean = attack()
-    print(f"model folders: {tried} tried, {clean} clean")
-    sys.exit(tried != clean)
+def attacks() -> Iterator[Case]:
+    """Every folder and name, given to the command line."""
+    for wanted, asked in ((2, cases()), (0, good())):
+        for name, build in asked:
+            yield Case("models", name, partial(_attack, build, wanted))
+    for name in NAMES:
+        yield Case("models", f"--model {name[:40]!r}", partial(_named, name))

@@ -67,6 +67,17 @@ _LINES: tuple[tuple[str, tuple[str, ...]], ...] = (
     *((f"measure --checkpoint base --new strings:reverse --out OUT --{flag}", ("", "x", "-1", "9" * 400)) for flag in ("problems", "samples", "seed")),
     ("measure --checkpoint base --out OUT --new", ("", *_NAMES)),
     ("tasks --task", ("", *_NAMES)),
+    ("faithful --out OUT", ("", *_NAMES)),
+    *((f"faithful scratch --out OUT --{flag}", ("", "x", "-1", "1e400", "9" * 12)) for flag in ("problems",)),
+    ("faithful scratch --out OUT --task", ("", "strings:reverse", "scratch", "scratch:strings:any99", "scratch:strings:any0", *_NAMES)),
+    ("faithful scratch --out OUT --base", ("", *_NAMES)),
+    ("layers --out OUT", ("", *_NAMES)),
+    *((f"forecast --preset smoke --out OUT --{flag}", ("", "x", "nan", "-1", "9" * 400, "1e400", "9" * 12)) for flag in ("steps", "rollouts", "lr")),
+    ("forecast --preset smoke --out OUT --method", ("", "x", "gepa", "skills", "cases")),
+    ("forecast --preset smoke --out OUT --task", ("", *_NAMES)),
+    *((f"train --preset smoke --out OUT --method {method} --{flag}", ("", "x", "nan", "-1", "9" * 400)) for method, flag in (
+        ("soft", "thoughts"), ("proxy", "tuned-on"), ("cases", "retrieved"), ("skills", "rounds"), ("isolate", "core-share"))),
+    ("train --preset smoke --out OUT --engine", ("", "x", "verl", "trl --method sft")),
     *((f"experiment core --out OUT --{flag}", ("", "x", "-1" if flag == "seeds" else "0", "9" * 400, "9" * 12)) for flag in ("seeds", "jobs")),
     *((f"validate --out OUT --{flag}", ("", "x", "0", "9" * 400, "9" * 12)) for flag in ("seeds", "jobs")),
     ("validate --out OUT --only", ("", *_NAMES)),
@@ -75,7 +86,7 @@ _LINES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("explore --out", ("", "full", _LONG, "file/x")),
     *((f"{command} --out", _PLACES) for command in (
         "simulate --steps 3", "sweep --steps 3", "train --preset smoke --steps 1", "pretrain --preset smoke", "figures geometry", "reproduce --skip-models",
-        "measure --checkpoint base --new strings:reverse", "experiment core", "experiment core --show", "validate")),
+        "measure --checkpoint base --new strings:reverse", "experiment core", "experiment core --show", "experiment forgetting --show", "validate", "faithful scratch", "layers base", "forecast --preset smoke --steps 2")),
     ("", ("", "\x1b[31m", "-h -h"[:2] + "x", "--", "nosuch", "9" * 400, "simulate simulate")),
 )  # fmt: skip
 

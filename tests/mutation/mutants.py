@@ -8,24 +8,53 @@ from __future__ import annotations
 
 import argparse
 import ast
+import compileall
+import contextlib
+import dataclasses
+import importlib
 import json
 import os
 import random
+import resource
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("fstsim", "theory", "llm", "paper")
 KNOWN = Path(__file__).parent / "survivors.json"
 _LEAST = 0.95
-_LIMIT = 240.0  # seconds of the tests of one mutant: one that takes longer has been noticed
+_VARIABLES = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+_NEEDED = (
+    "matplotlib",
+    "mpmath",
+    "scipy.optimize",
+    "scipy.integrate",
+    "scipy.stats",
+    "sympy",
+    "torch",
+    "transformers",
+    "pytest",
+    "safetensors.torch",
+    "tyro",
+    "gepa",
+)
+# what is imported beforehand cannot be rewritten by pytest, and need not be
+_OPTIONS = (
+    "-q",
+    "-x",
+    "-p",
+    "no:cacheprovider",
+    "--hypothesis-seed=0",
+    "-W",
+    "ignore::pytest.PytestAssertRewriteWarning",
+)
 _OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
     ast.Add: ast.Sub,
     ast.Sub: ast.Add,
@@ -133,47 +162,111 @@ def _place(site: Path, file: str) -> Path:
     return site / file if file.startswith("fstsim") else site / "fstsim" / file
 
 
-def dies(mutant: Mutant, site: Path) -> bool:
+@dataclass(frozen=True)
+class Fate:
+    """What became of a mutant: killed by the test ``by``, ``lives``, or ``undecided``: its tests are too slow."""
+
+    name: str
+    line: int
+    fate: str
+    by: str = ""
+
+
+class _First:
+    """Keeps the first test that failed."""
+
+    def __init__(self) -> None:
+        self.name = ""
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        self.name = self.name or (report.nodeid if report.failed else "")
+
+    def pytest_collectreport(self, report: Any) -> None:
+        self.name = self.name or (report.nodeid if report.failed else "")
+
+
+def warm() -> None:
+    """Import what the tests need besides the code itself, so that the forks have it."""
+    for name in _NEEDED:
+        importlib.import_module(name)
+    assert "fstsim" not in sys.modules
+
+
+def tested(site: Path, names: Sequence[str], limit: int) -> tuple[int | None, str]:
+    """Exit code of pytest on ``names`` with the code below ``site``, and the first failure; None after ``limit`` CPU seconds.
+
+    In a fork of this process, which has imported everything but the code.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        told = Path(folder) / "told"
+        child = os.fork()
+        if not child:
+            code = 70
+            try:
+                os.setsid()
+                resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
+                null = os.open(os.devnull, os.O_RDWR)
+                for stream in (0, 1, 2):
+                    os.dup2(null, stream)
+                os.environ.update(_VARIABLES, PYTHONPATH=str(site))
+                os.chdir(ROOT)
+                # the copy before the working tree, of which the folder of this script knows nothing
+                sys.path[0] = str(site)
+                import pytest
+
+                import fstsim
+
+                if not str(fstsim.__file__).startswith(str(site)):
+                    os._exit(71)
+                first = _First()
+                code = int(pytest.main([*_OPTIONS, *names], [first]))
+                told.write_text(first.name, encoding="utf-8")
+            except BaseException as error:  # pytest itself tells what a mutant breaks
+                told.write_text(f"{error!r}", encoding="utf-8")
+                code = 72
+            finally:
+                os._exit(code)
+        end = time.monotonic() + 20.0 * limit
+        while True:
+            done, status = os.waitpid(child, os.WNOHANG)
+            if done:
+                break
+            if time.monotonic() > end:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(child, signal.SIGKILL)
+            time.sleep(0.05)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child, signal.SIGKILL)  # what it has started
+        code = os.waitstatus_to_exitcode(status)
+        first = told.read_text(encoding="utf-8") if told.exists() else ""
+        if code in (70, 71, 72):
+            raise RuntimeError(f"pytest did not run on the copy: {first or code}")
+        return (None if code < 0 else code), first
+
+
+def fate(mutant: Mutant, site: Path, limit: int) -> Fate:
     """Whether the tests of its file notice it."""
     path = _place(site, mutant.file)
     text = path.read_text(encoding="utf-8")
-    variables = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "OPENBLAS_NUM_THREADS": "1",
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "PYTHONPATH": str(site),
-    }
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-x",
-        "-p",
-        "no:cacheprovider",
-        *map(str, tests_of(ROOT / mutant.file)),
-    ]
+    names = [str(test.relative_to(ROOT)) for test in tests_of(ROOT / mutant.file)]
     try:
         path.write_text(apply(text, mutant), encoding="utf-8")
-        process = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env=variables,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        try:
-            return process.wait(_LIMIT) != 0
-        except subprocess.TimeoutExpired:
-            return True
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+        _forget(path)
+        code, by = tested(site, names, limit)
     finally:
         path.write_text(text, encoding="utf-8")
+        _forget(path)
+    if code is None:  # it loops, or its tests are slow without it
+        sound, _ = tested(site, names, limit)
+        return Fate(mutant.name, mutant.line, "undecided" if sound is None else "killed", "time")
+    # 5: there are slow tests only
+    return Fate(mutant.name, mutant.line, "lives" if not code else "killed" if by else "undecided", by)
+
+
+def _forget(path: Path) -> None:
+    """Compiled copies are told from their source by its second and its size, which a mutant may share."""
+    for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*.pyc"):
+        compiled.unlink()
 
 
 def main() -> int:
@@ -184,6 +277,10 @@ def main() -> int:
     parser.add_argument("--matching", default="", help="only files with this in their path")
     parser.add_argument("--seed", type=int, default=0, help="seed of the draw")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after so many")
+    parser.add_argument("--limit", type=int, default=240, help="CPU seconds of the tests of one mutant")
+    parser.add_argument(
+        "--fates", type=Path, default=None, help="a file of what became of each: called again, it goes on"
+    )
     options = parser.parse_args()
     known = json.loads(KNOWN.read_text(encoding="utf-8"))
     dice, end = random.Random(options.seed), time.monotonic() + 60.0 * options.minutes
@@ -194,31 +291,62 @@ def main() -> int:
         ]
         chosen += dice.sample(there, min(options.each, len(there)))
     dice.shuffle(chosen)  # so that one that is stopped early has seen every room
+    fates = _read(options.fates)
     with tempfile.TemporaryDirectory(prefix="fstsim-mutants-") as name:
         site = Path(name)
         copy_code(site)
-        tried, killed, equivalent = _try(chosen, site, known, end)
-    rest = max(1, tried - equivalent)
+        compileall.compile_dir(site, quiet=2)
+        warm()
+        _try(chosen, site, end, options, fates)
+        held = [fates[m.name, m.line] for m in chosen if (m.name, m.line) in fates]
+        # a test that fails without any mutant has killed nothing
+        killers = {f.by for f in held if f.fate == "killed" and f.by != "time"}
+        wrong = {by for by in killers if len(killers) < _FEW and tested(site, [by], options.limit)[0]}
+    return _told(held, known, wrong)
+
+
+_FEW = 400
+
+
+def _told(held: Sequence[Fate], known: Mapping[str, str], wrong: set[str]) -> int:
+    """Print how many were killed, and which live; exit code."""
+    killed = sum(f.fate == "killed" and f.by not in wrong for f in held)
+    undecided = sum(f.fate == "undecided" for f in held)
+    equivalent = sum(f.fate == "lives" and f.name in known for f in held)
+    for f in held:
+        if f.fate == "lives" and f.name not in known:
+            print(f"lives: {f.name} (line {f.line})")
+        elif f.fate == "undecided" or f.by in wrong:
+            print(f"not known: {f.name} (line {f.line}) {f.by}")
+    rest = max(1, len(held) - equivalent - undecided)
     print(
-        f"{tried} mutants tried, {killed} killed ({killed / rest:.0%} of those not known to be equivalent, {equivalent})"
+        f"{len(held)} mutants tried, {killed} killed ({killed / rest:.0%} of those not known to be equivalent, {equivalent}; "
+        f"{undecided} undecided)"
     )
     return int(killed < _LEAST * rest)
 
 
-def _try(chosen: list[Mutant], site: Path, known: dict[str, str], end: float) -> tuple[int, int, int]:
-    """How many were tried until the moment ``end``, killed, and known to live."""
-    tried = killed = equivalent = 0
+def _read(path: Path | None) -> dict[tuple[str, int], Fate]:
+    if path is None or not path.exists():
+        return {}
+    rows = [Fate(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+    return {(row.name, row.line): row for row in rows}
+
+
+def _try(
+    chosen: Sequence[Mutant], site: Path, end: float, options: argparse.Namespace, fates: dict[tuple[str, int], Fate]
+) -> None:
+    """Try those without a fate until the moment ``end``, and keep what became of them."""
     for mutant in chosen:
+        if (mutant.name, mutant.line) in fates:
+            continue
         if time.monotonic() > end:
             break
-        tried += 1
-        if dies(mutant, site):
-            killed += 1
-        elif mutant.name in known:
-            equivalent += 1
-        else:
-            print(f"lives: {mutant.file}:{mutant.line}: {mutant.old}  ->  {mutant.new}", flush=True)
-    return tried, killed, equivalent
+        found = fates[mutant.name, mutant.line] = fate(mutant, site, options.limit)
+        print(f"{found.fate}: {mutant.file}:{mutant.line}: {mutant.old}  ->  {mutant.new}", flush=True)
+        if options.fates is not None:
+            with options.fates.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(dataclasses.asdict(found)) + "\n")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Where a loss is an estimator, its expectation is taken exactly, by enumerating e
 
 from __future__ import annotations
 
+import inspect
 import math
 from itertools import product
 
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from torch.distributions import Categorical, kl_divergence
 
 from fstsim.errors import InputError
+from fstsim.llm.learners import losses, method_losses
 from fstsim.llm.learners.losses import (
     Advantage,
     KLEstimator,
@@ -29,7 +31,7 @@ from fstsim.llm.learners.losses import (
     reinforce_loss,
     sft_loss,
 )
-from fstsim.llm.learners.method_losses import distillation_loss
+from fstsim.llm.learners.method_losses import distillation_loss, mixture_logprobs
 from fstsim.llm.policy.divergence import token_entropy, token_kl
 
 KINDS: tuple[Advantage, ...] = ("normalised", "centred", "leave-one-out")
@@ -527,15 +529,21 @@ def test_nothing_outside_the_mask_counts(filling: float) -> None:
     def spoil(x: torch.Tensor) -> torch.Tensor:
         return torch.where(mask.view(*mask.shape, *(1,) * (x.ndim - 2)), x, filling)
 
-    losses = (
+    table = (
         (new, lambda x, f: cispo_loss(x, f(old), advantages, mask, 2.0)[0]),
         (new, lambda x, _: reinforce_loss(x, advantages, mask)),
         (new, lambda x, _: sft_loss(x, mask)),
         (logits, lambda x, f: leash_loss(x, f(fixed), mask)),
+        (new, lambda x, f: prefix_loss(f(logits), f(fixed), x, mask)),  # no gradient flows into its KL
+        *(
+            (new, lambda x, f, kind=kind, held=held: estimated_leash_loss(x, f(base), mask, kind, held and f(old)))
+            for kind in ("k1", "k2", "k3")
+            for held in (True, None)
+        ),
         (logits, lambda x, f: distillation_loss(x, f(fixed), mask, "reverse")),
         (logits, lambda x, f: distillation_loss(x, f(fixed), mask, "forward")),
     )
-    for values, loss in losses:
+    for values, loss in table:
         clean, spoilt = (x.clone().requires_grad_() for x in (values, spoil(values)))
         expected, found = loss(clean, lambda x: x), loss(spoilt, spoil)
         assert near(found, expected)
@@ -546,6 +554,21 @@ def test_nothing_outside_the_mask_counts(filling: float) -> None:
     )
     plain = leashed_rewards(advantages, new, base, mask, 0.3)
     assert near(leashed_rewards(advantages, spoil(new), spoil(base), mask, 0.3), plain)
+    components, words = torch.log_softmax(torch.randn(2, 2, 3, 4, dtype=torch.float64), -1), torch.randint(4, (2, 3))
+    shares = tensor([0.3, 0.7])
+    mixed, spoilt = (
+        mixture_logprobs(x, words, mask, shares) for x in (components, torch.stack([spoil(c) for c in components]))
+    )
+    assert near(mixed[mask], spoilt[mask])
+
+
+def test_every_loss_with_a_mask_is_tried_outside_of_it() -> None:
+    """A new one belongs into the test above."""
+    tried = inspect.getsource(test_nothing_outside_the_mask_counts)
+    for room in (losses, method_losses):
+        for name, function in vars(room).items():
+            if inspect.isfunction(function) and function.__module__ == room.__name__:
+                assert "mask" not in inspect.signature(function).parameters or f"{name}(" in tried, name
 
 
 def test_tokens_that_are_excluded() -> None:
