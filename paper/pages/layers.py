@@ -15,8 +15,8 @@ from fstsim.paper.records.layers_overview import PICTURE
 def layers_block() -> str:
     """A row a training, and the picture that `fstsim.paper.records.layers_runs` drew."""
     rows = [_row(found) for found in read_restored(DATA)]
-    head = ("training", "lost on old skills", "comes back with the lowest layer", "of the new task then stays")
-    head += ("most that another layer gives back", "lower half less upper half")
+    head = ("training", "lost on old skills", "comes back with the lowest layer", "of the new task then stays",
+            "most that another layer gives back", "lower half less upper half")  # fmt: skip
     told = f"![Share of the loss that each layer gives back, and of the new task that stays, against depth](../images/{PICTURE})"
     return f"{table(head, rows)}\n{told}\n"
 
