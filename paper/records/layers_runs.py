@@ -52,7 +52,7 @@ def _world(method: str, task: str, old: Mapping[str, tuple[str, ...]] = OLD) -> 
 
 def _pretrained() -> TrainConfig:
     task, old = PRETRAINED
-    probe = ProbeConfig(every=12, problems=8, early=13, max_new_tokens=12)
+    probe = ProbeConfig(every=12, problems=8, early=13, max_new_tokens=16)
     learner = SupervisedFineTuning(problems=12)
     return TrainConfig("sft", (task,), old, model="smollm2", steps=12, lr=1e-5, learner=learner, probe=probe)
 
