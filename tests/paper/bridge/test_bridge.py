@@ -16,6 +16,7 @@ from fstsim import InputError
 from fstsim.llm.validation.kinds import Label
 from fstsim.llm.validation.prediction import BaseMasses, tilted
 from fstsim.paper.bridge import toy
+from fstsim.paper.bridge.course import read_course
 from fstsim.paper.bridge.figure import draw_bridge, main, save_bridge
 from fstsim.paper.bridge.numbers import (
     RECORDED_MASSES,
@@ -23,7 +24,6 @@ from fstsim.paper.bridge.numbers import (
     log_interval,
     of_kind,
     old_decisions,
-    read_course,
     read_escapes,
     read_forgetting,
     read_verdicts,
