@@ -12,6 +12,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from fstsim.llm.validation.prediction import tilted
 from fstsim.llm.validation.times import NEW_ONLY
 from fstsim.paper.bridge import toy
+from fstsim.paper.bridge.course import read_course
 from fstsim.paper.bridge.marks import MARKS, draw_absent, draw_measured, draw_simulated, draw_theory, note, theory_key
 from fstsim.paper.bridge.numbers import (
     FORGETTING,
@@ -22,7 +23,6 @@ from fstsim.paper.bridge.numbers import (
     decisions_of,
     of_kind,
     old_decisions,
-    read_course,
     read_escapes,
     read_forgetting,
 )

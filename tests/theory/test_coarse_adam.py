@@ -14,6 +14,7 @@ from fstsim.theory.coarse_adam import (
     adam_direction,
     adam_moments,
     adam_piece,
+    adam_ramp,
     between,
     learning_rates,
     sgd_piece,
@@ -118,6 +119,35 @@ def test_interpolation_keeps_the_square_below(rng: np.random.Generator) -> None:
         np.testing.assert_allclose(mean, (1 - share) * g[0] + share * g[1])
         tensors = [torch.from_numpy(x) for x in (g[0], q[0], g[1], q[1])]
         np.testing.assert_allclose(between((tensors[0], tensors[1]), (tensors[2], tensors[3]), share)[1], square)
+
+
+@pytest.mark.parametrize("adam", [AdamW(), AdamW(0.8, 0.95, 1e-6, 0.3), AdamW(0.0, 0.99)])
+@pytest.mark.parametrize(("age", "steps"), [(0, 1), (0, 7), (3, 40), (500, 300)])
+def test_a_ramp_is_a_plain_loop(rng: np.random.Generator, adam: AdamW, age: int, steps: int) -> None:
+    """Moments and the first 8 steps to rounding, the sum over steps to a thousandth of the rates for nearly all."""
+    g0, g1 = rng.normal(size=(2, 300))
+    q0, q1 = (g * g * (1.0 + 3.0 * rng.exponential(size=300)) for g in (g0, g1))
+    m0, v0 = (0.3 * g0, 0.5 * q0 + 0.01) if age else (0.0 * g0, 0.0 * q0)
+    start = rng.normal(size=300)
+    rates, shares = 1e-3 * rng.uniform(size=steps), np.arange(steps) / steps
+    found, moments = adam_ramp(start, Moments(m0, v0, age), (g0, q0), (g1, q1), shares, rates, adam)
+    half = np.maximum(np.sqrt(q0 * q1), ((g0 + g1) / 2.0) ** 2)
+    weights, m, v = start.copy(), m0, v0
+    for j, (rate, s) in enumerate(zip(rates, shares, strict=True), start=1):
+        g = (1.0 - s) * g0 + s * g1
+        q = (1.0 - 2.0 * s) * q0 + 2.0 * s * half if s < 0.5 else (2.0 - 2.0 * s) * half + (2.0 * s - 1.0) * q1
+        assert (q >= g * g * (1.0 - 1e-12)).all()
+        m, v, t = adam.beta1 * m + (1 - adam.beta1) * g, adam.beta2 * v + (1 - adam.beta2) * q, age + j
+        direction = m / (1 - adam.beta1**t) / (np.sqrt(v / (1 - adam.beta2**t)) + adam.eps)
+        weights = weights - rate * (direction + adam.weight_decay * weights)
+    np.testing.assert_allclose(moments.first, m, atol=1e-12)
+    np.testing.assert_allclose(moments.second, v, atol=1e-12)
+    assert moments.age == age + steps
+    off = np.abs(found - weights) / rates.sum()
+    assert off.max() < (1e-9 if steps <= 8 else 2e-2)  # the largest where a gradient changes its sign
+    assert np.quantile(off, 0.95) < 1e-3
+    with pytest.raises(InputError, match="share for each"):
+        adam_ramp(start, Moments(m0, v0, age), (g0, q0), (g1, q1), shares[1:], rates, adam)
 
 
 def test_nodes_sum_polynomials(rng: np.random.Generator) -> None:

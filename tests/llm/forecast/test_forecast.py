@@ -92,6 +92,11 @@ def test_interrupted_equals_uninterrupted(train: TrainConfig, found: tuple[Forec
     assert sorted(p.name for p in (tmp_path / "f").iterdir()) == ["config.json", "environment.json", "forecast.json"]
     again = forecast(config, tmp_path / "f", stop)  # only loaded
     assert again.steps == found[0].steps
+    whole = json.loads((tmp_path / "f" / "forecast.json").read_text())
+    del whole["replicates"][0]["looks"][0]["step"]
+    (tmp_path / "f" / "forecast.json").write_text(json.dumps(whole))
+    with pytest.raises(InputError, match="is damaged"):
+        forecast(config, tmp_path / "f")
     with pytest.raises(InputError, match="lr"):
         forecast(replace(config, train=replace(train, lr=2e-3)), tmp_path / "f")
 
@@ -136,6 +141,46 @@ def test_a_run_of_something_else_is_refused(
         compare(first, tmp_path / "nothing")
 
 
+def test_an_adapter_is_forecast_and_compared(train: TrainConfig, tmp_path: Path) -> None:
+    """Each replicate draws its own random factors; the run made again has those of its seed; an interruption changes nothing."""
+    pytest.importorskip("peft")
+    config = replace(train, adapter="lora:r=2", lr=1e-2, old=("digits:negate",), seed=1)
+    run_training(config, tmp_path / "run")
+    asked = ForecastConfig(config, (2, STEPS), replace(SETTINGS, tolerance=2.0))
+    found = forecast(asked, tmp_path / "whole")
+    one, two = (look.reading.log_right for look in found.at(2))
+    assert not np.allclose(one, two, rtol=1e-6)
+    held = compare(found, tmp_path / "run", rerun=True)
+    assert held["rows"][-1]["prompts"]["all"]["r2"] > 0.5
+    alone = compare(found, tmp_path / "run")
+    np.testing.assert_allclose(
+        alone["rows"][-1]["prompts"]["all"]["r2"], held["rows"][-1]["prompts"]["all"]["r2"], rtol=1e-5
+    )
+
+    def stop(step: int, note: str) -> None:  # noqa: ARG001
+        raise KeyboardInterrupt
+
+    for _ in range(20):
+        try:
+            forecast(asked, tmp_path / "cut", stop)
+            break
+        except KeyboardInterrupt:
+            continue
+    assert _timeless(tmp_path / "cut" / "forecast.json") == _timeless(tmp_path / "whole" / "forecast.json")
+
+
+def test_old_mass_is_compared_where_both_answers_agree_on_some_prompts(train: TrainConfig, tmp_path: Path) -> None:
+    config = replace(train, tasks=("digits:lead",), old=(), steps=2, probe=ProbeConfig(every=2, problems=24, exam=2))
+    run_training(config, tmp_path / "run")
+    found = forecast(ForecastConfig(config, (1, 2), replace(SETTINGS, replicates=1)))
+    assert len(found.base.old[OLD]) < len(found.base.reward)
+    rows = compare(found, tmp_path / "run", rerun=True)["rows"]
+    for row in rows:
+        change = np.array(row["changes"][OLD]["run"])
+        wanted = np.log(np.exp(found.base.old[OLD] + change).mean())
+        assert row["means"]["log_old_mass"]["run"] == pytest.approx(wanted)
+
+
 def test_the_interval_holds_spread_and_error(found: tuple[Forecast, Path]) -> None:
     first = found[0]
     of = quantities(first.base)["reward"]
@@ -177,7 +222,8 @@ def test_agreement(rng: np.random.Generator) -> None:
 def test_bad_input(train: TrainConfig) -> None:
     for wrong, said in (
         (lambda: ForecastConfig(replace(train, method="fst", learner=None)), "moves contexts too"),
-        (lambda: ForecastConfig(replace(train, method="sdft", learner=None)), "second copy"),
+        (lambda: ForecastConfig(replace(train, method="isolate", learner=None)), "second copy"),
+        (lambda: ForecastConfig(replace(train, method="rl", learner=None, engine="trl")), "--engine trl"),
         (lambda: ForecastConfig(replace(train, tasks=("strings:reverse", "strings:sort"))), "one task"),
         (lambda: ForecastConfig(train, (2, 7)), r"1\.\.6"),
         (lambda: ForecastConfig(train, (4, 2)), "ascend"),

@@ -16,6 +16,7 @@ from fstsim import InputError
 from fstsim.llm.validation.kinds import Label
 from fstsim.llm.validation.prediction import BaseMasses, tilted
 from fstsim.paper.bridge import toy
+from fstsim.paper.bridge.course import read_course
 from fstsim.paper.bridge.figure import draw_bridge, main, save_bridge
 from fstsim.paper.bridge.numbers import (
     RECORDED_MASSES,
@@ -235,6 +236,25 @@ def test_each_law_passes_through_its_calibration(full: Path) -> None:
     np.testing.assert_allclose(
         found.theory["fisher"], found.mass[0] * np.exp(-found.clock["fisher"] * found.grid), rtol=1e-6
     )
+
+
+def test_a_forecast_is_met_where_the_interval_comes_within_its_margin(full: Path) -> None:
+    found = read_forgetting(full, old_decisions(full, "sft-new-only"))
+    assert found is not None
+    assert read_course(full, "sft-new-only") is None
+    near, far = (float(np.log(found.low[k])) for k in (2, 4))  # every second step is measured
+    rows = [{"step": 4, "log_old_mass": value(near - 0.4)}, {"step": 8, "log_old_mass": value(far - 0.7)}]
+    rows.append({"step": 777, "log_old_mass": value(-3.0)})  # the run was not measured there
+    write_json(full / "forecast" / "sft-new-only.json", {"start": {"log_old_mass": -1.2}, "rows": rows})
+    course = read_course(full, "sft-new-only")
+    assert course is not None
+    assert course.step.tolist() == [0, 4, 8, 777]
+    np.testing.assert_allclose(course.mass[:2], np.exp([-1.2, near - 0.4]))
+    assert course.met(found) == (1, 2)
+
+
+def value(log: float) -> dict[str, float]:
+    return {"value": log, "low": log - 0.1, "high": log + 0.1}
 
 
 # --- the picture ---------------------------------------------------------------------------------------------------------
