@@ -194,7 +194,7 @@ def k3_loss_answer(token_masses: ArrayLike, tau: ArrayLike) -> Array:
     `kl-estimators-rest`.
 
     >>> k3_loss_answer([0.5, 0.2], [0.25, 1e9]).round(3).tolist()
-    [0.731, 0.1]
+    [0.705, 0.1]
     """
     p, strength = np.asarray(token_masses, dtype=np.float64), positive(tau, "tau")
     if p.ndim < 1 or not ((p > 0.0) & (p <= 1.0)).all():

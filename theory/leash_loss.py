@@ -220,7 +220,7 @@ def normalised_leash_answer(token_masses: ArrayLike, tau: ArrayLike, group_size:
     a product below 1, ``tau (...)``. Statements `leash-loss-baseline-normalised`, `leash-loss-answer`.
 
     >>> normalised_leash_answer([0.5, 0.2], [0.5, 2.0], 8).round(3).tolist()
-    [0.965, 0.233]
+    [0.969, 0.246]
     """
     p, strength = np.asarray(token_masses, dtype=np.float64), positive(tau, "tau")
     leash_loss_answer(p, strength)  # checks both

@@ -67,7 +67,7 @@ def natural_estimate_variance(log_odds: ArrayLike, share: ArrayLike, delta: Arra
         finite(log_odds, "log_odds"), _share(share), positive(validate_separation(delta), "delta")
     )
     flat_s, flat_a, flat_d = s.ravel(), a.ravel(), d.ravel()
-    u, log_weight = _nodes(flat_d, flat_s / flat_d + flat_d)
+    u, log_weight = _nodes(flat_d, np.minimum(np.abs(flat_s) / flat_d + flat_d, 2.0 * flat_d))
     w, out = np.exp(log_weight), np.empty(flat_s.shape)
     block = max(1, (1 << 18) // u.size)
     for start in range(0, flat_s.size, block):
@@ -108,8 +108,8 @@ def natural_odds_growth(log_odds: ArrayLike, delta: ArrayLike, lr: ArrayLike, ba
         positive(batch_size, "batch_size"),
     )  # fmt: skip
     a = np.exp(np.log(h / n) - log_expit(s) - log_expit(-s)) / overlap_gap(s, d)
-    # e^(a r) of a far tail weighs as much as it is rare
-    u, log_weight = _nodes(d.ravel(), np.sqrt(2.0 * a) + s / d + d)
+    # where the responsibility turns, as far as e^(a r) can make up for how rare that is
+    u, log_weight = _nodes(d.ravel(), np.minimum(np.sqrt(2.0 * a), np.abs(s) / d + d))
     r = expit((s - 0.5 * d * d)[..., None] + d[..., None] * u)
     return np.asarray(logsumexp(a[..., None] * r + log_weight, axis=-1) - a * expit(s))
 

@@ -18,6 +18,7 @@ from fstsim.theory import (
     check_statement,
     find_statements,
     k2_mean_bounds,
+    k3_loss_answer,
     k3_loss_bounds,
     k3_loss_log_odds,
     k3_loss_policy,
@@ -239,3 +240,16 @@ def test_what_is_no_distribution_is_refused() -> None:
         k2_mean_bounds(0.1, 0.2, 0.3)
     with pytest.raises(InputError, match="tau must be positive"):
         k3_loss_policy([0.5, 0.5], [0.0, 1.0], 0.0)
+
+
+@pytest.mark.parametrize("tau", [0.1, 0.4, 2.0])
+def test_one_right_answer_rests_where_the_tree_does(tau: float) -> None:
+    tree = np.random.default_rng(3).dirichlet(np.ones(9), size=4)
+    reward = np.zeros(9)
+    reward[5] = 1.0  # the second token after the first, then the third
+    first = tree[:, 3:6].sum(axis=1)
+    masses = np.stack((first, tree[:, 5] / first, np.ones(4)), axis=1)
+    expected = k3_loss_policy(tree, reward, tau, tokens=3)[:, 5]
+    np.testing.assert_allclose(k3_loss_answer(masses, tau), expected, rtol=1e-10)
+    with pytest.raises(InputError, match="token_masses"):
+        k3_loss_answer([0.5, 0.0], tau)

@@ -21,6 +21,7 @@ from fstsim.theory import (
     leash_loss_policy,
     leash_loss_value_bounds,
     leash_path_kl,
+    normalised_leash_answer,
     normalised_tau,
     normalised_tau_bounds,
     sequence_tilt,
@@ -187,3 +188,27 @@ def test_normalised_advantages_never_strengthen_it() -> None:
 def test_bad_input(call: Callable[[], object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         call()
+
+
+@pytest.mark.parametrize("prefix", [False, True])
+@pytest.mark.parametrize("tau", [0.4, 1.0, 3.0])
+def test_rest_under_normalised_advantages_has_its_own_strength(prefix: bool, tau: float) -> None:
+    masses = np.array([[0.4, 0.3, 1.0], [0.9, 0.02, 0.5], [0.05, 0.99, 1.0]])
+    rest = normalised_leash_answer(masses, tau, 8, prefix=prefix)
+    at = normalised_tau(tau, np.minimum(rest, 1.0 - 1e-16), 8)
+    tilted = expit(logit(masses.prod(axis=1)) + 1.0 / at)
+    np.testing.assert_allclose(rest, tilted if prefix else leash_loss_answer(masses, at), rtol=1e-9)
+    assert (rest > masses.prod(axis=1)).all()
+
+
+def test_one_decision_under_normalised_advantages_balances_enumerated_groups() -> None:
+    """Every number of right rollouts in a group of four, advantages over their standard deviation, against the leash's pull."""
+    tau, base, group = 0.8, 0.2, 4
+    q = float(normalised_leash_answer([base], tau, group))
+    drift = 0.0
+    for rewards in product((0.0, 1.0), repeat=group):
+        r = np.array(rewards)
+        if r.std() > 0.0:
+            chance = float(np.prod(np.where(r > 0.0, q, 1.0 - q)))
+            drift += chance * float(((r - r.mean()) / r.std() * (r - q)).mean())
+    assert drift == pytest.approx(tau * q * (1.0 - q) * float(logit(q) - logit(base)), rel=1e-9)

@@ -57,6 +57,7 @@ def _descend(share: Array, batch: Array, clip: Array, start: Array) -> Array:
         curve = weight.sum(1)[:, None, None] * here - np.einsum("nk,nki,nkj->nij", along, gap, gap)
         newton = np.linalg.solve(curve + 1e-13 * here, slope[..., None])[..., 0]
         value, size = _loss(at, ratio, chance, clip), 1.0 / np.maximum(1.0, np.linalg.norm(newton, axis=1))
+        worse = np.zeros(len(at), dtype=bool)
         for _ in range(_CUTS):
             worse = _loss(at - size[:, None] * newton, ratio, chance, clip) > value
             size = np.where(worse, 0.5 * size, size)
@@ -105,7 +106,8 @@ TOKENS = Statement(
 def _derive_prompts() -> Derivation:
     b, n, k = sp.symbols("beta N k", positive=True)
     y, o = sp.symbols("y o", positive=True)
-    length = lambda j: j * (1 - b) ** 2 + (n - j) * b**2  # noqa: E731  # of the gradient, squared, times N^2 / L
+    # of the gradient, squared, times N^2 / L, with k old ones
+    length = k * (1 - b) ** 2 + (n - k) * b**2
     least = n * b**2 / ((1 - b) ** 2 + (n - 1) * b**2)
     return symbolic(
         (
@@ -114,7 +116,7 @@ def _derive_prompts() -> Derivation:
             "y >= o y sqrt(N) / sqrt(1 + (N - 1) y^2) is y^2 >= (N o^2 - 1) / (N - 1)",
         ),
         [
-            sp.expand(length(k + 1) - length(k) - ((1 - b) ** 2 - b**2)),
+            sp.expand(length.subs(k, k + 1) - length - ((1 - b) ** 2 - b**2)),
             sp.simplify(least.subs(b, y / (1 + y)) - n * y**2 / (1 + (n - 1) * y**2)),
             sp.simplify((1 + (n - 1) * (n * o**2 - 1) / (n - 1)) - n * o**2),
         ],
