@@ -227,7 +227,10 @@ def _measure(
 
 
 def _columns(row: Mapping[str, Any]) -> dict[str, Array]:
-    return {name: np.array([np.nan if v is None else v for v in values], dtype=np.float64) for name, values in row["columns"].items()}
+    return {
+        name: np.array([np.nan if v is None else v for v in values], dtype=np.float64)
+        for name, values in row["columns"].items()
+    }
 
 
 def _cached(out: Path, digest: str, policy: Policy, task: ScratchTask, problems: int) -> dict[str, Any]:
