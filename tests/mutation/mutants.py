@@ -292,7 +292,7 @@ def main() -> int:
     )
     options = parser.parse_args()
     known = json.loads(KNOWN.read_text(encoding="utf-8"))
-    dice, end = random.Random(options.seed), time.monotonic() + 60.0 * options.minutes
+    dice = random.Random(options.seed)
     chosen: list[Mutant] = []
     for room in options.rooms:
         there = [
@@ -306,7 +306,7 @@ def main() -> int:
         copy_code(site)
         compileall.compile_dir(site, quiet=2)
         warm()
-        _try(chosen, site, end, options, fates)
+        _try(chosen, site, time.monotonic() + 60.0 * options.minutes, options, fates)
         held = [fates[m.name, m.line] for m in chosen if (m.name, m.line) in fates]
         # a test that fails without any mutant has killed nothing
         killers = {f.by for f in held if f.fate == "killed" and f.by != "time"}
