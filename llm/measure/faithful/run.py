@@ -23,8 +23,8 @@ from fstsim.llm.measure.faithful.notation import notation_of
 from fstsim.llm.measure.faithful.scores import (
     CURVES,
     NO_SHORTCUT,
+    OF_CHAINS,
     OWN,
-    SCORES,
     change,
     columns,
     curves,
@@ -244,7 +244,7 @@ def _cached(out: Path, digest: str, policy: Policy, task: ScratchTask, problems:
 def measured_from(path: Path, problems: int) -> dict[str, Any]:
     """What `measure_task` found of so many ``problems``, kept in file ``path``; InputError if the file is another."""
     held = check_object(path, read_json(path), {"columns": dict, "curves": (dict, type(None))})
-    needed = OWN if held["curves"] is None else SCORES
+    needed = OWN if held["curves"] is None else OF_CHAINS
     lacking = [name for name in needed if name not in held["columns"]]
     if lacking:
         raise InputError(f"{path} is damaged, or not what fstsim writes: it has no {lacking[0]}")

@@ -66,7 +66,7 @@ def _mean_of_steps(values: Array) -> Array:
 
 OWN = ("chain", "direct", "well_formed")
 """Columns of every model"""
-SCORES = (
+OF_CHAINS = (
     *OWN,
     "early",
     "early_soft",

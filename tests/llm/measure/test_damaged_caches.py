@@ -11,14 +11,14 @@ import pytest
 
 from fstsim.errors import InputError
 from fstsim.llm.measure.faithful.run import measured_from
-from fstsim.llm.measure.faithful.scores import CURVES, SCORES
+from fstsim.llm.measure.faithful.scores import CURVES, OF_CHAINS
 from fstsim.llm.measure.restored_runs import rows_from
 
 Change = Callable[[Any], Any]
 
 
 def _measured() -> dict[str, Any]:
-    return {"columns": {name: [1.0, None] for name in SCORES}, "curves": {name: [0.5, 1.0] for name in CURVES}}
+    return {"columns": {name: [1.0, None] for name in OF_CHAINS}, "curves": {name: [0.5, 1.0] for name in CURVES}}
 
 
 def _rows() -> list[dict[str, Any]]:
