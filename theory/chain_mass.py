@@ -18,6 +18,8 @@ from fstsim.theory.numerics.inputs import finite, nonnegative, share
 
 Array = NDArray[np.float64]
 
+_FARTHEST = 700.0  # log-odds
+
 
 def _gap(value: ArrayLike) -> Array:
     g = finite(value, "gap")
@@ -52,12 +54,13 @@ def chain_mass_rest(chain_share: ArrayLike, weight: ArrayLike, gap: ArrayLike) -
     lam, w, g = np.broadcast_arrays(share(chain_share, "chain_share"), nonnegative(weight, "weight"), _gap(gap))
     if not (w > 0.0).all():
         raise InputError("weight must be positive: without supervised steps a gap has no interior rest")
-    # g c^2 + (w - g) c - w lambda = 0; the root that does not cancel is taken
-    b = w - g
-    root = np.sqrt(b**2 + 4.0 * g * w * lam)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    # g c^2 + (w - g) c - w lambda = 0; the root that does not cancel is taken. Its discriminant
+    # (w - g)^2 + 4 g w lambda = (w + g)^2 - 4 g w (1 - lambda): the one of which both terms are positive
+    b, cross = w - g, 2.0 * np.sqrt(np.abs(g)) * np.sqrt(w)
+    root = np.where(g < 0.0, np.hypot(w + g, cross * np.sqrt(1.0 - lam)), np.hypot(b, cross * np.sqrt(lam)))
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         large = (root - b) / (2.0 * g)
-        small = 2.0 * w * lam / (b + root)
+        small = 2.0 * lam / (b / w + root / w)
     return np.clip(np.where(b > 0.0, small, np.where(g == 0.0, lam, large)), 0.0, 1.0)
 
 
@@ -71,4 +74,10 @@ def chain_log_odds_paid(log_odds0: ArrayLike, t: ArrayLike, gap: ArrayLike) -> A
     [-1.0, -1.0]
     """
     u, time, g = np.broadcast_arrays(finite(log_odds0, "log_odds0"), nonnegative(t, "t"), _gap(gap))
-    return np.where(g * time == 0.0, u, inverse_learning_clock(learning_clock(u) + g * time))
+    size = np.abs(u)
+    with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
+        # far out the clock is e^|u|, which has no double
+        change = np.sign(u) * (g * time) * np.exp(-size)
+        far = np.copysign(size + np.log1p(change), u)
+        near = inverse_learning_clock(learning_clock(u) + g * time)
+    return np.where(g * time == 0.0, u, np.where((size > _FARTHEST) & (np.abs(change) < 0.5), far, near))

@@ -20,13 +20,15 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit
 
 from fstsim.errors import InputError
 from fstsim.theory.numerics.inputs import mass, positive
 
 Array = NDArray[np.float64]
 
-_HALVINGS = 60
+_HALVINGS = 70
+_FARTHEST = 745.0  # log-odds of the smallest mass
 _MOST = 10_000
 
 
@@ -55,12 +57,13 @@ def clipped_replay_mass(share: ArrayLike, batch_size: ArrayLike, clip: ArrayLike
 
     weights = np.where(k <= n[..., None], binom.pmf(counts, n[..., None], lam[..., None]), 0.0)
     ratio = counts / n[..., None]
-    low, high = np.zeros(lam.shape), np.ones(lam.shape)
+    # in log-odds: a small share has a small end
+    low, high = np.full(lam.shape, -_FARTHEST), np.full(lam.shape, _FARTHEST)
     for _ in range(_HALVINGS):
         middle = 0.5 * (low + high)
-        pull = (weights * np.clip(ratio - middle[..., None], -c[..., None], c[..., None])).sum(-1)
+        pull = (weights * np.clip(ratio - expit(middle)[..., None], -c[..., None], c[..., None])).sum(-1)
         low, high = np.where(pull > 0.0, middle, low), np.where(pull > 0.0, high, middle)
-    return 0.5 * (low + high)
+    return expit(0.5 * (low + high))
 
 
 def clipped_replay_bias_bound(share: ArrayLike, batch_size: ArrayLike, clip: ArrayLike) -> Array:

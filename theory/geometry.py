@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import logit
 
 from fstsim.errors import InputError
-from fstsim.overlap import bhattacharyya_coefficient, harmonic_overlap, validate_separation
+from fstsim.overlap import bhattacharyya_coefficient, harmonic_overlap, overlap_gap, validate_separation
 
 Array = NDArray[np.float64]
 
@@ -73,6 +73,7 @@ def fisher_information(alpha: float, delta: float, dim: int = 1) -> Array:
     information = complete_information(float(a), dim)
     axis = [0, 1, 1 + dim]
     information[np.ix_(axis, axis)] -= _axis_block(a, d)
+    information[0, 0] = float(a * (1.0 - a) * overlap_gap(logit(a), d))  # next to no separation nearly all is missing
     h = float(a * (1.0 - a) * harmonic_overlap(logit(a), d))
     for k in range(1, dim):
         pair = [1 + k, 1 + dim + k]

@@ -47,10 +47,34 @@ def own_replay_bounds(replay_fraction: ArrayLike, tries: ArrayLike) -> tuple[Arr
     and ``1 - (1 - b)^M`` increases. Theory 6.5 [T], `replay-forward-own`.
     """
     share, n = np.broadcast_arrays(fraction(replay_fraction, "replay_fraction"), _tries(tries))
-    with np.errstate(divide="ignore"):
-        above = np.maximum(n + 1.0 - 1.0 / share, 0.0)
+    paid = _paid(share, n)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        lower = np.where(paid > 0.0, 2.0 * paid / share / (n * (n + 1.0)), 0.0)
         upper = share * -np.expm1((n + 1.0) * np.log1p(-share))
-    return 2.0 * above / (n * (n + 1.0)), np.where(above > 0.0, upper, 0.0)
+    return lower, np.where(paid > 0.0, upper, 0.0)
+
+
+def _paid(share: Array, tries: Array) -> Array:
+    """``max(lambda (N + 1) - 1, 0)``, to all digits where the product is next to 1."""
+    first = share.astype(np.float32).astype(np.float64)  # 24 bits: its product with the tries is exact
+    return np.maximum((first * (tries + 1.0) - 1.0) + (share - first) * (tries + 1.0), 0.0)
+
+
+def _unmet(mass: Array, tries: Array) -> Array:
+    r"""``sum_j (1 - (1 - b)^j)``, j = 0..N: what own answers of the old mass b lack of ``N + 1``, without cancellation.
+
+    ``M - (1 - (1 - b)^M) / b``, ``M = N + 1``; where ``M b`` is small its series, of which each term is at most a third of ``M b``
+    times the one before.
+    """
+    m = tries + 1.0
+    with np.errstate(divide="ignore"):
+        plain = m + np.expm1(m * np.log1p(-mass)) / mass
+    term = 0.5 * m * tries * mass
+    series = term.copy()
+    for k in range(3, 30):
+        term = -term * mass * (m - k + 1.0) / k
+        series = series + term
+    return np.where(m * mass < 0.5, series, plain)
 
 
 def own_replay_equilibrium(replay_fraction: ArrayLike, tries: ArrayLike) -> Array:
@@ -65,13 +89,13 @@ def own_replay_equilibrium(replay_fraction: ArrayLike, tries: ArrayLike) -> Arra
     """
     share, n = np.broadcast_arrays(fraction(replay_fraction, "replay_fraction"), _tries(tries))
     lower, upper = own_replay_bounds(share, n)
-    inside = (share * (n + 1.0) > 1.0) & (share < 1.0)
+    paid = _paid(share, n)
+    inside = (paid > 0.0) & (share < 1.0)
     with np.errstate(divide="ignore", invalid="ignore"):
         low, high = np.log(np.where(inside, lower, 0.5)), np.log(np.where(inside, upper, 0.5))
         for _ in range(60):
             middle = 0.5 * (low + high)
-            # increasing in 1 - beta, so falling in beta: lambda (1 + u + ... + u^N) - 1
-            b = np.exp(middle)
-            above = share * -np.expm1((n + 1.0) * np.log1p(-b)) / b > 1.0
+            # lambda (1 + u + ... + u^N) = 1, u = 1 - beta: the left side falls in beta
+            above = share * _unmet(np.exp(middle), n) < paid
             low, high = np.where(above, middle, low), np.where(above, high, middle)
     return np.where(inside, np.exp(0.5 * (low + high)), np.where(share == 1.0, 1.0, 0.0))

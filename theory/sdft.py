@@ -56,7 +56,8 @@ def sdft_response_bracket(
         raise InputError(f"anchor must be below 1, got {anchor!r}")
     if not (k <= top).all():
         raise InputError(f"least must not exceed most, got {least!r} and {most!r}")
-    return s - h / (1.0 - a * top), s - h / (1.0 - a * k)
+    # 1 - a K as a sum: next to 1 the product would be rounded
+    return s - h / ((1.0 - a) + a * (1.0 - top)), s - h / ((1.0 - a) + a * (1.0 - k))
 
 
 def sdft_is_retaining(

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_expit
 
-from fstsim.theory.clocks import learning_clock, solve_increasing
+from fstsim.theory.clocks import learning_clock_between, solve_increasing
 from fstsim.theory.numerics.inputs import finite, nonnegative, positive
 
 Array = NDArray[np.float64]
@@ -45,8 +45,10 @@ def demonstrator_rate(
     lam = positive(strength, "strength")
     c = np.exp(log_expit(s) + log_expit(-s))
     total = c + rho + lam
-    lower = c * lam / total
-    rate = 2.0 * c * lam / (total + np.sqrt(total * total - 4.0 * c * lam))
+    lower = c / total * lam
+    # (c + rho + lambda)^2 - 4 c lambda = (c - lambda)^2 + rho (rho + 2 c + 2 lambda)
+    apart = np.hypot(c - lam, np.sqrt(rho) * np.sqrt(total + c + lam))
+    rate = 2.0 * c / (total + apart) * lam
     return rate, lower, 2.0 * lower
 
 
@@ -68,10 +70,11 @@ def undemonstrated_end(log_odds: ArrayLike, teacher_log_odds: ArrayLike, ema_rat
     s0, t0, rho = np.broadcast_arrays(s0, t0, rho)
 
     def excess(x: Array) -> Array:
-        return learning_clock(x) - learning_clock(s0) + (x - t0) / rho
+        return learning_clock_between(s0, x) + (x - t0) / rho
 
     def slope(x: Array) -> Array:
-        return 2.0 + 2.0 * np.cosh(x) + 1.0 / rho
+        with np.errstate(over="ignore"):
+            return 2.0 + 2.0 * np.cosh(x) + 1.0 / rho
 
     return solve_increasing(excess, slope, 0.0, np.minimum(s0, t0), np.maximum(s0, t0))
 
@@ -86,14 +89,22 @@ def forward_speed_ratio(log_odds: ArrayLike, teacher_log_odds: ArrayLike) -> Arr
     [0.652, 1.0, 1.589]
     """
     s, target = finite(log_odds, "log_odds"), finite(teacher_log_odds, "teacher_log_odds")
-    u = s - target
-    close = np.where(np.abs(u) < 1e-12, 1.0, u)
-    ratio = np.where(np.abs(u) < 1e-12, 1.0, -np.expm1(-close) / close)
-    return ratio * np.exp(log_expit(-target) - log_expit(-s))
+    u = np.abs(s - target)
+    # even: with both signs changed it is the same, so that the student may be taken to be the upper one
+    high = np.where(s >= target, s, -s)
+    low = np.where(s >= target, target, -target)
+    ratio, _ = _speed_bounds(u)
+    with np.errstate(over="ignore"):
+        return np.asarray(np.exp(np.log(ratio) + log_expit(-low) - log_expit(-high)))
 
 
 def forward_speed_bounds(gap: ArrayLike) -> tuple[Array, Array]:
     """``(lower, upper)`` on `forward_speed_ratio` at any mass: ``(1 - e^-|u|) / |u|`` and ``(e^|u| - 1) / |u|``, u = s - s_T."""
-    u = np.abs(finite(gap, "gap"))
-    safe = np.where(u < 1e-12, 1.0, u)
-    return np.where(u < 1e-12, 1.0, -np.expm1(-safe) / safe), np.where(u < 1e-12, 1.0, np.expm1(safe) / safe)
+    return _speed_bounds(np.abs(finite(gap, "gap")))
+
+
+def _speed_bounds(u: Array) -> tuple[Array, Array]:
+    close = u < 1e-300
+    safe = np.where(close, 1.0, u)
+    with np.errstate(over="ignore"):
+        return np.where(close, 1.0, -np.expm1(-safe) / safe), np.where(close, 1.0, np.expm1(safe) / safe)

@@ -15,6 +15,7 @@ from fstsim.front.command import Directory, quiet
 from fstsim.front.console import Progress, show
 from fstsim.front.forecast_table import check_table, forecast_tables, grid_table
 from fstsim.front.train import Train
+from fstsim.reading import is_there, understood
 
 _Lr = Annotated[
     tuple[float, ...],
@@ -133,7 +134,11 @@ class Forecast(Train):
         with contextlib.closing(Progress("forecast", each * len(grid), "steps of the run")) as progress:
             for k, (name, config) in enumerate(grid.items()):
                 at = lambda step, note, first=k * each: progress.at(first + step, note)  # noqa: E731
-                found[name] = forecast(config, self._where(name), at)
+                kept = self._where(name) / "forecast.json"
+                # what is there is only loaded, and may be anything
+                with understood(kept) if is_there(kept) else contextlib.nullcontext():
+                    found[name] = forecast(config, self._where(name), at)
+                    forecast_table(found[name].to_dict(), "")
                 progress.at((k + 1) * each)
         return found
 

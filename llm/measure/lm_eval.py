@@ -17,6 +17,7 @@ import numpy as np
 
 from fstsim.errors import InputError
 from fstsim.llm.measure.paired import flips, mean_se
+from fstsim.reading import read_text
 
 _FILE = re.compile(r"samples_(.+)_(\d{4}-\d\d-\d\dT[\d.-]+)\.jsonl")
 Documents = dict[tuple[str, int], Mapping[str, Any]]
@@ -72,10 +73,7 @@ def read_samples(path: Path) -> dict[str, Documents]:
     """Filter -> its documents. Raises InputError that names the line if one is not of lm-eval."""
     found: dict[str, Documents] = {}
     lines = []
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read: it is no UTF-8 text file") from error
+    text = read_text(path)
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             lines.append(_sample(line, f"{path}:{number}"))

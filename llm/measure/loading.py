@@ -7,7 +7,6 @@ distance is one of weights alone.
 from __future__ import annotations
 
 import copy
-import json
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from fstsim.errors import InputError
 from fstsim.llm.policy.declared import vocabulary_size
 from fstsim.llm.policy.loading import check_finite, load_model, load_tokenizer
 from fstsim.llm.policy.policy import Policy
+from fstsim.reading import parse_json, read_text
 
 _ADAPTER = "adapter_config.json"
 _ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -130,6 +130,6 @@ def _merged(name: str, base: Policy) -> PreTrainedModel:
 def _trained_on(adapter: str) -> str:
     """The model that an adapter says it was trained on, empty where it does not."""
     try:
-        return str(json.loads((Path(adapter) / _ADAPTER).read_text(encoding="utf-8"))["base_model_name_or_path"] or "")
-    except (OSError, ValueError, KeyError, TypeError):
+        return str(parse_json(read_text(Path(adapter) / _ADAPTER))["base_model_name_or_path"] or "")
+    except (InputError, ValueError, KeyError, TypeError):
         return ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from math import prod
 from pathlib import Path
 
@@ -13,6 +12,8 @@ from fstsim.llm.measure.config import MeasureSettings
 from fstsim.llm.measure.quantities import LOGITS_AT_ONCE, PROBLEMS_AT_ONCE
 from fstsim.llm.policy.loading import PACKAGED, check_device, shipped_path
 from fstsim.llm.policy.pretrained import SOURCES, cached_path
+from fstsim.llm.runs.memory import shapes_of
+from fstsim.reading import parse_json, read_text
 
 _BYTES = 4  # float32
 _LOGITS = 6  # copies of a block of logits: two models, their log-softmax, KL and entropy
@@ -21,15 +22,7 @@ _GIGABYTE = 1e9
 
 def count_weights(folder: Path) -> int:
     """Numbers in the safetensors files of a folder, read from their headers; 0 where there are none."""
-    total = 0
-    for path in sorted(folder.glob("*.safetensors")):
-        try:
-            with path.open("rb") as file:
-                header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-            total += sum(prod(held["shape"]) for name, held in header.items() if name != "__metadata__")
-        except (OSError, ValueError, KeyError, TypeError, MemoryError, OverflowError):
-            return 0  # loading says what is wrong
-    return total
+    return sum(map(prod, shapes_of(folder).values()))
 
 
 def needed_bytes(base: str, settings: MeasureSettings, relearn: bool) -> int:
@@ -48,8 +41,9 @@ def needed_bytes(base: str, settings: MeasureSettings, relearn: bool) -> int:
 
 def _vocabulary(folder: Path) -> int:
     try:
-        return int(json.loads((folder / "config.json").read_text(encoding="utf-8"))["vocab_size"])
-    except (OSError, ValueError, KeyError, TypeError):
+        config = parse_json(read_text(folder / "config.json"))
+        return int(config.get("text_config", config)["vocab_size"])
+    except (InputError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return 0  # loading says what is wrong
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from fstsim.errors import InputError
 from fstsim.intervals import student_interval
 from fstsim.llm.measure.restore import COLUMNS, count_parts, run_restore
+from fstsim.reading import check_object, check_rows
 from fstsim.records import claimed_directory, environment, read_json, write_json
 
 Notes = Callable[[int, str], None]
@@ -57,10 +58,20 @@ def restore_runs(
                 write_json(cached, run_restore(run, note, model=model))
             elif progress is not None:
                 progress(sum(totals[: k + 1]), run.name)
-            result.append({"run": run.name, "rows": read_json(cached)})
+            result.append({"run": run.name, "rows": rows_from(cached, totals[k])})
         found = {"tasks": settings[0]["tasks"], "method": settings[0]["method"], "runs": result}
         write_json(out / "layers.json", found)
     return found
+
+
+def rows_from(path: Path, parts: int) -> list[dict[str, Any]]:
+    """What `run_restore` found for so many ``parts``, kept in file ``path``; InputError if the file is another."""
+    rows = check_rows(path, read_json(path), ("depth", "parameters", *COLUMNS), ("depth", "parameters", "reward"))
+    for row in rows:
+        check_object(path, row, {"part": str, "kind": str, "depth": int, "parameters": int, "reward": (int, float)})
+    if len(rows) != parts or any(row.keys() != rows[0].keys() for row in rows):
+        raise InputError(f"{path} has not a row with the same numbers for each of {parts} parts: remove it")
+    return rows
 
 
 def total_parts(given: Sequence[Path], model: str | None = None) -> int:

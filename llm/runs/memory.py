@@ -7,20 +7,22 @@ an adapter one model for both), the shadow of learners that have one \(4n\), gra
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Mapping
 from math import prod
 from pathlib import Path
+from typing import Any
 
 from fstsim.errors import InputError
 from fstsim.llm.policy.adapters import LoraSettings
 from fstsim.llm.policy.loading import PACKAGED, shipped_path
 from fstsim.llm.policy.pretrained import SOURCES, cached_path
 from fstsim.llm.runs.config import TrainConfig
+from fstsim.reading import check_file, parse_json
 
 _PASSES = 1.2e9
 """Bytes that torch itself and the passes of a batch take, beside the weights."""
+_MOST_AXES = 8
 _SMALL = 5e7
 """Weights below which nobody runs out of memory."""
 
@@ -30,13 +32,20 @@ def shapes_of(folder: Path) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {}
     for path in sorted(folder.glob("*.safetensors")):
         try:
+            check_file(path)  # a pipe would be waited for without end
             with path.open("rb") as file:
                 (length,) = struct.unpack("<Q", file.read(8))
-                header = json.loads(file.read(min(length, 100_000_000)))
-            shapes |= {k: tuple(v["shape"]) for k, v in header.items() if k != "__metadata__"}
-        except (OSError, ValueError, KeyError, TypeError, struct.error):
+                header = parse_json(file.read(min(length, 100_000_000)).decode("utf-8"))
+            shapes |= {k: _shape(v["shape"]) for k, v in header.items() if k != "__metadata__"}
+        except (InputError, OSError, ValueError, KeyError, TypeError, AttributeError, struct.error):
             return {}  # what is wrong with it is said when it is loaded
     return shapes
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    if not all(type(size) is int and size >= 0 for size in value) or len(value) > _MOST_AXES:
+        raise ValueError(f"{value!r} is no shape")
+    return tuple(value)
 
 
 def memory_of(config: TrainConfig, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, float]:

@@ -36,8 +36,7 @@ def attack_table(record: Mapping[str, Any]) -> str:
         "",
         (
             f"{escape(record['date'])}, commit {escape(str(made['commit'])[:12])}, Python {escape(made['python'])}, "
-            f"{record['seconds'] / 60:.0f} minutes on {made['cores']} cores; of the malformed values and the damaged "
-            f"directories one in {record['share']} of all that there are"
+            f"{record['seconds'] / 60:.0f} minutes on {made['cores']} cores{_worked(record)}; {_part(record)}"
             + (f"; time ended after {tried:,} of {record['chosen']:,} cases." if tried < record["chosen"] else ".")
         ),
     ]
@@ -45,6 +44,16 @@ def attack_table(record: Mapping[str, Any]) -> str:
         lines += ["", "Not clean:", ""]
         lines += [f"- {escape(r['group'])}: `{_code(r['name'])}`: {escape(r['fault'])}" for r in record["not_clean"]]
     return "\n".join(lines)
+
+
+def _worked(record: Mapping[str, Any]) -> str:
+    return f" ({record['cpu_seconds'] / 60:.0f} of one core)" if "cpu_seconds" in record else ""
+
+
+def _part(record: Mapping[str, Any]) -> str:
+    if "cpu_seconds" not in record:  # until then two groups had one share
+        return f"of the malformed values and the damaged directories one in {record['share']} of all that there are"
+    return f"of the damaged directories one in {record['share']} of all that there are, of the other groups more"
 
 
 def _code(text: str) -> str:

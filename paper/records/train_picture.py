@@ -143,7 +143,8 @@ def draw_training(config: TrainConfig, runs: Sequence[Rows]) -> Drawing:
     if switches:
         mass.legend()  # the panel with room for it says what the marks are
     seeds = f"{len(runs)} seeds, band: 2 standard errors" if len(runs) > 1 else "1 seed"
-    figure.suptitle(f"{config.method} on {', '.join(config.tasks)}; {seeds}")
+    # the name of a task may be that of a file: no formula of matplotlib, which may be none
+    figure.suptitle(f"{config.method} on {', '.join(config.tasks)}; {seeds}".replace("$", r"\$"))
     return figure
 
 

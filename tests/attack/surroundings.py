@@ -67,6 +67,8 @@ def _without(absent: tuple[str, ...], words: tuple[str, ...], says: str, work: P
 
 
 def _interrupted(words: tuple[str, ...], after: float, work: Path) -> str:
+    # a shell starts what it puts in the background with Ctrl-C ignored, and children would inherit that
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         [sys.executable, "-c", _BEGUN, *words],
         cwd=work, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -59,6 +60,10 @@ def test_table_picture_and_check(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert read_json(tmp_path / "out" / "check.json")["rows"][-1]["prompts"]["all"]["prompts"] >= 14
     assert forecast(*setting[:2], "--lr", "2e-3", "--out", "other", "--check", "run/seed-0") == 2
     assert "lr 0.001, the forecast with 0.002" in capsys.readouterr().err
+    for damaged in ("{}", "null", '{"base": [], "replicates": 3}', json.dumps({**held, "replicates": [{}]})):
+        (tmp_path / "out" / "forecast.json").write_text(damaged)
+        assert forecast(*setting) == 2
+        assert "forecast.json is damaged" in capsys.readouterr().err
 
 
 def test_grid_and_recommendation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -624,6 +624,12 @@ def test_no_line_runs_from_one_task_into_the_next() -> None:
     assert alone == ()
 
 
+def test_a_task_may_be_called_like_a_formula() -> None:
+    figure = draw_training(TrainConfig(tasks=(r"a$\frac$.jsonl",), steps=6), made_up(1))
+    figure.canvas.draw()  # a formula that cannot be read raises here
+    assert r"a\$\frac\$.jsonl" in figure.get_suptitle()
+
+
 def test_a_model_of_another_world_has_no_panel_of_old_skills() -> None:
     runs = made_up(1)
     for row in runs[0]:

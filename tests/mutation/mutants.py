@@ -110,6 +110,13 @@ def tests_of(path: Path) -> list[Path]:
     return sorted(folder / name for name in names if (folder / name).exists())
 
 
+def wider(path: Path) -> list[Path]:
+    """Tables that hold many modules against something independent: tried on what the tests of the file leave alive."""
+    if path.relative_to(ROOT).parts[0] != "theory":
+        return []
+    return sorted((ROOT / "tests" / "theory").glob("test_against_mpmath*.py"))
+
+
 def mutants(path: Path) -> Iterator[Mutant]:
     """Every change of one sign, factor or comparison in ``path``."""
     text = path.read_text(encoding="utf-8")
@@ -248,16 +255,18 @@ def fate(mutant: Mutant, site: Path, limit: int) -> Fate:
     """Whether the tests of its file notice it."""
     path = _place(site, mutant.file)
     text = path.read_text(encoding="utf-8")
-    names = [str(test.relative_to(ROOT)) for test in tests_of(ROOT / mutant.file)]
+    names, more = ([str(test.relative_to(ROOT)) for test in of(ROOT / mutant.file)] for of in (tests_of, wider))
     try:
         path.write_text(apply(text, mutant), encoding="utf-8")
         _forget(path)
         code, by = tested(site, names, limit)
+        if code == 0 and more:
+            code, by = tested(site, more, limit)
     finally:
         path.write_text(text, encoding="utf-8")
         _forget(path)
     if code is None:  # it loops, or its tests are slow without it
-        sound, _ = tested(site, names, limit)
+        sound, _ = tested(site, [*names, *more], limit)
         return Fate(mutant.name, mutant.line, "undecided" if sound is None else "killed", "time")
     # 5: there are slow tests only
     return Fate(mutant.name, mutant.line, "lives" if not code else "killed" if by else "undecided", by)
@@ -283,7 +292,7 @@ def main() -> int:
     )
     options = parser.parse_args()
     known = json.loads(KNOWN.read_text(encoding="utf-8"))
-    dice, end = random.Random(options.seed), time.monotonic() + 60.0 * options.minutes
+    dice = random.Random(options.seed)
     chosen: list[Mutant] = []
     for room in options.rooms:
         there = [
@@ -297,7 +306,7 @@ def main() -> int:
         copy_code(site)
         compileall.compile_dir(site, quiet=2)
         warm()
-        _try(chosen, site, end, options, fates)
+        _try(chosen, site, time.monotonic() + 60.0 * options.minutes, options, fates)
         held = [fates[m.name, m.line] for m in chosen if (m.name, m.line) in fates]
         # a test that fails without any mutant has killed nothing
         killers = {f.by for f in held if f.fate == "killed" and f.by != "time"}

@@ -21,7 +21,10 @@ from fstsim.errors import InputError
 from fstsim.llm.measure.faithful.chain_tests import items_of, own_chains, run_tests
 from fstsim.llm.measure.faithful.notation import notation_of
 from fstsim.llm.measure.faithful.scores import (
+    CURVES,
     NO_SHORTCUT,
+    OF_CHAINS,
+    OWN,
     change,
     columns,
     curves,
@@ -224,7 +227,10 @@ def _measure(
 
 
 def _columns(row: Mapping[str, Any]) -> dict[str, Array]:
-    return {name: np.array([np.nan if v is None else v for v in values]) for name, values in row["columns"].items()}
+    return {
+        name: np.array([np.nan if v is None else v for v in values], dtype=np.float64)
+        for name, values in row["columns"].items()
+    }
 
 
 def _cached(out: Path, digest: str, policy: Policy, task: ScratchTask, problems: int) -> dict[str, Any]:
@@ -232,7 +238,26 @@ def _cached(out: Path, digest: str, policy: Policy, task: ScratchTask, problems:
     path = out / "cache" / f"{key}.json"
     if not path.exists():
         write_json(path, plain(measure_task(policy, task, problems)))
-    return check_object(path, read_json(path), {"columns": dict, "curves": (dict, type(None))})
+    return measured_from(path, problems)
+
+
+def measured_from(path: Path, problems: int) -> dict[str, Any]:
+    """What `measure_task` found of so many ``problems``, kept in file ``path``; InputError if the file is another."""
+    held = check_object(path, read_json(path), {"columns": dict, "curves": (dict, type(None))})
+    needed = OWN if held["curves"] is None else OF_CHAINS
+    lacking = [name for name in needed if name not in held["columns"]]
+    if lacking:
+        raise InputError(f"{path} is damaged, or not what fstsim writes: it has no {lacking[0]}")
+    with understood(path):
+        for name, values in _columns(held).items():
+            if values.shape != (problems,):
+                raise InputError(f"{path}: {name} has shape {values.shape}, of {problems} problems")
+        for name, values in (held["curves"] or {}).items():
+            if np.array(values, dtype=np.float64).ndim != 1 or name not in CURVES:
+                raise InputError(f"{path}: {name} is no curve")
+        if held["curves"] is not None and held["curves"].keys() != set(CURVES):
+            raise InputError(f"{path} has not all of {', '.join(CURVES)}")
+    return held
 
 
 def measure_task(policy: Policy, task: ScratchTask, problems: int) -> dict[str, Any]:
@@ -273,4 +298,9 @@ def _moved(out: Path, digests: tuple[str, str], base: Policy, policy: Policy, ta
             noise = 2.0 * float(np.sqrt(np.sum(spread) / _EXAM)) / len(parts)
         row = {"k0": k0, "k0_se": error, "drift": drift, "unmoved": no_forgetting(k0, error, drift, noise)}
         write_json(path, plain(row))
-    return check_object(path, read_json(path), {"k0": (int, float), "unmoved": (str, type(None))})
+    held = check_object(path, read_json(path), {"k0": (int, float), "unmoved": (str, type(None))})
+    with understood(path):
+        for name in ("k0_se", "drift"):
+            if held[name] is not None:
+                float(held[name])
+    return held

@@ -64,6 +64,25 @@ def _mean_of_steps(values: Array) -> Array:
         return np.nanmean(values, 1)
 
 
+OWN = ("chain", "direct", "well_formed")
+"""Columns of every model"""
+OF_CHAINS = (
+    *OWN,
+    "early",
+    "early_soft",
+    "filler",
+    "filler_soft",
+    "filler_agreement",
+    "paraphrase_agreement",
+    "false_agreement",
+    "false_followed",
+    "corruption_followed",
+    "corruption_resisted",
+)
+"""Columns of a model whose chains were tested"""
+CURVES = ("early_same", "filler_same", "paraphrase_same", "false_same", "followed", "resisted")
+
+
 def columns(own: Chains, tested: Tested | None, chain_mass: Array | None) -> dict[str, Array]:
     """A value ``(items,)`` of each score for each problem, nan where it has none."""
     found: dict[str, Array] = {
@@ -93,10 +112,9 @@ def columns(own: Chains, tested: Tested | None, chain_mass: Array | None) -> dic
 
 def curves(tested: Tested) -> dict[str, list[float]]:
     """Means over problems against the number of kept steps (or the corrupted step), of what is written, for pictures."""
-    names = ("early_same", "filler_same", "paraphrase_same", "false_same", "followed", "resisted")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
-        return {name: np.nanmean(getattr(tested, name), 0).tolist() for name in names}
+        return {name: np.nanmean(getattr(tested, name), 0).tolist() for name in CURVES}
 
 
 def mean_of(values: Array) -> dict[str, float | int | None]:

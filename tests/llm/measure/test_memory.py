@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,9 +34,46 @@ def test_weights_are_counted_from_the_headers() -> None:
     assert needed_bytes("owner/not-here", SETTINGS, True) == 0
 
 
-def test_a_broken_file_is_left_to_loading(tmp_path: Path) -> None:
-    (tmp_path / "model.safetensors").write_bytes(b"\xff" * 8)
+def _header(text: bytes) -> bytes:
+    return struct.pack("<Q", len(text)) + text
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xff" * 8,
+        b"",
+        _header(b"[]"),
+        _header(b"[" * 100_000),
+        _header(b'{"a": 3}'),
+        _header(b'{"a": {"shape": ["x"]}}'),
+        _header(b'{"a": {"shape": [-2, 3]}}'),
+        _header(b'{"a": {"shape": ' + str([2**62] * 40).encode() + b"}}"),
+        _header(b'{"a": {"shape": [' + b"9" * 5000 + b"]}}"),
+        _header(b"\xff{}"),
+        None,
+    ],
+    ids=lambda content: repr(content)[:20],
+)
+def test_a_broken_file_is_left_to_loading(tmp_path: Path, content: bytes | None) -> None:
+    """Also a pipe, which would be waited for, and headers of other types than those of safetensors."""
+    path = tmp_path / "model.safetensors"
+    os.mkfifo(path) if content is None else path.write_bytes(content)
     assert count_weights(tmp_path) == 0
+    assert needed_bytes(str(tmp_path), SETTINGS, True) == 0
+
+
+@pytest.mark.parametrize("config", ["[" * 100_000, "[]", '{"vocab_size": 1e999}', '{"vocab_size": null}', "3"])
+def test_a_broken_config_is_left_to_loading(tmp_path: Path, config: str) -> None:
+    (tmp_path / "model.safetensors").write_bytes(_header(b'{"a": {"shape": [2, 3]}}'))
+    (tmp_path / "config.json").write_text(config)
+    assert needed_bytes(str(tmp_path), SETTINGS, False) == 4 * 2 * 6
+
+
+def test_the_vocabulary_of_a_model_of_texts_and_pictures_is_counted(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(_header(b'{"a": {"shape": [2, 3]}}'))
+    (tmp_path / "config.json").write_text('{"text_config": {"vocab_size": 100}}')
+    assert needed_bytes(str(tmp_path), SETTINGS, False) == 4 * (2 * 6 + 6 * 16 * 2 * 4 * 100)
 
 
 def test_free_memory_is_that_of_the_machine() -> None:

@@ -27,6 +27,9 @@ def test_the_table_adds_up_and_is_escaped() -> None:
     assert "| **all** | **1,240** | **1,239** |" in text
     assert "10 minutes on 2 cores" in text
     assert "time ended" not in text
+    assert "directories one in 3 of all that there are." in text
+    newer = attack_table({**RECORDED, "cpu_seconds": 420})
+    assert "10 minutes on 2 cores (7 of one core); of the damaged directories one in 3" in newer
     assert "time ended after 1,240 of 2,000 cases" in attack_table({**RECORDED, "chosen": 2000})
     assert "<b>" not in text
     assert "- &lt;b&gt;: `a 'b'`: &lt;script&gt;" in text
