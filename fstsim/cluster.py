@@ -17,8 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import fstsim
-from fstsim.cluster_worker import Place, at_work, do, look
+from fstsim.cluster_worker import Place, at_work, do, installed, look
 from fstsim.errors import InputError
 from fstsim.locks import temporary_file
 from fstsim.records import working_in
@@ -106,10 +105,8 @@ class Cluster:
                 wrong[address] = f"worker {address}: {answer}"
             elif isinstance(answer, BaseException):
                 wrong[address] = f"worker {address} cannot run fstsim: {' '.join(str(answer).split())[:200]}"
-            elif answer[1] != fstsim.__version__:
-                wrong[address] = (
-                    f"worker {address} has fstsim {answer[1]}, this is {fstsim.__version__}: install the same"
-                )
+            elif answer[1] != installed():
+                wrong[address] = f"worker {address} has fstsim {answer[1]}, this is {installed()}: install the same"
             else:
                 self.found[address] = (answer[0], answer[2])
         return wrong

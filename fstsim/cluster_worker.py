@@ -7,10 +7,10 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import fstsim
 from fstsim.errors import InputError
 
 _piece = threading.local()  # whether what this thread does is still wanted
@@ -34,10 +34,18 @@ class Moved(RuntimeError):
     """A piece has come to another worker than the one it was given to, which has died."""
 
 
+def installed() -> str:
+    """The version of fstsim here."""
+    try:
+        return metadata.version("fstsim")
+    except metadata.PackageNotFoundError:  # run from its sources alone
+        return "unknown"
+
+
 def look(place: Place, probe: Callable[[], str], dask_worker: Any) -> tuple[str, str, str]:
     """On a worker: its identity, its version of fstsim and what ``probe`` says; InputError if it does not see the directory."""
     _check_shared(place)
-    return str(dask_worker.id), fstsim.__version__, probe()
+    return str(dask_worker.id), installed(), probe()
 
 
 def _check_shared(place: Place) -> None:

@@ -5,7 +5,7 @@ softplus is written differ, so that the two agree to a few roundings (a test say
 
     softplus(z) = max(z, 0) + log1p(y),  y = exp(-|z|),   log1p(y) = 2 artanh(w),  w = y / (2 + y) in [0, 1/3],
 
-and ``artanh(w)`` is a short series: no logarithm is left in the loop, which the compiler spreads over the lanes of a core.
+and ``artanh(w)`` is a short polynomial: no logarithm is left in the loop, which the compiler spreads over the lanes of a core.
 A point's floor is one division and a handful of products a node.
 """
 
@@ -22,8 +22,20 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 _FINE = 16
-# artanh(w) / w = sum_k w^2k / (2 k + 1): for w^2 <= 1/9 what follows the last of these terms is below 2e-16
-_SERIES = tuple(1.0 / (2 * k + 1) for k in range(15))
+# artanh(w) / w in powers of w^2 <= 1/9: the polynomial of degree 9 that is nearest to it there, 5e-17 away (mpmath's chebyfit);
+# the Taylor series, 1 / (2 k + 1), would need 15 terms
+_ARTANH = (
+    1.0,
+    0.33333333333341286,
+    0.199999999976438,
+    0.1428571455582858,
+    0.11111095430673142,
+    0.09091429900236955,
+    0.07681838124445817,
+    0.06795652742789947,
+    0.04940394524382393,
+    0.08890381913056651,
+)
 _ROOT = math.sqrt(2.0 * math.pi)
 
 # sums may be taken in any order and a product and a sum be one instruction; nan and inf keep their meaning
@@ -179,21 +191,10 @@ def softplus(loc: Array, scale: Array, tables: Tables, out: Array) -> None:
                 inverse = 1.0 / ((2.0 + e) if below else (1.0 + 2.0 * e))
                 w = e * inverse if below else inverse
                 x = w * w
-                p = _SERIES[14]
-                p = p * x + _SERIES[13]
-                p = p * x + _SERIES[12]
-                p = p * x + _SERIES[11]
-                p = p * x + _SERIES[10]
-                p = p * x + _SERIES[9]
-                p = p * x + _SERIES[8]
-                p = p * x + _SERIES[7]
-                p = p * x + _SERIES[6]
-                p = p * x + _SERIES[5]
-                p = p * x + _SERIES[4]
-                p = p * x + _SERIES[3]
-                p = p * x + _SERIES[2]
-                p = p * x + _SERIES[1]
-                p = p * x + _SERIES[0]
+                # even and odd powers apart: half the length of a chain in which each product waits for the one before
+                y = x * x
+                p = (((_ARTANH[8] * y + _ARTANH[6]) * y + _ARTANH[4]) * y + _ARTANH[2]) * y + _ARTANH[0]
+                p += x * ((((_ARTANH[9] * y + _ARTANH[7]) * y + _ARTANH[5]) * y + _ARTANH[3]) * y + _ARTANH[1])
                 # exp(-t z) softplus(z): below 0 exp((1 - t) z) 2 p / (2 + e), where exp(-t z) could overflow
                 low = r0 * fine_rest[j] * (2.0 * p * inverse)
                 high = q0 * fine_tilt[j] * (first + d * step * j + 2.0 * w * p)

@@ -153,7 +153,7 @@ def test_a_directory_that_workers_do_not_see(local: Any, tmp_path: Path) -> None
 
 
 def test_a_worker_with_another_version(local: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fstsim.__version__", "9.9")
+    monkeypatch.setattr("fstsim.cluster.installed", lambda: "9.9")
     with (
         pytest.raises(InputError, match=r"has fstsim \S+, this is 9\.9: install the same"),
         joined(local.scheduler_address, -1, tmp_path / "out", probe, print),

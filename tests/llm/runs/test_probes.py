@@ -424,3 +424,42 @@ def test_the_beginning_is_measured_in_powers(early: int, expected: list[int]) ->
 def test_powers_start_at_two() -> None:
     with pytest.raises(InputError, match="probe early must be at least 2, got 1"):
         ProbeConfig(early=1)
+
+
+def test_relearning_from_the_same_weights_is_measured_once(
+    make_policy: MakePolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy has the same answer without a step; other weights, another task and other settings are measured anew."""
+    made: list[int] = []
+    step = SupervisedFineTuning.step
+
+    def counted(self: SupervisedFineTuning, *given: object) -> object:
+        made.append(1)
+        return step(self, *given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(SupervisedFineTuning, "step", counted)
+    policy = make_policy(seed=5)
+    assert relearn_steps(policy, NEXT, most=2) == 3
+    assert len(made) == 2  # the last of them is followed by a look, not by a step
+    assert relearn_steps(Policy.of(copy.deepcopy(policy.model), policy.tokenizer), NEXT, most=2) == 3
+    assert len(made) == 2
+    with torch.no_grad():
+        next(policy.model.parameters()).view(-1)[0] += 1e-3
+    for given in ({"most": 2}, {"most": 1}, {"most": 2, "lr": 1e-2}):
+        before = len(made)
+        relearn_steps(policy, NEXT, **given)  # type: ignore[arg-type]
+        assert len(made) > before
+    before = len(made)
+    relearn_steps(policy, REVERSE, most=2)
+    assert len(made) > before
+
+
+def test_what_is_kept_of_the_base_changes_no_bit(make_policy: MakePolicy, monkeypatch: pytest.MonkeyPatch) -> None:
+    base, now = make_policy(seed=0), make_policy(seed=1)
+    found = []
+    for most in (1 << 23, 0):
+        monkeypatch.setattr("fstsim.llm.runs.probes._KEPT", most)
+        probe = Probe(base, REVERSE, SMALL, seed=3)
+        found.append([probe.measure(now, Population(contexts)) for contexts in (("",), ("next", "reverse"), ("",))])
+    assert found[0] == found[1]
+    assert found[0][0] == found[0][2]
