@@ -138,7 +138,7 @@ class Forecast(Train):
                 # what is there is only loaded, and may be anything
                 with understood(kept) if is_there(kept) else contextlib.nullcontext():
                     found[name] = forecast(config, self._where(name), at)
-                    forecast_table(found[name].to_dict(), "")
+                    forecast_tables(found[name].to_dict(), "")
                 progress.at((k + 1) * each)
         return found
 

@@ -71,7 +71,10 @@ def train_on(seeds: Seeds, cluster: Cluster, progress: Progress) -> list[Rows]:
     """Rows of every seed, one a worker; says in a line for each that fails what it fails of, and then returns fewer."""
     names = [f"seed {seed}" for seed in range(seeds.count)]
     places = [seeds.piece(seed)[1] / "metrics.jsonl" for seed in range(seeds.count)]
-    tick = lambda: progress.at(sum(map(_steps, places)))  # noqa: E731
+
+    def tick() -> None:
+        progress.at(sum(map(_steps, places)))
+
     found: dict[int, Rows] = {}
     for seed, result in cluster.work_through(_train_seed, [seeds.piece(k) for k in range(seeds.count)], names, tick):
         if isinstance(result, (Lost, Exception)):
