@@ -59,6 +59,7 @@ class Forecast(Train):
     reflector: tyro.conf.Suppress[Literal["self", "openai", "local"]] = "self"
     base_url: tyro.conf.Suppress[str] = ""
     reflector_model: tyro.conf.Suppress[str] = ""
+    reflector_timeout: tyro.conf.Suppress[float] = 60.0
     probe_every: tyro.conf.Suppress[int | None] = None
     probe_relearn: tyro.conf.Suppress[int | None] = None
     stopped: ClassVar[str] = "stopped; every finished piece is kept, continue with"

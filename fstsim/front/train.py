@@ -77,6 +77,8 @@ class Train:
     """address of the endpoint of --reflector openai, for example http://localhost:8000/v1"""
     reflector_model: str = ""
     """name of the model of --reflector openai, or path of that of --reflector local"""
+    reflector_timeout: float = 60.0
+    """seconds that a call of --reflector openai may take; a model on a busy CPU needs minutes"""
     max_new_tokens: OfPresetInt = None
     """longest completion, tokens"""
     probe_every: OfPresetInt = None
@@ -112,11 +114,13 @@ class Train:
         check_flags(self)
         if self.reflector == "self" and (self.base_url or self.reflector_model):
             raise InputError("--base-url and --reflector-model are used with --reflector openai or local only")
+        if self.reflector != "openai" and self.reflector_timeout != ReflectorConfig.timeout:
+            raise InputError("--reflector-timeout is used with --reflector openai only")
         config = preset
         if preset.learner is not None:
             config = replace(config, learner=replace(preset.learner, **settings_of(self, type(preset.learner))))
         if preset.fast is not None:
-            reflector = ReflectorConfig(self.reflector, self.base_url, self.reflector_model)
+            reflector = ReflectorConfig(self.reflector, self.base_url, self.reflector_model, self.reflector_timeout)
             fast = replace(preset.fast, **settings_of(self, type(preset.fast)))
             config = replace(config, fast=fast, reflector=reflector)
         elif self.reflector != "self":

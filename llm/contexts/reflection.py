@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -179,8 +180,10 @@ class ChatEndpoint:
             raise InputError("FSTSIM_API_KEY must be one line of printable ASCII characters")
         if not self.model:
             raise InputError("--reflector openai needs --reflector-model, the name of the endpoint's model")
-        if not self.timeout > 0.0 or self.retries < 0 or self.call_budget < 1:
-            raise InputError("timeout must be positive, retries at least 0, call_budget at least 1")
+        if not 0.0 < self.timeout <= threading.TIMEOUT_MAX:
+            raise InputError(f"--reflector-timeout must be positive and finite, seconds; got {self.timeout:g}")
+        if self.retries < 0 or self.call_budget < 1:
+            raise InputError("retries must be at least 0, call_budget at least 1")
 
     def _without_key(self, text: str) -> str:
         """Servers say the key back, and so do errors about headers; replaced before anything is cut off."""

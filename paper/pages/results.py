@@ -101,14 +101,20 @@ def _pretrained(r: Records) -> str:
 def _sft(r: Records) -> str:
     rows = r.kind("forgetting")
     judged = [row["verdict"] for found in r.forecasts for row in found.get("verdicts", [])]
-    made = [found["runs"]["steps"].values() for found in r.forecasts if "runs" in found]
-    r2 = [float(np.mean(step["r2"])) for steps in made for step in steps]
+    made = [
+        (found["config"]["train"], [float(np.mean(step["r2"])) for step in found["runs"]["steps"].values()])
+        for found in r.forecasts
+        if "runs" in found
+    ]
+    worst, low = min(((train, float(np.median(r2))) for train, r2 in made), key=lambda pair: pair[1])
+    middle = float(np.median([value for _, r2 in made for value in r2]))
     return (
         f"*When* SFT forgets no clock of the theory predicts (log old mass {short_number(max(row.value for row in rows))} to "
         f"{short_number(min(row.value for row in rows))} nats, "
         f"{short_number(max(row.measured for row in rows))} to {short_number(min(row.measured for row in rows))} measured). "
         f"[A forecast](paper/docs/forecast.md) that integrates the optimizer's path before the run: {judged.count('confirmed')} of {len(judged)} predictions "
-        f"confirmed, {judged.count('falsified')} falsified, the rest undecided; R² of the change of every old prompt, at the steps of {len(made)} runs: median {short_number(float(np.median(r2)))}."
+        f"confirmed, {judged.count('falsified')} falsified, the rest undecided; R² of the change of every old prompt, at the steps of {len(made)} trainings: median {short_number(middle)}, "
+        f"lowest {short_number(low)} (`{worst['tasks'][0]}`, {worst['method']})."
     )
 
 

@@ -201,6 +201,8 @@ MISTAKES = {
     "train --method fst --base-url http://localhost:1/v1": "are used with --reflector openai or local only",
     "train --method fst --reflector-model m": "are used with --reflector openai or local only",
     "train --method fst --reflector openai": "base-url must start with http:// or https://",
+    "train --method fst --reflector-timeout 5": "--reflector-timeout is used with --reflector openai only",
+    "train --method fst --reflector openai --base-url http://localhost:1/v1 --reflector-model m --reflector-timeout nan": "--reflector-timeout must be positive and finite",
     "train --method fst --reflector openai --base-url localhost:1": "base-url must start with http:// or https://",
     "train --method fst --reflector openai --base-url http://localhost:1/v1": "--reflector-model",
     "train --method fst --reflector local": "--reflector-model",
