@@ -49,13 +49,15 @@ class Validate:
         check_seeds(self.seeds)
         check_jobs(self.jobs)
         from fstsim.llm.experiments.spread import runs_on
-        from fstsim.llm.validation.validate import validate
+        from fstsim.llm.validation.validate import Trained, validate
 
         quiet()
         last: Any = None
         failed = False
         with runs_on(self.backend, self.address, self.jobs, self.out, self.device, complain) as (jobs, device):
-            events = validate(self.preset, self.model, self.seeds, self.out, jobs, self.only, device, self.adapter)
+            events = validate(
+                self.preset, self.model, self.seeds, self.out, jobs, self.only, Trained(device, self.adapter)
+            )
             first = next(events)
             with contextlib.closing(Progress("validate", first.runs, "runs")) as progress:
                 progress.add(0, first.what)

@@ -73,6 +73,14 @@ their own, the others came after it was judged."""
 
 
 @dataclass(frozen=True)
+class Trained:
+    """How runs are trained: on which torch device, and with which ``adapter`` in place of all weights, if any (as ``lora:r=16``)."""
+
+    device: str = "cpu"
+    adapter: str = ""
+
+
+@dataclass(frozen=True)
 class Event:
     """Something is done: ``what``, of ``runs`` in all; the last one has the verdicts."""
 
@@ -99,13 +107,12 @@ def validate(
     out: Path,
     jobs: Jobs = -1,
     only: Sequence[str] = (),
-    device: str = "cpu",
-    adapter: str = "",
+    trained: Trained | None = None,
 ) -> Iterator[Event]:
     """Predict, write, run, judge: one event when the predictions are written, one a run, and last the verdicts.
 
     ``only`` names chapters whose runs are made; predictions are written (forecasts aside), and finished claims judged, for all. A run that
-    diverges is an event that ``failed``, and what needs it is not judged. With ``adapter`` every run trains one in place of all
+    diverges is an event that ``failed``, and what needs it is not judged. With an adapter every run trains one in place of all
     weights, at `ADAPTER_LR` times the learning rate; the predictions are the same. Raises InputError, before anything is
     written, for an unknown chapter, a model or an adapter that no chapter is for or an ``out`` that belongs to something else.
     """
@@ -115,6 +122,7 @@ def validate(
                 f"chapter {name!r} is unknown; allowed: {', '.join(CHAPTERS)}; of chat models {', '.join(LANGUAGE)}"
             )
     check_runs((), seeds, out, jobs)
+    device, adapter = (trained or Trained()).device, (trained or Trained()).adapter
     if adapter:
         check_adapter(adapter)
     about = {"model": model, "scale": scale, "adapter": adapter}

@@ -87,7 +87,7 @@ TOKENS = Statement(
     status="T",
     kind="identity",
     hypotheses="forward KL with replay, L logits of one prompt, demonstrations old or new throughout, the gradient cut to length c; from any start",
-    latex=r"\beta_1^*=\dots=\beta_L^*=\beta^*,\qquad\mathbb E\,\mathrm{clip}_{c/\sqrt L}\big(\tfrac KN-\beta^*\big)=0",
+    latex=r"\beta_k^*=\beta^*,\qquad\mathbb E\,\mathrm{clip}_{c/\sqrt L}\big(\tfrac KN-\beta^*\big)=0",
     derive=_derive_tokens,
     sample=_sample_tokens,
     # other weights on each token: equal means do not hide unequal masses

@@ -19,7 +19,7 @@ from fstsim.llm.validation.distance import binned_slope, old_answers, old_prompt
 from fstsim.llm.validation.kinds import Label
 from fstsim.llm.validation.prediction import Prediction
 from fstsim.llm.validation.times import calibration_step
-from fstsim.llm.validation.validate import CHAPTERS, _predicted, _write_down, all_chapters, validate
+from fstsim.llm.validation.validate import CHAPTERS, Trained, _predicted, _write_down, all_chapters, validate
 from fstsim.records import read_json, write_json
 from fstsim.theory import ALL_STATEMENTS
 
@@ -146,17 +146,17 @@ def test_bad_input(tmp_path: Path) -> None:
     assert "dead-groups" in CHAPTERS
     (tmp_path / "predictions.json").unlink()
     with pytest.raises(InputError, match="--adapter must be lora:r=16"):
-        next(validate("smoke", "base", 3, tmp_path, adapter="lora:rank=3"))
+        next(validate("smoke", "base", 3, tmp_path, trained=Trained(adapter="lora:rank=3")))
     with pytest.raises(
         InputError, match=r"--adapter writes no whole models, and relearn-.* start from such: name other chapters"
     ):
-        next(validate("small", "base", 3, tmp_path, only=("relearning",), adapter="lora:r=4"))
+        next(validate("small", "base", 3, tmp_path, only=("relearning",), trained=Trained(adapter="lora:r=4")))
     assert not list(tmp_path.iterdir())
 
 
 def test_with_an_adapter_the_runs_are_others_and_the_predictions_the_same(tmp_path: Path) -> None:
     """Where a run rests does not depend on which weights move; a directory is of one kind."""
-    events = validate("smoke", "base", 3, tmp_path / "lora", only=("replay",), adapter="lora:r=4")
+    events = validate("smoke", "base", 3, tmp_path / "lora", only=("replay",), trained=Trained(adapter="lora:r=4"))
     next(events)
     events.close()
     whole = validate("smoke", "base", 3, tmp_path / "whole", only=("replay",))
