@@ -19,6 +19,7 @@ from torch.utils.data import Sampler
 from transformers import PrinterCallback
 
 from fstsim.llm.learners.policy_gradient import PolicyGradient
+from fstsim.llm.policy.divergence import inside
 from fstsim.llm.trl.fast_slow import FastSlowGRPOTrainer
 from fstsim.llm.types import Problem, Score, Split, Task
 
@@ -137,7 +138,7 @@ class RunTrainer(FastSlowGRPOTrainer):
             mask = mask & inputs["live"][:, None]
         old = inputs.get("old_per_token_logps", logps)
         capped = (torch.exp(logps - old) > self._learner.ratio_cap) & mask
-        passed = (loss.detach(), capped.sum(), (entropies * mask).sum(), mask.sum())
+        passed = (loss.detach(), capped.sum(), inside(entropies, mask).sum(), mask.sum())
         self._sums += torch.stack([each.double() for each in passed])
         return loss
 
