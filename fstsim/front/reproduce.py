@@ -29,7 +29,7 @@ class Reproduce:
     seed: int = 0
     """seed of the instances"""
     skip_models: bool = False
-    """leave out the language models: simulator and theory alone take two minutes instead of six"""
+    """leave out the language models: simulator and theory alone take two minutes"""
     stopped: ClassVar[str] = CONTINUE
 
     def run(self) -> int:
