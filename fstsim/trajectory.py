@@ -168,7 +168,8 @@ class Trajectory:
                 )
                 names = ("step", "time", "samples", "log_odds", "mean_old", "mean_new")
                 return Trajectory(problem, **{name: data[name] for name in names}, status=header["status"])
-        except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile, zlib.error) as error:
+        # AttributeError: a plain array is no context manager, in the words of Python 3.10
+        except (OSError, ValueError, TypeError, AttributeError, KeyError, EOFError, BadZipFile, zlib.error) as error:
             raise InputError(f"{path} is not a trajectory saved by fstsim") from error
 
     def then(self, later: Trajectory) -> Trajectory:

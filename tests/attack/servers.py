@@ -125,6 +125,8 @@ def _attack(name: str, work: Path) -> str:
         "openai",
         "--reflector-model",
         "m",
+        "--reflector-timeout",
+        "20",
         "--out",
         "DIR",
         "--base-url",
