@@ -38,7 +38,7 @@ class Layers:
     def run(self) -> int:
         """Measure and show."""
         from fstsim.llm.measure.restored_runs import means, restore_runs, total_parts
-        from fstsim.paper.records.layers_picture import save_layers_picture
+        from fstsim.paper.records.layers.picture import save_layers_picture
 
         quiet()
         with contextlib.closing(Progress("layers", total_parts(self.runs, self.model), "measurements")) as progress:

@@ -122,7 +122,8 @@ def validate(
                 f"chapter {name!r} is unknown; allowed: {', '.join(CHAPTERS)}; of chat models {', '.join(LANGUAGE)}"
             )
     check_runs((), seeds, out, jobs)
-    device, adapter = (trained or Trained()).device, (trained or Trained()).adapter
+    trained = trained or Trained()
+    device, adapter = trained.device, trained.adapter
     if adapter:
         check_adapter(adapter)
     about = {"model": model, "scale": scale, "adapter": adapter}

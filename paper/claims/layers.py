@@ -81,7 +81,7 @@ CLAIMS = (
     Claim(
         "Direct tuning corrupts knowledge in the lower layers",
         "the source texts",
-        "ends of SFT and RL on three tasks and on a pretrained model, each layer put back to the base alone: share of the loss on old skills that comes back, lower half of the layers less upper half",
+        "shipped model, ends of SFT on three tasks and of RL on two, each layer put back to the base alone: share of the loss on old skills that comes back, lower half of the layers less upper half",
         "above 0 in every training that lost something",
         _low,
     ),

@@ -9,11 +9,11 @@ from fstsim.number_text import short_number
 from fstsim.paper import DATA
 from fstsim.paper.claims.layers import Restored, read_restored
 from fstsim.paper.pages.blocks import table
-from fstsim.paper.records.layers_overview import PICTURE
+from fstsim.paper.records.layers.overview import PICTURE
 
 
 def layers_block() -> str:
-    """A row a training, and the picture that `fstsim.paper.records.layers_runs` drew."""
+    """A row a training, and the picture that `fstsim.paper.records.layers.runs` drew."""
     rows = [_row(found) for found in read_restored(DATA)]
     head = ("training", "lost on old skills", "comes back with the lowest layer", "of the new task then stays",
             "most that another layer gives back", "lower half less upper half")  # fmt: skip

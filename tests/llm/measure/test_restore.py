@@ -21,7 +21,7 @@ from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.config import TrainConfig
 from fstsim.llm.runs.probes import ProbeConfig
 from fstsim.llm.runs.run import run_training
-from fstsim.paper.records.layers_picture import save_layers_picture
+from fstsim.paper.records.layers.picture import save_layers_picture
 from fstsim.records import read_rows
 
 MakeModel = Callable[..., PreTrainedModel]

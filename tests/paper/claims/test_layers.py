@@ -11,8 +11,8 @@ from fstsim.paper.claims.claim import Finding, Outcome
 from fstsim.paper.claims.evidence import Evidence
 from fstsim.paper.claims.layers import CLAIMS, read_restored
 from fstsim.paper.pages.layers import layers_block
-from fstsim.paper.records.layers_overview import save_layers_overview
-from fstsim.paper.records.layers_runs import SETS
+from fstsim.paper.records.layers.overview import save_layers_overview
+from fstsim.paper.records.layers.runs import SETS
 from fstsim.records import write_json
 
 

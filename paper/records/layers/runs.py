@@ -1,4 +1,4 @@
-"""The recorded restorings of layers: which runs, and what is kept of them (``python -m fstsim.paper.records.layers_runs``).
+"""The recorded restorings of layers: which runs, and what is kept of them (``python -m fstsim.paper.records.layers.runs``).
 
 SFT and RL on three tasks of the shipped model, and SFT on one of the pretrained one, three seeds each; every layer, block and
 stack of layers restored alone (`fstsim.llm.measure.restore`). ``paper/data/layers/SET.json`` keeps the rows of every seed. The run
@@ -22,7 +22,7 @@ from fstsim.llm.runs.probes import ProbeConfig
 from fstsim.llm.runs.run import run_training
 from fstsim.paper import DATA, checkout
 from fstsim.paper.claims.layers import read_restored
-from fstsim.paper.records.layers_overview import PICTURE, save_layers_overview
+from fstsim.paper.records.layers.overview import PICTURE, save_layers_overview
 from fstsim.records import environment, plain, read_json, write_json
 
 SEEDS = (0, 1, 2)
@@ -111,4 +111,4 @@ def _train(name: str, runs: Path) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_module("fstsim.paper.records.layers_runs", Config, record))
+    raise SystemExit(run_module("fstsim.paper.records.layers.runs", Config, record))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,7 +21,7 @@ def save_layers_overview(sets: Sequence[Restored], path: Path) -> Path:
     with drawing_style():
         figure = Drawing(figsize=(11.5, 2.9 * -(-len(sets) // 3)))
         axes = np.atleast_1d(figure.subplots(-(-len(sets) // 3), 3, sharey=True)).ravel()
-        for ax, found, letter in zip(axes, sets, "abcdefghi", strict=False):
+        for ax, found, letter in zip(axes, sets, string.ascii_lowercase, strict=False):
             for look, values, label in (
                 (VERMILLION, found.back, "of what was lost on old skills, comes back"),
                 (BLUE, found.kept, "of what was learned, stays"),
