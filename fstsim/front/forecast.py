@@ -60,6 +60,7 @@ class Forecast(Train):
     base_url: tyro.conf.Suppress[str] = ""
     reflector_model: tyro.conf.Suppress[str] = ""
     reflector_timeout: tyro.conf.Suppress[float] = 60.0
+    reflector_tokens: tyro.conf.Suppress[int] = 0
     probe_every: tyro.conf.Suppress[int | None] = None
     probe_relearn: tyro.conf.Suppress[int | None] = None
     stopped: ClassVar[str] = "stopped; every finished piece is kept, continue with"

@@ -72,13 +72,16 @@ class Train:
     slow_steps_per_round: OfPresetInt = None
     """slow steps between fast rounds (fst)"""
     reflector: Literal["self", "openai", "local"] = "self"
-    """who writes new contexts (gepa, fst): the policy, an OpenAI-compatible endpoint (its key in FSTSIM_API_KEY), a local chat model"""
+    """who writes new contexts (gepa, fst): the policy, an OpenAI-compatible endpoint (its key in FSTSIM_API_KEY), another model here
+    that stays as it is"""
     base_url: str = ""
     """address of the endpoint of --reflector openai, for example http://localhost:8000/v1"""
     reflector_model: str = ""
-    """name of the model of --reflector openai, or path of that of --reflector local"""
+    """name of the model of --reflector openai; path or name (base, smollm2) of that of --reflector local"""
     reflector_timeout: float = 60.0
     """seconds that a call of --reflector openai may take; a model on a busy CPU needs minutes"""
+    reflector_tokens: int = 0
+    """longest text of another model as reflector, tokens; 0: the server's limit, 256 of a local one"""
     max_new_tokens: OfPresetInt = None
     """longest completion, tokens"""
     probe_every: OfPresetInt = None
@@ -114,13 +117,21 @@ class Train:
         check_flags(self)
         if self.reflector == "self" and (self.base_url or self.reflector_model):
             raise InputError("--base-url and --reflector-model are used with --reflector openai or local only")
+        if self.reflector == "self" and self.reflector_tokens:
+            raise InputError("--reflector-tokens is used with --reflector openai or local only")
         if self.reflector != "openai" and self.reflector_timeout != ReflectorConfig.timeout:
             raise InputError("--reflector-timeout is used with --reflector openai only")
         config = preset
         if preset.learner is not None:
             config = replace(config, learner=replace(preset.learner, **settings_of(self, type(preset.learner))))
         if preset.fast is not None:
-            reflector = ReflectorConfig(self.reflector, self.base_url, self.reflector_model, self.reflector_timeout)
+            reflector = ReflectorConfig(
+                self.reflector,
+                self.base_url,
+                self.reflector_model,
+                self.reflector_timeout,
+                max_tokens=self.reflector_tokens,
+            )
             fast = replace(preset.fast, **settings_of(self, type(preset.fast)))
             config = replace(config, fast=fast, reflector=reflector)
         elif self.reflector != "self":

@@ -35,6 +35,7 @@ LONGEST = 8
 _WRITTEN = 64  # tokens of a context that a chat model writes for itself
 _RECORDS = 4  # of which it is shown that many
 _SHOWN = 300  # characters of each part of a record
+_LENGTH = "--reflector-tokens must be at least 1, or 0 for what the reflector has on its own; got {}"
 
 
 class ReflectorDown(RuntimeError):
@@ -150,7 +151,8 @@ def _is_address(url: str) -> bool:
 class ChatEndpoint:
     """A chat model behind an OpenAI-compatible endpoint (``base_url``/chat/completions), asked with GEPA's own prompt.
 
-    ``call_budget`` bounds the calls of a run. A call that fails is tried ``retries`` times more, with growing pauses; then
+    ``call_budget`` bounds the calls of a run, ``max_tokens`` an answer (0: whatever the server allows, which can be a thousand
+    tokens of a small model that finds no end). A call that fails is tried ``retries`` times more, with growing pauses; then
     ReflectorDown. ``api_key`` is sent as a bearer token if it is not empty, and is never written anywhere.
     """
 
@@ -160,6 +162,7 @@ class ChatEndpoint:
     timeout: float = 60.0
     retries: int = 2
     call_budget: int = 200
+    max_tokens: int = 0
     calls: int = 0
     pause: float = 1.0
 
@@ -184,6 +187,8 @@ class ChatEndpoint:
             raise InputError(f"--reflector-timeout must be positive and finite, seconds; got {self.timeout:g}")
         if self.retries < 0 or self.call_budget < 1:
             raise InputError("retries must be at least 0, call_budget at least 1")
+        if self.max_tokens < 0:
+            raise InputError(_LENGTH.format(self.max_tokens))
 
     def _without_key(self, text: str) -> str:
         """Servers say the key back, and so do errors about headers; replaced before anything is cut off."""
@@ -205,7 +210,9 @@ class ChatEndpoint:
 
         url = f"{self.base_url.rstrip('/')}/chat/completions"
         headers = {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
-        body = {"model": self.model, "messages": [{"role": "user", "content": prompt}]}
+        body: dict[str, Any] = {"model": self.model, "messages": [{"role": "user", "content": prompt}]}
+        if self.max_tokens:
+            body["max_tokens"] = self.max_tokens
         said = ""
         for attempt in range(self.retries + 1):
             if self.calls >= self.call_budget:
@@ -237,7 +244,10 @@ class ChatEndpoint:
 
 @dataclass(frozen=True)
 class LocalChat:
-    """A local Hugging Face chat model, asked with GEPA's own prompt; ``name`` is what it was loaded by."""
+    """A local model that stays as it is; ``name`` is what it was loaded by.
+
+    A chat model is asked with GEPA's own prompt; a model of the world, which reads no English, as in `SelfReflection`.
+    """
 
     model: Policy
     name: str
@@ -251,7 +261,9 @@ class LocalChat:
         records: Sequence[Record],
         rng: np.random.Generator,
     ) -> tuple[str, int]:
-        """One sample of the chat model; ReflectorTooSmall if the prompt and its answer do not fit the model's positions."""
+        """One sample of the model; ReflectorTooSmall if the prompt and its answer do not fit the model's positions."""
+        if self.model.template == "world":
+            return SelfReflection(self.temperature).propose(self.model, context, records, rng)[0], 0
         limit = self.model.positions
 
         def ask(prompt: str) -> str:
@@ -285,7 +297,7 @@ class ReflectorConfig:
     """Which reflector. The key of an endpoint is read from the environment variable FSTSIM_API_KEY and stored nowhere."""
 
     kind: Literal["self", "openai", "local"] = "self"
-    """self: the policy; openai: a chat endpoint; local: a Hugging Face chat model"""
+    """self: the policy; openai: a chat endpoint; local: another model in this process"""
     base_url: str = ""
     """of the chat endpoint, for example http://localhost:8000/v1"""
     model: str = ""
@@ -296,6 +308,8 @@ class ReflectorConfig:
     """further attempts of a failed call"""
     call_budget: int = 200
     """calls of the endpoint in a run"""
+    max_tokens: int = 0
+    """longest text of another model; 0: the server's limit, 256 tokens of a local one"""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -304,13 +318,19 @@ class ReflectorConfig:
         if self.kind == "openai":
             self.build()  # says what is missing before any work
         if self.kind == "local" and not self.model:
-            raise InputError("--reflector local needs --reflector-model, the path of a chat model")
+            raise InputError(
+                "--reflector local needs --reflector-model, the path or name of a chat model or of a model of the world"
+            )
+        if self.max_tokens < 0:
+            raise InputError(_LENGTH.format(self.max_tokens))
 
     def build(self) -> Reflector:
         """The reflector."""
         if self.kind == "openai":
             key = os.environ.get("FSTSIM_API_KEY", "")
-            return ChatEndpoint(self.base_url, self.model, key, self.timeout, self.retries, self.call_budget)
+            return ChatEndpoint(
+                self.base_url, self.model, key, self.timeout, self.retries, self.call_budget, self.max_tokens
+            )
         if self.kind == "local":
-            return LocalChat(Policy.load(self.model), self.model)
+            return LocalChat(Policy.load(self.model), self.model, self.max_tokens or LocalChat.max_new_tokens)
         return SelfReflection()

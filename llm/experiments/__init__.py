@@ -16,8 +16,9 @@ ZERO = Experiment("zero", "a star graph from next to no reward, at every learnin
 PLASTICITY = Experiment("plasticity", "fresh RL from trained weights")
 DISTILL = Experiment("distill", "context into weights")
 REUSE = Experiment("reuse", "slow steps that use the fast rounds' rollouts")
+REFLECTORS = Experiment("reflectors", "a frozen reflector beside the policy as its own, over three families")
 
 SYSTEMS = Experiment("systems", "everywhere that adaptation can be put: reward against KL, old skills and cost")
 FORGETTING = Experiment("forgetting", "what forgetting follows: KL on new and on old prompts, weights, entropy")
 
-EXPERIMENTS = (CORE, CALIBRATE, CONTINUAL, ZERO, PLASTICITY, DISTILL, REUSE, SYSTEMS, FORGETTING)
+EXPERIMENTS = (CORE, CALIBRATE, CONTINUAL, ZERO, PLASTICITY, DISTILL, REUSE, REFLECTORS, SYSTEMS, FORGETTING)

@@ -9,6 +9,7 @@ from fstsim.paper.claims.claim import Claim, Finding, Outcome, above, all_of
 from fstsim.paper.claims.evidence import End, Evidence, rank_correlation
 from fstsim.paper.experiments.asymptotes import fit_asymptote
 from fstsim.paper.experiments.numbers import estimate, kl_reduction, read_decompositions, speed_up
+from fstsim.paper.experiments.reflectors import pooled_difference
 
 _EASY = {"digits:plus": "digits-easy", "star_graph:cross": "star_graph-easy", "strings:rotate": "strings-easy"}
 _HARD = {
@@ -90,6 +91,14 @@ def _continual(e: Evidence) -> Finding:
             "tasks conflict: on three unlike families RL does not stall, but FST loses fewer old skills at some rates",
         )
     return Finding(said, Outcome.FAILS)
+
+
+def _reflector(e: Evidence) -> Finding:
+    found = [pooled_difference(e.data / "experiments", stage) for stage in (1, 2)]
+    if found[0] is None or found[1] is None:
+        return Finding("–", Outcome.UNTESTABLE, "no run of the experiment reflectors is recorded")
+    said = f"frozen base less policy, reward after the first fast round: second task {found[0]}, third task {found[1]}"
+    return Finding(said, all_of([above(found[1].low, found[1].high, 0.0)]))
 
 
 def _star(e: Evidence) -> Finding:
@@ -247,6 +256,13 @@ CLAIMS = (
         "continual: three families in one run, 5 seeds, three learning rates",
         "RL near 10 % of peak in the second stage",
         _continual,
+    ),
+    Claim(
+        "The reflector has to be another model than the one in training",
+        f"{_SOURCE} (its reflector is frozen and external)",
+        "reflectors: three families in one run, three learning rates, the base as frozen reflector beside the policy as its own; reward of the third task after its first fast round",
+        "frozen above own: what training did to the policy, it did to its reflections",
+        _reflector,
     ),
     Claim(
         "On a star graph with reward 0 at the start it leaves zero earlier and ends higher",

@@ -15,12 +15,13 @@ from fstsim.llm.experiments import (
     DISTILL,
     FORGETTING,
     PLASTICITY,
+    REFLECTORS,
     REUSE,
     SYSTEMS,
     ZERO,
 )
 from fstsim.llm.experiments.experiment import Experiment
-from fstsim.paper.experiments import figures, forgetting, page, systems, tables
+from fstsim.paper.experiments import figures, forgetting, page, reflectors, systems, tables
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,20 @@ SHOWN = (
                 "Reward on held-out problems against the samples of both channels, with and without reuse. Bands: two standard errors over seeds.",
                 figures.draw_reuse,
                 manuscript=True,
+            ),
+        ),
+    ),
+    Shown(
+        REFLECTORS,
+        ("reflectors",),
+        _one(reflectors.reflectors_table),
+        (
+            Picture(
+                "reflectors",
+                "A frozen reflector beside the policy as its own",
+                "Reward on held-out problems right after the first fast round of each task of a sequence, one point a seed, bars at the means: whether the words "
+                "for a new task are still found after training on others, by the policy itself and by the base that it was.",
+                reflectors.draw_reflectors,
             ),
         ),
     ),

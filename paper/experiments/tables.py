@@ -35,7 +35,8 @@ QUOTED = "italic"
 """Style of a row that quotes numbers of the paper."""
 
 
-def _table(title: str, *names: str) -> Table:
+def plain_table(title: str, *names: str) -> Table:
+    """An empty table, its first column to the left."""
     table = Table(
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
@@ -51,14 +52,14 @@ def _table(title: str, *names: str) -> Table:
 
 def core_tables(out: Path) -> list[Table]:
     """Speed, asymptote and KL at matched reward on every task that has both runs; then the 2 x 2."""
-    speed = _table(
+    speed = plain_table(
         "samples of both channels to 95 % of RL's running peak (95 % intervals over seeds; inf: not reached)",
         "task", "RL's level", "RL", "FST", "RL / FST",
     )  # fmt: skip
-    end = _table(
+    end = plain_table(
         "asymptote of the sigmoid fit, and last reward", "task", "RL A", "FST A", "RL end", "FST end", "GEPA end"
     )
-    kl = _table(
+    kl = plain_table(
         "KL(now || base) at half of RL's peak, and at the end",
         "task",
         "reduction",
@@ -66,7 +67,7 @@ def core_tables(out: Path) -> list[Table]:
         "FST end",
         "FST end, no context",
     )
-    cells = _table(
+    cells = plain_table(
         "2 x 2: reward with {base, trained} weights x {empty, evolved} context",
         "task",
         "neither",
@@ -112,7 +113,7 @@ def core_tables(out: Path) -> list[Table]:
 
 def running_table(out: Path) -> Table:
     """The fit and "times fewer" read in the paper's way: every reward is the best so far, and RL's level may be its peak itself."""
-    table = _table(
+    table = plain_table(
         "with the running maximum of the reward, as the paper has it",
         "task", "C / Cmid, RL", "C / Cmid, FST", "RL A", "FST A", "RL / FST", "RL / FST, to the peak",
     )  # fmt: skip
@@ -152,7 +153,7 @@ def _ratio(rl: Curves, fst: Curves, share: float) -> str:
 def continual_table(out: Path) -> Table:
     """Reward at the end of each stage on its own task; at the very end on the earlier ones, in the contexts of the last
     task and in the best context that was written for each; accuracy lost on old skills."""
-    table = _table(
+    table = plain_table(
         "continual: reward at the end of each stage; then at the end of the run (learning rate 0.0003 unless said)",
         "method",
         *(f"stage {k + 1}: {t}" for k, t in enumerate(SEQUENCE)),
@@ -179,7 +180,7 @@ def continual_table(out: Path) -> Table:
 
 def reuse_table(out: Path) -> Table:
     """FST whose slow steps reuse rollouts of the fast rounds, beside FST as it is: samples, reward and distance."""
-    table = _table(
+    table = plain_table(
         "reuse of the fast rounds' rollouts (95 % intervals over seeds; level: 95 % of the peak of FST without reuse)",
         "task", "method", "samples to level", "without / with", "samples in all", "of fast rounds", "reused",
         "reward at end", "KL at end",
@@ -202,7 +203,7 @@ def reuse_table(out: Path) -> Table:
 
 def zero_table(out: Path) -> Table:
     """From next to no reward on a star graph: what each method reaches at each learning rate, and what weights and context carry."""
-    table = _table(
+    table = plain_table(
         f"from zero: {TASK} at every learning rate (95 % intervals over seeds; samples of both channels)",
         "method, learning rate", f"samples to {LEFT_ZERO:g}", "reward at end", "weights alone", "context alone",
         "KL at end", "drift at end",
@@ -228,7 +229,7 @@ def zero_table(out: Path) -> Table:
 def plasticity_table(out: Path) -> Table:
     """Reward after fresh RL on a second task, by what the weights went through before."""
     columns = ("task, start", "reward at the end", "mean over the run", "seeds above 1/2")
-    table = _table(f"plasticity: fresh RL on a second task, after {FIRST}", *columns)
+    table = plain_table(f"plasticity: fresh RL on a second task, after {FIRST}", *columns)
     for run in PLASTICITY.runs("small"):
         c = read_curves(out, run.name)
         if c is not None:
@@ -242,7 +243,9 @@ def plasticity_table(out: Path) -> Table:
 
 def calibration_table(out: Path) -> Table:
     """The declared sweep: reward averaged over the whole run, and at its end."""
-    table = _table("declared sweep (reward averaged over the run / at its end)", "learning rate, leash", "RL", "FST")
+    table = plain_table(
+        "declared sweep (reward averaged over the run / at its end)", "learning rate, leash", "RL", "FST"
+    )
     for (lr, leash), runs in grouped(CALIBRATE, lambda run: (run.lr, run.leash)).items():
         columns = [read_curves(out, run.name) for run in runs]  # RL, then FST
         cells = ["-" if c is None else f"{c['reward'].mean():.3f} / {c['reward'][:, -1].mean():.3f}" for c in columns]
@@ -252,7 +255,7 @@ def calibration_table(out: Path) -> Table:
 
 def distill_table(out: Path) -> Table:
     """What the policy without context keeps of what the evolved context gave, and what it costs."""
-    table = _table("FST-distill", "", "before", "after")
+    table = plain_table("FST-distill", "", "before", "after")
     (run,) = DISTILL.runs("small")
     c = read_curves(out, run.name)
     if c is not None:

@@ -204,6 +204,8 @@ MISTAKES = {
     "train --method fst --reflector-timeout 5": "--reflector-timeout is used with --reflector openai only",
     "train --method fst --reflector openai --base-url http://localhost:1/v1 --reflector-model m --reflector-timeout nan": "timeout must be a number, got nan",
     "train --method fst --reflector openai --base-url http://localhost:1/v1 --reflector-model m --reflector-timeout inf": "--reflector-timeout must be positive and finite",
+    "train --method fst --reflector-tokens 5": "--reflector-tokens is used with --reflector openai or local only",
+    "train --method fst --reflector local --reflector-model base --reflector-tokens -1": "--reflector-tokens must be at least 1, or 0",
     "train --method fst --reflector openai --base-url localhost:1": "base-url must start with http:// or https://",
     "train --method fst --reflector openai --base-url http://localhost:1/v1": "--reflector-model",
     "train --method fst --reflector local": "--reflector-model",

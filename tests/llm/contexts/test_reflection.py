@@ -362,6 +362,13 @@ def test_an_endpoint_gets_the_failures_and_its_answer_is_the_context(
     assert pauses == []
 
 
+def test_the_length_of_an_answer_is_the_servers_unless_it_is_given(server: Server) -> None:
+    server.replies = [says("fine")]
+    for limit in (0, 7):
+        ReflectorConfig("openai", server.url, "m", max_tokens=limit).build().ask("hello")  # type: ignore[attr-defined]
+    assert [body.get("max_tokens") for _, _, body in server.requests] == [None, 7]
+
+
 def test_without_a_key_nothing_is_sent(server: Server) -> None:
     server.replies = [says("fine")]
     assert ChatEndpoint(server.url + "/", "m").ask("hello") == "fine"
@@ -514,6 +521,7 @@ def test_a_key_is_never_part_of_a_message(key: str, server: Server) -> None:
         ({"timeout": math.nan}, "timeout"),
         ({"retries": -1}, "retries"),
         ({"call_budget": 0}, "budget"),
+        ({"max_tokens": -1}, "--reflector-tokens"),
     ],
 )
 def test_settings_of_an_endpoint_out_of_range(wrong: dict[str, Any], what: str) -> None:
@@ -602,6 +610,20 @@ def test_a_local_chat_model_writes_the_context(make_model: MakeModel, make_polic
     assert propose(chat, policy) == (context, 0)
     other = chat.propose(policy, "Be brief.", RECORDS, np.random.default_rng(1))
     assert other != (context, 0)
+
+
+def test_a_frozen_model_of_the_world_writes_as_itself(make_policy: MakePolicy) -> None:
+    """Not as the policy, which is neither asked nor charged; what it writes is what it would write as its own reflector."""
+    frozen, policy, task = make_policy(seed=0), make_policy(seed=5), RuleTask("strings", ("next",))
+    records = feedback_of(task, 6, lambda right: right[::-1])
+
+    def written(who: LocalChat | SelfReflection, about: Policy) -> list[tuple[str, int]]:
+        rng = np.random.default_rng(3)
+        return [who.propose(about, "next", records, rng) for _ in range(12)]
+
+    by_frozen = written(LocalChat(frozen, "base"), policy)
+    assert by_frozen == [(context, 0) for context, _ in written(SelfReflection(), frozen)]
+    assert by_frozen != [(context, 0) for context, _ in written(SelfReflection(), policy)]
 
 
 @pytest.mark.usefixtures("_few_problems")
