@@ -15,6 +15,7 @@ import importlib
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -111,10 +112,19 @@ def tests_of(path: Path) -> list[Path]:
 
 
 def wider(path: Path) -> list[Path]:
-    """Tables that hold many modules against something independent: tried on what the tests of the file leave alive."""
-    if path.relative_to(ROOT).parts[0] != "theory":
-        return []
-    return sorted((ROOT / "tests" / "theory").glob("test_against_mpmath*.py"))
+    """Tests of other files that import the module: tried, one by one, on what the tests of the file leave alive.
+
+    Of the theory also the tables that hold many modules against something independent.
+    """
+    inside = path.relative_to(ROOT).with_suffix("")
+    dotted = ".".join(inside.parts if inside.parts[0] == "fstsim" else ("fstsim", *inside.parts))
+    parent, _, name = dotted.rpartition(".")
+    imported = re.compile(
+        rf"from {re.escape(dotted)} import|import {re.escape(dotted)}\b|from {re.escape(parent)} import .*\b{name}\b"
+    )
+    tables = set((ROOT / "tests" / "theory").glob("test_against_mpmath*.py")) if inside.parts[0] == "theory" else set()
+    found = {test for test in (ROOT / "tests").rglob("test_*.py") if imported.search(test.read_text(encoding="utf-8"))}
+    return sorted((found | tables) - set(tests_of(path)), key=lambda test: (test.parent.name != path.parent.name, test))
 
 
 def mutants(path: Path) -> Iterator[Mutant]:
@@ -255,18 +265,21 @@ def fate(mutant: Mutant, site: Path, limit: int) -> Fate:
     """Whether the tests of its file notice it."""
     path = _place(site, mutant.file)
     text = path.read_text(encoding="utf-8")
-    names, more = ([str(test.relative_to(ROOT)) for test in of(ROOT / mutant.file)] for of in (tests_of, wider))
+    names, others = ([str(test.relative_to(ROOT)) for test in of(ROOT / mutant.file)] for of in (tests_of, wider))
     try:
         path.write_text(apply(text, mutant), encoding="utf-8")
         _forget(path)
         code, by = tested(site, names, limit)
-        if code == 0 and more:
-            code, by = tested(site, more, limit)
+        for other in others if code == 0 else ():
+            more, by = tested(site, [other], limit)
+            if more and by:
+                code = more
+                break
     finally:
         path.write_text(text, encoding="utf-8")
         _forget(path)
     if code is None:  # it loops, or its tests are slow without it
-        sound, _ = tested(site, [*names, *more], limit)
+        sound, _ = tested(site, names, limit)
         return Fate(mutant.name, mutant.line, "undecided" if sound is None else "killed", "time")
     # 5: there are slow tests only
     return Fate(mutant.name, mutant.line, "lives" if not code else "killed" if by else "undecided", by)
