@@ -31,6 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("fstsim", "theory", "llm", "paper")
 KNOWN = Path(__file__).parent / "survivors.json"
 _LEAST = 0.95
+_WIDER = 6  # files that import a module and are tried on a mutant of it: those of its folder first
 _VARIABLES = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
 _NEEDED = (
     "matplotlib",
@@ -270,7 +271,7 @@ def fate(mutant: Mutant, site: Path, limit: int) -> Fate:
         path.write_text(apply(text, mutant), encoding="utf-8")
         _forget(path)
         code, by = tested(site, names, limit)
-        for other in others if code == 0 else ():
+        for other in others[:_WIDER] if code == 0 else ():
             more, by = tested(site, [other], limit)
             if more and by:
                 code = more
