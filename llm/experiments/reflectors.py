@@ -1,4 +1,4 @@
-"""FST on a sequence of tasks with a reflector that stays as it was at the start, beside the policy as its own (runs of continual)."""
+"""FST on a sequence of tasks with a reflector that stays as it was at the start, beside the policy as its own reflector."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ FROZEN = ReflectorConfig("local", model="base")
 
 
 def runs(scale: Scale, chosen: Settings | None = None) -> list[Planned]:
-    """Both reflectors at every declared learning rate, one after the other."""
+    """Both reflectors at every declared learning rate, one after the other; of their own, so that both arms are of one day's code."""
     found = []
     for run in continual.runs(scale, chosen):
         if run.method == "fst":
-            found.append(replace(run, kind="self"))
-            frozen = replace(run.config, reflector=FROZEN)
-            found.append(replace(run, name=f"{run.name}-frozen", config=frozen, kind="frozen"))
+            for kind, config in (("self", run.config), ("frozen", replace(run.config, reflector=FROZEN))):
+                found.append(replace(run, name=f"reflectors-{kind}-lr{run.lr:g}", config=config, kind=kind))
     return found
