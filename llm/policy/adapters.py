@@ -17,7 +17,7 @@ import torch
 
 from fstsim.errors import InputError
 from fstsim.llm.policy.policy import Policy
-from fstsim.llm.policy.running import SHADOW, TRAINED, Switch
+from fstsim.llm.policy.running import SHADOW, TRAINED, Switch, recomputable
 
 _FORM = "lora:r=16, with alpha=32 and targets=q_proj+v_proj where they are wanted"
 
@@ -127,7 +127,7 @@ def save_policy(policy: Policy, place: Path) -> None:
 
 def with_checkpointing(policy: Policy) -> Policy:
     """``policy`` that holds less in passes with gradients, in the same model. Raises InputError where its model cannot."""
-    if not policy.model.supports_gradient_checkpointing:
+    if not policy.model.supports_gradient_checkpointing or not recomputable(policy.model):
         raise InputError(f"--gradient-checkpointing: {type(policy.model).__name__} cannot do it")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the newest transformers have another name for it

@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from fstsim.errors import InputError
-from fstsim.llm.policy.declared import vocabulary_size
+from fstsim.llm.policy.declared import text_config, vocabulary_size
 from fstsim.llm.policy.rollouts import Request, Rollouts, positions_of
 from fstsim.llm.policy.sampling import Sampled, sample_rows
 from fstsim.llm.policy.tree import draw
@@ -26,13 +26,14 @@ def sample_lengths(model: PreTrainedModel, ask: Request) -> Sampled:
     shape = (len(ask.prompt_of), ask.new)
     written = torch.full(shape, ask.pad, device=device)
     kept, logps = torch.zeros(shape, dtype=torch.bool, device=device), torch.zeros(shape, device=device)
-    last = torch.tensor(ask.ends, device=device)
+    last, padding = torch.tensor(ask.ends, device=device), getattr(text_config(model), "pad_token_id", None)
     for length in size.unique().tolist():
         rows = torch.nonzero(size[ask.prompt_of] == length)[:, 0]
         if not len(rows):
             continue
         # every row by itself: caches of these models cannot always be repeated
-        out = model(ask.prompts[ask.prompt_of[rows], ask.prompts.shape[1] - length :], use_cache=True)
+        shown, whole = ask.prompts[ask.prompt_of[rows], ask.prompts.shape[1] - length :], False
+        out = model(shown, use_cache=True)
         cache, logits = out.past_key_values, out.logits[:, -1]
         every, alive = torch.arange(len(rows), device=device), torch.ones(len(rows), dtype=torch.bool, device=device)
         for t in range(ask.new):
@@ -44,7 +45,14 @@ def sample_lengths(model: PreTrainedModel, ask: Request) -> Sampled:
             alive = alive & ~torch.isin(chosen, last)
             if t + 1 == ask.new or not bool(alive.any()):
                 break
-            out = model(written[rows, t][:, None], past_key_values=cache, use_cache=True)
+            seen = torch.cat((shown, written[rows, : t + 1]), 1)
+            whole = whole or (padding is not None and bool((seen[alive] == padding).any()))
+            if (
+                whole
+            ):  # these models give padding no place, wherever it stands: their caches count it, plain passes do not
+                logits = model(seen, use_cache=False).logits[:, -1]
+                continue
+            out = model(seen[:, -1:], past_key_values=cache, use_cache=True)
             cache, logits = out.past_key_values, out.logits[:, -1]
     longest = max(1, int(kept.any(0).sum()))
     return written[:, :longest], kept[:, :longest], logps[:, :longest]

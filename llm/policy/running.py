@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 TRAINED, SHADOW = "default", "shadow"
 """Names of the adapters of a run within peft; the first is what peft reads back without being told a name."""
@@ -42,13 +44,31 @@ class Switch:
 def recomputed(model: PreTrainedModel) -> Iterator[None]:
     """Within it layers keep their inputs alone, and compute the rest again in the backward pass.
 
-    Layers do so in training mode; their parts stay in evaluation mode, so that nothing is dropped out.
+    They do so in training mode, which ends where their computation begins: nothing is dropped out, neither by their parts nor
+    by the layers themselves (OPT, Falcon, the Bart family), and no layer is left out.
     """
-    layers = [m for m in model.modules() if getattr(m, "gradient_checkpointing", None) is not None and m is not model]
-    for layer in layers:
-        layer.training = True
+    layers = recomputable(model)
+    usual = [layer._gradient_checkpointing_func for layer in layers]
+    for layer, run in zip(layers, usual, strict=True):
+        layer.training, layer._gradient_checkpointing_func = True, partial(_without_dropout, layer, run)
     try:
         yield
     finally:
-        for layer in layers:
-            layer.training = False
+        for layer, run in zip(layers, usual, strict=True):
+            layer.training, layer._gradient_checkpointing_func = False, run
+
+
+def recomputable(model: PreTrainedModel) -> list[Any]:
+    """The layers of ``model`` that can compute their numbers a second time."""
+    return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+
+
+def _without_dropout(layer: Any, run: Callable[..., Any], work: Callable[..., Any], *args: Any) -> Any:
+    def quiet(*inputs: Any) -> Any:
+        training, layer.training = layer.training, False
+        try:
+            return work(*inputs)
+        finally:
+            layer.training = training
+
+    return run(quiet, *args)

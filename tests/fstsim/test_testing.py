@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import find, given, settings
 from hypothesis import strategies as st
+from hypothesis.errors import NoSuchExample
 
 from fstsim import ForwardKL, InputError, ReverseKL, TwoModeProblem, TwoModeState
 from fstsim.overlap import misassignment_probability
@@ -17,6 +18,7 @@ from fstsim.testing import (
     check_gradient,
     gaussian_mixtures,
     log_odds,
+    masses,
     reward_gaps,
     separations,
     temperatures,
@@ -107,3 +109,25 @@ def test_bad_input() -> None:
         check_claim(_exact, _exact, INSTANCES, "above")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="examples must be at least 1"):
         check_claim(_exact, _exact, INSTANCES, "upper", examples=0)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "least", "most"),
+    [
+        (log_odds(), -7.0, 7.0),
+        (log_odds(3.0), -3.0, 3.0),
+        (masses(), 0.01, 0.99),
+        (masses(0.2), 0.2, 0.8),
+        (separations(), 0.1, 12.0),
+        (reward_gaps(), -5.0, 5.0),
+        (temperatures(), 0.05, 20.0),
+    ],
+)
+def test_instances_reach_the_ends_of_their_range_and_no_further(
+    strategy: st.SearchStrategy[float], least: float, most: float
+) -> None:
+    assert find(strategy, lambda x: x <= least) == least
+    assert find(strategy, lambda x: x >= most) == most
+    for beyond in (lambda x: x < least, lambda x: x > most):
+        with pytest.raises(NoSuchExample):
+            find(strategy, beyond, settings=settings(max_examples=200))

@@ -73,3 +73,10 @@ def test_bad_input() -> None:
         clipped_replay_mass(0.2, 4, 0.0)
     with pytest.raises(InputError, match="share"):
         clipped_replay_bias_bound(1.2, 4, 1.0)
+
+
+@pytest.mark.parametrize("batch", [0, 2.5, 10_001])
+def test_batches_are_whole_and_at_most_ten_thousand(batch: float) -> None:
+    assert 0.0 < float(clipped_replay_bias_bound(0.2, 10_000, 1.0)) < 0.2
+    with pytest.raises(InputError, match=r"1\.\.10000"):
+        clipped_replay_bias_bound(0.2, batch, 1.0)

@@ -126,6 +126,7 @@ def test_what_calibration_leaves_of_the_length() -> None:
         (lambda: sequence_forgetting([[0.5]], -1, "logit"), "t must be nonnegative"),
         (lambda: sequence_forgetting([[0.5]], 1, "sgd"), "law must be one of logit, fisher, adam"),
         (lambda: sequence_forgetting([[0.5]], 1.5, "adam"), "t must be whole steps"),
+        (lambda: sequence_forgetting([[0.5]], 1_000_001, "adam"), "at most 1,000,000"),
         (lambda: sequence_forgetting([[0.5]], 1, "logit", clock=0.0), "clock must be positive"),
         (lambda: sequence_shift_bounds([0.5], 1.0), "shift must be at most 0"),
         (lambda: sequence_clock([[0.5]], 6, 0.6, "logit"), "after must lie between 0 and the mean mass 0.5"),

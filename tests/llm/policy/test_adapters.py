@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny_architectures import tiny_model
 
 from fstsim.errors import InputError
 from fstsim.llm.learners.losses import sft_loss
@@ -18,6 +19,7 @@ from fstsim.llm.policy.adapters import check_adapter, own_weights, with_adapter,
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import Rollouts, token_logprobs
 from fstsim.llm.policy.running import recomputed
+from fstsim.llm.pretraining.tokenizer import build_tokenizer
 from fstsim.llm.types import Problem
 
 MakePolicy = Callable[..., Policy]
@@ -125,6 +127,48 @@ def test_gradients_of_activations_computed_twice(
     with recomputed(policy.model):
         assert not policy.model.training
     assert not any(module.training for module in policy.model.modules())
+
+
+@pytest.mark.parametrize(
+    ("name", "dropout"),
+    [
+        ("opt", ("dropout", "layerdrop")),
+        ("bart", ("dropout", "decoder_layerdrop")),
+        ("falcon", ("hidden_dropout", "attention_dropout")),
+        ("starcoder2", ("residual_dropout", "attention_dropout")),
+        ("gpt2", ("resid_pdrop", "attn_pdrop")),
+    ],
+)
+@pytest.mark.parametrize("path", PATHS, ids=["tree", "groups", "rows"])
+def test_nothing_is_dropped_out_where_activations_are_computed_twice(
+    name: str, dropout: tuple[str, ...], path: dict[str, bool]
+) -> None:
+    """Layers that drop out by themselves, or are left out at random, are asked for training mode to be computed again."""
+    model = tiny_model(name, **dict.fromkeys(dropout, 0.5)).train()
+    policy = Policy.of(model, build_tokenizer())
+    policy = replace(policy, **(path if policy.tree else {}))
+    generator = torch.Generator().manual_seed(0)
+    r = policy.sample([[3, 9, 4], [7, 5, 8]], 3, generator, max_new_tokens=5)
+
+    def gradients(of: Policy) -> dict[str, torch.Tensor]:
+        of.model.zero_grad()
+        sft_loss(of.logprobs(r), r.mask).backward()
+        return {key: each.grad.clone() for key, each in of.model.named_parameters() if each.grad is not None}
+
+    plain, again = gradients(policy), gradients(with_checkpointing(policy))
+    largest = max(float(each.abs().max()) for each in plain.values())
+    assert plain.keys() == again.keys()
+    for key, gradient in plain.items():
+        torch.testing.assert_close(again[key], gradient, rtol=1e-4, atol=1e-5 * largest)
+    assert not any(module.training for module in model.modules())
+
+
+def test_a_model_without_layers_that_can_be_computed_twice(
+    make_policy: MakePolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fstsim.llm.policy.adapters.recomputable", lambda _: [])
+    with pytest.raises(InputError, match="cannot do it"):
+        with_checkpointing(make_policy("llama"))
 
 
 def test_without_peft(monkeypatch: pytest.MonkeyPatch) -> None:
