@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 from rich import box
@@ -33,6 +33,9 @@ class Layers:
     """directory; what is measured in it is not measured again"""
     model: _Model = None
     """where the base is now, if it has moved since"""
+    parts: tuple[Literal["layer", "ends", "block", "stack"], ...] = ("layer", "ends", "block", "stack")
+    """what is put back: whole layers, the ends (embeddings, output side), blocks of a layer, stacks of layers; a model of many
+    layers has hundreds of parts"""
     stopped: ClassVar[str] = "stopped; the runs that are measured are kept, continue with"
 
     def run(self) -> int:
@@ -41,8 +44,9 @@ class Layers:
         from fstsim.paper.records.layers.picture import save_layers_picture
 
         quiet()
-        with contextlib.closing(Progress("layers", total_parts(self.runs, self.model), "measurements")) as progress:
-            found = restore_runs(self.runs, self.out, progress.at, model=self.model)
+        total = total_parts(self.runs, self.model, self.parts)
+        with contextlib.closing(Progress("layers", total, "measurements")) as progress:
+            found = restore_runs(self.runs, self.out, progress.at, model=self.model, groups=self.parts)
         picture = save_layers_picture(found, self.out / "picture.png")
         show(layers_table(means(found), found), f"picture: {picture}; every row: {self.out / 'layers.json'}")
         return 0

@@ -14,7 +14,7 @@ from fstsim.llm.learners.learner import Learner
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.pretraining.corpus import EXAMPLES
 from fstsim.llm.systems.curriculum import Curriculum, next_practice
-from fstsim.llm.systems.library import Program, Skill, matched, run_program
+from fstsim.llm.systems.library import LONGEST_PROGRAM, Program, Skill, matched, run_program
 from fstsim.llm.systems.plans import Pair, write_plans
 from fstsim.llm.systems.skills import Execute, Goal, Skills
 from fstsim.llm.systems.start import started
@@ -25,8 +25,6 @@ from fstsim.settings import check_types
 
 if TYPE_CHECKING:
     from fstsim.llm.systems.weights import SystemWeights
-
-_LONGEST_PROGRAM = 12
 
 
 @dataclass(frozen=True)
@@ -140,7 +138,7 @@ class SkillLibrary(Learner):
                 plans = write_plans(system.policy, asked, rng)
                 written += len(asked)
                 programs = [
-                    (*program, *[word for word in plan.split() if word in own])[:_LONGEST_PROGRAM]
+                    (*program, *[word for word in plan.split() if word in own])[:LONGEST_PROGRAM]
                     for program, plan in zip(begun, plans, strict=False)
                 ]
             fresh = [] if self.no_gate else _pairs(task, family, "validation", self.verified, rng)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
@@ -21,6 +21,7 @@ from fstsim.errors import InputError
 from fstsim.llm.measure.layers import layer_of
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.config import TrainConfig
+from fstsim.llm.runs.old_prompts import OldPrompts
 from fstsim.llm.runs.probes import Probe
 from fstsim.llm.runs.run_input import check_problems, check_tasks, with_tasks
 from fstsim.llm.runs.skills import old_skills
@@ -33,6 +34,17 @@ _ATTENTION = re.compile(r"\.(?:self_|linear_)?(?:attn|attention)\.")
 _LAYER_NUMBER = re.compile(r"layer (\d+)$")
 COLUMNS = ("reward", "old_mass", "kl_to_base", "old_skills_drift", "drift")
 """Columns of a run that are kept of every measurement, where its probes have them."""
+
+
+Group = Literal["layer", "ends", "block", "stack"]
+GROUPS: tuple[Group, ...] = get_args(Group)
+_KINDS: dict[Group, tuple[str, ...]] = {
+    "layer": ("layer",),
+    "ends": ("ends",),
+    "block": ("attention", "feed-forward"),
+    "stack": ("from below", "from above"),
+}
+"""Kinds of parts in a group: a model of many layers has hundreds of parts, and layers alone may be what is wanted."""
 
 
 @dataclass(frozen=True)
@@ -97,15 +109,22 @@ def restored(model: nn.Module, base: nn.Module, names: Sequence[str]) -> Iterato
                 mine[name].copy_(value)
 
 
-def run_restore(run: Path, progress: Notes | None = None, *, model: str | None = None) -> list[dict[str, Any]]:
+def _chosen(model: nn.Module, groups: Sequence[Group]) -> list[Part]:
+    kinds = {kind for group in groups for kind in _KINDS[group]}
+    return [part for part in parts_of(model) if part.kind in kinds]
+
+
+def run_restore(
+    run: Path, progress: Notes | None = None, *, model: str | None = None, groups: Sequence[Group] = GROUPS
+) -> list[dict[str, Any]]:
     """Measure the trained model of run directory ``run`` as it is, the base, and the model with each part restored.
 
     Rows have ``part``, ``kind``, ``depth``, ``parameters`` (how many numbers) and `COLUMNS`, measured by the probes of the
-    run on its last task. ``model`` stands for the base of the run's configuration. Raises InputError if the run is not finished,
+    run on its last task, for the parts of ``groups``. ``model`` stands for the base of the run's configuration. Raises InputError if the run is not finished,
     has no weights, or its base or problems are others now.
     """
     config, trained, base, probe, context = _load(run, model)
-    parts = parts_of(trained.model)
+    parts = _chosen(trained.model, groups)
     rows = []
     sizes = {name: weight.numel() for name, weight in trained.model.named_parameters()}
     everything = Part("everything", "all", 0, tuple(sizes))
@@ -120,9 +139,9 @@ def run_restore(run: Path, progress: Notes | None = None, *, model: str | None =
     return rows
 
 
-def count_parts(run: Path, model: str | None = None) -> int:
+def count_parts(run: Path, model: str | None = None, groups: Sequence[Group] = GROUPS) -> int:
     """How many measurements `run_restore` makes of ``run``. Raises InputError as it does."""
-    return 2 + len(parts_of(_load(run, model)[1].model))
+    return 2 + len(_chosen(_load(run, model)[1].model, groups))
 
 
 def _load(run: Path, model: str | None) -> tuple[TrainConfig, Policy, Policy, Probe, Population]:
@@ -136,6 +155,10 @@ def _load(run: Path, model: str | None) -> tuple[TrainConfig, Policy, Policy, Pr
         raise InputError(f"{run / 'config.json'} is not the configuration of a training run") from error
     if not (run / "summary.json").exists():
         raise InputError(f"{run} is not finished: the same train command continues it")
+    if config.learner is not None and config.learner.deploys:
+        raise InputError(
+            f"{run} is a run of method {config.method}, whose weights are its base's: there is nothing to restore"
+        )
     if not (run / "model").is_dir():
         raise InputError(
             f"{run} holds no model/: it was trained without, the same train command without --no-model adds it"
@@ -150,6 +173,8 @@ def _load(run: Path, model: str | None) -> tuple[TrainConfig, Policy, Policy, Pr
     check_tasks(config, base, tasks, old)
     errors = VerifierErrors()
     skills = old_skills(base, [guarded(task, errors) for task in old], config.probe, config.seed)
+    # KL on old prompts, half of the work in a large model, is no column that is kept
+    skills = [each for each in skills if not isinstance(each, OldPrompts)]
     probe = Probe(base, guarded(tasks[-1], errors), config.probe, config.seed, skills)
     return config, trained, base, probe, Population((_context(run, config),))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from fstsim.errors import InputError
 from fstsim.intervals import student_interval
-from fstsim.llm.measure.restore import COLUMNS, count_parts, run_restore
+from fstsim.llm.measure.restore import COLUMNS, GROUPS, Group, count_parts, run_restore
 from fstsim.reading import check_object, check_rows
 from fstsim.records import claimed_directory, environment, read_json, write_json
 
@@ -28,9 +28,14 @@ def runs_in(given: Sequence[Path]) -> list[Path]:
 
 
 def restore_runs(
-    given: Sequence[Path], out: Path, progress: Notes | None = None, *, model: str | None = None
+    given: Sequence[Path],
+    out: Path,
+    progress: Notes | None = None,
+    *,
+    model: str | None = None,
+    groups: Sequence[Group] = GROUPS,
 ) -> dict[str, Any]:
-    """Restore parts in every run; writes and returns ``out/layers.json``: a name and the rows of each run.
+    """Restore the parts of ``groups`` in every run; writes and returns ``out/layers.json``: a name and the rows of each run.
 
     All runs must be of one training, their seeds apart. Raises InputError before anything is measured if they are not, or
     `run_restore` would.
@@ -39,7 +44,7 @@ def restore_runs(
     if not runs:
         raise InputError("there is nothing to restore: give a run directory")
     totals = [
-        count_parts(run, model) for run in runs
+        count_parts(run, model, groups) for run in runs
     ]  # all are read once, so that the last one's mistake is said first
     settings = [_settings(run) for run in runs]
     for run, held in zip(runs[1:], settings[1:], strict=True):
@@ -48,6 +53,8 @@ def restore_runs(
             raise InputError(f"{run} and {runs[0]} are runs of two trainings ({other} differs): call it once for each")
     names = [run.name for run in runs]
     record = {"runs": names, "sha256": [_digest(run) for run in runs], "model": model}
+    if set(groups) != set(GROUPS):
+        record["parts"] = sorted(set(groups))
     with claimed_directory(out, record, environment(), KIND):
         result = []
         for k, run in enumerate(runs):
@@ -55,7 +62,7 @@ def restore_runs(
             if not cached.exists():
                 before = sum(totals[:k])
                 note = None if progress is None else lambda n, what, before=before: progress(before + n, what)
-                write_json(cached, run_restore(run, note, model=model))
+                write_json(cached, run_restore(run, note, model=model, groups=groups))
             elif progress is not None:
                 progress(sum(totals[: k + 1]), run.name)
             result.append({"run": run.name, "rows": rows_from(cached, totals[k])})
@@ -74,9 +81,9 @@ def rows_from(path: Path, parts: int) -> list[dict[str, Any]]:
     return rows
 
 
-def total_parts(given: Sequence[Path], model: str | None = None) -> int:
+def total_parts(given: Sequence[Path], model: str | None = None, groups: Sequence[Group] = GROUPS) -> int:
     """Measurements that `restore_runs` makes."""
-    return sum(count_parts(run, model) for run in runs_in(given))
+    return sum(count_parts(run, model, groups) for run in runs_in(given))
 
 
 def means(found: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import torch
 
+from fstsim.errors import InputError
 from fstsim.llm.policy.blocks import block_size
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import Rollouts
@@ -22,7 +23,9 @@ from fstsim.llm.systems.contexts import Mixed, joined, mixture_logits, sample_mi
 from fstsim.llm.systems.embedding import embed, model_mark, width
 from fstsim.llm.systems.router import Router
 from fstsim.llm.systems.system import Asked, Deployed, bare_prompts, sample_stepwise
+from fstsim.llm.systems.tensors import check_tensors, copy_into
 from fstsim.llm.types import Answered, Task
+from fstsim.settings import check_types
 
 Read = Literal["similarity", "top", "softmax", "none"]
 
@@ -47,6 +50,11 @@ class Case:
 
     plan: str
     reward: float
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        if not 0.0 <= self.reward <= 1.0:
+            raise InputError(f"the reward of a case must lie in [0, 1], got {self.reward}")
 
 
 @dataclass
@@ -270,27 +278,46 @@ class Cases(Deployed):
         """Take a bank. Raises ValueError if it is of another model or another kind of reading."""
         if notes["model"] != self._mark:
             raise ValueError("its embeddings are of another model")
-        held = [Case(str(plan), float(reward)) for plan, reward in notes["cases"]]
-        examples = [(str(shown), str(right)) for shown, right in notes["examples"]]
-        plays = (tensors["play_states"], tensors["play_cases"], tensors["play_rewards"])
-        size = width(self.policy)
-        shapes = {
-            "keys": (len(held), size),
-            "plans_at": (len(held), size),
-            "examples_at": (len(examples), size),
-            "play_states": (len(plays[2]), size),
-            "play_cases": (len(plays[2]), 2 * size + 1),
-        }
-        for name, shape in shapes.items():
-            if tuple(tensors[name].shape) != shape:
-                raise ValueError(f"{name} has shape {tuple(tensors[name].shape)}, not {shape}")
+        held = [Case(plan, reward) for plan, reward in notes["cases"]]
+        examples = [_example(pair) for pair in notes["examples"]]
+        for plan in {case.plan for case in held}:
+            self._check_plan(plan)
         of_router = {key.removeprefix("router."): value for key, value in tensors.items() if key.startswith("router.")}
         if (self.router is None) != (not of_router):
             raise ValueError(f"it {'has a' if of_router else 'lacks the'} router, reading is {self.reading.read}")
+        size, played = width(self.policy), len(tensors["play_rewards"])
+        shapes: dict[str, tuple[int, ...]] = {
+            "keys": (len(held), size),
+            "plans_at": (len(held), size),
+            "examples_at": (len(examples), size),
+            "play_states": (played, size),
+            "play_cases": (played, 2 * size + 1),
+            "play_rewards": (played,),
+        }
+        own = {name: value for name, value in tensors.items() if not name.startswith("router.")}
+        check_tensors(shapes, dict.fromkeys(shapes, torch.float32), own)
+        plays = (own["play_states"], own["play_cases"], own["play_rewards"])
+        if played and not 0.0 <= float(plays[2].min()) <= float(plays[2].max()) <= 1.0:
+            raise ValueError("play_rewards lie outside of [0, 1]")
         if self.router is not None:
-            self.router.load_state_dict(of_router)
+            copy_into(self.router.state_dict(), of_router)
         device = self.policy.device
         self.held, self.examples = held, examples
         self.keys, self.plans_at = tensors["keys"].to(device), tensors["plans_at"].to(device)
         self.examples_at = tensors["examples_at"].to(device)
         self.plays = (plays[0].to(device), plays[1].to(device), plays[2].to(device))
+
+    def _check_plan(self, plan: str) -> None:
+        """ValueError unless the model has words for ``plan`` and room to read it."""
+        if self.policy.template == "world" and (unknown := set(plan.split()) - set(self.policy.words)):
+            raise ValueError(f"the model has no word {min(unknown)[:20]!r}, which a plan has")
+        length, limit = len(self.policy.tokenizer(plan)["input_ids"]), self.policy.positions
+        if limit is not None and length >= limit:
+            raise ValueError(f"a plan has {length} tokens, the model {limit} positions")
+
+
+def _example(pair: Sequence[Any]) -> tuple[str, str]:
+    shown, right = pair
+    if not (isinstance(shown, str) and isinstance(right, str)):
+        raise ValueError("an example is no pair of texts")
+    return shown, right

@@ -11,14 +11,18 @@ from functools import cache
 
 import torch
 
+from fstsim.errors import InputError
 from fstsim.llm.contexts.reflection import reflection_prompt
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.systems.embedding import embed
 from fstsim.llm.systems.plans import Pair
 from fstsim.llm.tasks.families import FAMILIES
 from fstsim.llm.tasks.rules import RuleTask, parse_start
+from fstsim.settings import check_types
 
 Program = tuple[str, ...]
+LONGEST_PROGRAM = 12
+"""Rules in a program at most."""
 _INPUTS = 32
 """Start lists on which behaviour is compared."""
 
@@ -47,6 +51,13 @@ class Skill:
     program: Program
     learned_on: str
     right: bool
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        if self.family not in FAMILIES or not set(self.program) <= set(FAMILIES[self.family].rules):
+            raise InputError(f"the program {' '.join(self.program)[:60]!r} of {self.family[:20]!r} has unknown rules")
+        if len(self.program) > LONGEST_PROGRAM:
+            raise InputError(f"a program has at most {LONGEST_PROGRAM} rules, got {len(self.program)}")
 
 
 @dataclass

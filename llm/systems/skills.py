@@ -23,10 +23,12 @@ from fstsim.llm.systems.library import Library, Program, Skill, behaviour, run_p
 from fstsim.llm.systems.plans import Pair
 from fstsim.llm.systems.system import Asked, Deployed, sample_stepwise
 from fstsim.llm.tasks.families import FAMILIES
-from fstsim.llm.tasks.rules import RuleTask, parse_start
+from fstsim.llm.tasks.rules import LARGEST, RuleTask, parse_start
 from fstsim.llm.types import Answered, Problem, Task
+from fstsim.settings import check_types
 
 Execute = Literal["interpreter", "model"]
+_MOST_ATTEMPTS = 10**9
 _CHECKED = 16
 """Skills of which retrieval is measured, evenly over the library."""
 
@@ -38,6 +40,9 @@ class Goal:
     task: str
     examples: tuple[Pair, ...]
     solved: bool
+
+    def __post_init__(self) -> None:
+        check_types(self)
 
 
 @dataclass
@@ -152,17 +157,26 @@ class Skills(Deployed):
         """Take a library. Raises ValueError if it is of another model, or of a world with other rules."""
         if notes["model"] != self._mark:
             raise ValueError("it was written with another model")
-        skills = [Skill(str(f), tuple(p), str(on), bool(right)) for f, p, on, right in notes["skills"]]
-        for skill in skills:
-            if skill.family not in FAMILIES or not set(skill.program) <= set(FAMILIES[skill.family].rules):
-                raise ValueError(
-                    f"the program {' '.join(skill.program)[:60]!r} of {skill.family[:20]} has unknown rules"
-                )
-        goals = {
-            f: Goal(str(t), tuple((str(a), str(b)) for a, b in e), bool(s)) for f, (t, e, s) in notes["goals"].items()
-        }
-        counts = {name: (int(tried), int(solved)) for name, (tried, solved) in notes["counts"].items()}
+        skills = [Skill(*skill) for skill in notes["skills"]]
+        goals = {family: Goal(*goal) for family, goal in notes["goals"].items()}
+        for family, goal in goals.items():
+            _check_examples(family, goal.examples)
+        counts = {name: (tried, solved) for name, (tried, solved) in notes["counts"].items()}
+        for name, pair in counts.items():
+            if not all(type(n) is int for n in pair) or not 0 <= pair[1] <= pair[0] <= _MOST_ATTEMPTS:
+                raise ValueError(f"attempts and successes at {name[:40]!r} are no numbers that fit together")
         self.library, self.goals, self.counts = Library(skills), goals, counts
+
+
+def _check_examples(family: str, examples: Sequence[Pair]) -> None:
+    """ValueError unless start lists and answers are of the family's symbols."""
+    if family not in FAMILIES:
+        raise ValueError(f"there is no family {family[:20]!r}")
+    symbols = set(FAMILIES[family].symbols)
+    if strange := {c for pair in examples for text in pair for c in text} - symbols:
+        raise ValueError(f"an example of {family} has {min(strange)!r}, which is no symbol of it")
+    if any(not 2 <= len(start) <= LARGEST[family] for start, _ in examples):
+        raise ValueError(f"an example of {family} has a start list that no problem has")
 
 
 def _output(context: str, problem: Problem, program: Program) -> str:

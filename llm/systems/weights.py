@@ -62,6 +62,7 @@ def restore_system(system: Deployed, tensors: Mapping[str, torch.Tensor], meta: 
         raise InputError(f"{path} holds no state of a system: a run of another method?")
     try:
         system.restore(own, meta[_SYSTEM])
-    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
+        reason = f"there is no {reason}" if isinstance(error, KeyError) else reason
         raise InputError(f"{path} holds the state of another system: {reason}") from error

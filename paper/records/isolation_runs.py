@@ -1,7 +1,7 @@
 """The recorded runs of core isolation: which they are, and what is kept of them (``python -m fstsim.paper.records.isolation_runs``).
 
 Every arm on two sets of tasks, three seeds, at the size of the preset smoke; ``paper/data/isolation/SET.json`` keeps what was measured
-at the end of every block, and the shares of the drive. The run directories stay where they were made: a stopped recording goes on.
+at the end of every block, and the shares of the drive. What is recorded is kept and what is missing is run; a stopped run goes on.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from fstsim.errors import InputError
 from fstsim.front.command import Directory
 from fstsim.front.console import Progress
 from fstsim.front.entry import run_module
@@ -19,7 +20,7 @@ from fstsim.llm.runs.config import PRESETS, TrainConfig
 from fstsim.llm.runs.probes import ProbeConfig
 from fstsim.llm.runs.run import run_training
 from fstsim.paper import DATA
-from fstsim.records import read_rows, write_json
+from fstsim.records import plain, read_json, read_rows, write_json
 
 SETS: Mapping[str, tuple[str, ...]] = {
     "families": ("strings:reverse", "digits:shift", "star_graph:roll"),
@@ -92,11 +93,8 @@ class Config:
 
 def record(config: Config) -> int:
     """Do it, and write what is there after every run."""
-    todo = sorted(
-        ((seed, name, variant) for name in SETS for seed in SEEDS for variant in VARIANTS),
-        key=lambda one: next((k for k, own in enumerate(FIRST) if one[2] in own), len(FIRST)),
-    )
-    held: dict[str, dict[str, list[dict[str, Any]]]] = {name: {} for name in SETS}
+    held = {name: recorded_runs(name, tasks) for name, tasks in SETS.items()}
+    todo = missing(held)
     progress = Progress("isolation", len(todo), "runs")
     for done, (seed, name, variant) in enumerate(todo):
         run, place = config_of(variant, SETS[name], seed), config.out / name / variant / f"seed-{seed}"
@@ -106,13 +104,42 @@ def record(config: Config) -> int:
             continue
         else:
             rows = run_training(run, place, write_model=False)
-        held[name].setdefault(variant, []).append(kept(run, rows))
+        runs = held[name].setdefault(variant, [])
+        runs.append(plain(kept(run, rows)))
+        runs.sort(key=lambda one: one["seed"])
         progress.at(done + 1, f"{name} {variant}, seed {seed}")
-        assert isinstance(run.learner, Isolation)
-        shared = asdict(replace(run, seed=0, learner=replace(run.learner, arm="full")))
+        shared = plain(asdict(config_of("full", SETS[name], 0)))
         write_json(DATA / "isolation" / f"{name}.json", {"tasks": SETS[name], "config": shared, "runs": held[name]})
     progress.close()
     return 0
+
+
+def missing(held: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]) -> list[tuple[int, str, str]]:
+    """Seed, set and variant of the runs that are not in ``held``, by set and variant, in the order in which they are made."""
+    todo = [
+        (seed, name, variant)
+        for name in SETS
+        for seed in SEEDS
+        for variant in VARIANTS
+        if seed not in {run["seed"] for run in held[name].get(variant, ())}
+    ]
+    return sorted(todo, key=lambda one: next((k for k, own in enumerate(FIRST) if one[2] in own), len(FIRST)))
+
+
+def recorded_runs(name: str, tasks: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """The recorded runs of a set by variant. Raises InputError if they were made with other settings than those of today."""
+    place = DATA / "isolation" / f"{name}.json"
+    if not place.exists():
+        return {}
+    found = read_json(place)
+    made = TrainConfig.from_dict(found["config"])
+    assert isinstance(made.learner, Isolation)
+    # until 2026-11-27 the configuration that was written had the merge of the variant that ended last
+    whole = replace(made.learner, slerp_on=Isolation.slerp_on, flat_angle=Isolation.flat_angle)
+    if replace(made, learner=whole) != config_of("full", tasks, 0):
+        raise InputError(f"{place} holds runs of other settings; move it away to record anew")
+    runs: dict[str, list[dict[str, Any]]] = found["runs"]
+    return runs
 
 
 if __name__ == "__main__":

@@ -2,17 +2,20 @@
 
 The prediction is exact: with p0 the base's success probability on each test problem and strength tau, after k settled periods
 the mean of sigma(logit p0 + k / tau) (statement `exp-family-unification-fixed-point`, a = 1). ``--predict`` writes it and makes no run.
+Runs that are recorded are kept, and those that are missing are made.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.special import expit
 
+from fstsim.errors import InputError
 from fstsim.front.command import Directory
 from fstsim.front.console import Progress, show
 from fstsim.front.entry import run_module
@@ -70,27 +73,33 @@ def record(config: Config) -> int:
     """Do it; what stands in the record as predicted is never written again."""
     place = DATA / "resets" / RECORD
     held: dict[str, Any] = read_json(place) if place.exists() else {"predicted": predicted()}
-    held |= {"tau": TAU, "period": PERIOD, "config": asdict(config_of(0, resets=True))}
+    now = (TAU, PERIOD, config_of(0, resets=True))
+    if "config" in held and (held["tau"], held["period"], TrainConfig.from_dict(held["config"])) != now:
+        raise InputError(f"{place} holds runs of other settings; move it away to record anew")
+    held |= {"tau": TAU, "period": PERIOD, "config": asdict(now[-1])}
     write_json(place, held)
     show(f"predicted rewards after 0, 1, ... periods: {', '.join(f'{value:.3f}' for value in held['predicted'])}")
     if config.predict:
         return 0
-    todo = [(seed, resets) for resets in (True, False) for seed in SEEDS]
+    runs: dict[str, list[dict[str, Any]]] = held.setdefault("runs", {"resets": [], "none": []})
+    todo = missing(runs)
     progress = Progress("resets", len(todo), "runs")
-    held["runs"] = {"resets": [], "none": []}
-    for done, (seed, resets) in enumerate(todo):
-        name = "resets" if resets else "none"
-        rows = run_training(
-            replace(config_of(seed, resets=resets)), config.out / name / f"seed-{seed}", write_model=False
-        )
+    for done, (name, seed) in enumerate(todo):
+        resets = name == "resets"
+        rows = run_training(config_of(seed, resets=resets), config.out / name / f"seed-{seed}", write_model=False)
         columns = ("step", "reward", "old_mass", "kl_to_base", "kl_from_base", "drift")
         kept = [{key: row[key] for key in columns} for row in rows if "reward" in row]
         slack = [row["step"] for row in rows if row.get("leash_kl") == 0.0]
-        held["runs"][name].append({"seed": seed, "rows": kept, **({"slack": slack} if resets else {})})
+        runs[name].append({"seed": seed, "rows": kept, **({"slack": slack} if resets else {})})
         write_json(place, held)
         progress.at(done + 1, f"{name}, seed {seed}")
     progress.close()
     return 0
+
+
+def missing(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[tuple[str, int]]:
+    """Kind (with resets, without) and seed of the runs that are not there."""
+    return [(name, seed) for name, own in runs.items() for seed in SEEDS if seed not in {run["seed"] for run in own}]
 
 
 if __name__ == "__main__":

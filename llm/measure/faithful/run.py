@@ -105,10 +105,15 @@ def models_of(config: FaithfulConfig) -> Compared:
         return Compared(config.base, (("model", config.target),)) if config.base else Compared(config.target, ())
     bases = set()
     for run in trained:
+        with understood(run / "config.json"):
+            held = TrainConfig.from_dict(read_json(run / "config.json"))
+        if held.learner is not None and held.learner.deploys:
+            raise InputError(
+                f"{run} is a run of method {held.method}, whose weights are its base's: nothing is to be compared"
+            )
         if not (run / "model").is_dir():
             raise InputError(f"{run} holds no trained model: it is not finished, or was made with --no-model")
-        with understood(run / "config.json"):
-            bases.add(TrainConfig.from_dict(read_json(run / "config.json")).model)
+        bases.add(held.model)
     if len(bases) > 1:
         raise InputError(f"{target} holds runs of several models ({', '.join(sorted(bases))}): call it once for each")
     return Compared(config.base or bases.pop(), tuple((run.name, str(run / "model")) for run in trained))

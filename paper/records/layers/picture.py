@@ -25,6 +25,12 @@ from fstsim.paper.figures.drawing import (
 
 Row = Mapping[str, Any]
 _REWARD, _LOST = BLUE, VERMILLION
+_PANELS: Mapping[tuple[str, ...], tuple[str, str, tuple[str, ...]]] = {
+    ("layer", "ends"): ("one layer restored", "layer, from the bottom", ()),
+    ("attention", "feed-forward"): ("one block restored", "layer, from the bottom", ("attention", "feed-forward")),
+    ("from below", "from above"): ("k layers restored", "k (with what lies beyond them)", ("lowest k", "highest k")),
+}
+"""Kinds of parts in a panel, its title, its axis, and what its two lines are where they are two kinds."""
 
 
 def save_layers_picture(found: Mapping[str, Any], path: Path) -> Path:
@@ -40,38 +46,44 @@ def draw_layers(found: Mapping[str, Any]) -> Drawing:
     lost = forgotten_column(rows)
     columns = [(_REWARD, "reward", "reward on the new task")]
     columns += [(_LOST, lost, "reward lost on old skills")] if lost is not None else []
-    figure = Drawing(figsize=(11.5, 3.6))
-    alone, blocks, stacked = figure.subplots(1, 3, sharey=True)
-    layers = [row for row in rows if row["kind"] == "layer"]
-    ends = [row for row in rows if row["kind"] == "ends"]
-    for look, column, label in columns:
-        for ax in (alone, blocks, stacked):
+    panels = [kinds for kinds in _PANELS if any(row["kind"] in kinds for row in rows)]
+    figure = Drawing(figsize=(1.0 + 3.5 * len(panels), 3.6))
+    axes = np.atleast_1d(figure.subplots(1, len(panels), sharey=True))
+    for ax, kinds, letter in zip(axes, panels, "abc", strict=False):
+        title, axis, entries = _PANELS[kinds]
+        for look, column, label in columns:
             _levels(ax, rows, look, column)
-        _line(alone, sorted([*layers, *ends], key=lambda row: row["depth"]), look, column, "-", label)
-        for kind, style, fill in (("attention", "-", "full"), ("feed-forward", DASH_DOT, "none")):
-            _line(blocks, [row for row in rows if row["kind"] == kind], look, column, style, None, fill)
-        for kind, style, fill in (("from below", "-", "full"), ("from above", DASH_DOT, "none")):
-            _line(stacked, [row for row in rows if row["kind"] == kind], look, column, style, None, fill)
-    names = {row["depth"]: "embed." if row["depth"] < 0 else "output" for row in ends}
-    depths = sorted([*(row["depth"] for row in layers), *names])
-    shown = [d for k, d in enumerate(depths) if d in names or k % max(1, len(depths) // 10) == 0]
-    alone.set_xticks(shown, [names.get(d, str(d)) for d in shown])
-    for ax, entries in ((blocks, ("attention", "feed-forward")), (stacked, ("lowest k", "highest k"))):
-        ax.plot([], [], color=GREY, marker="o", ms=4, label=entries[0])
-        ax.plot([], [], color=GREY, marker="o", ms=4, linestyle=DASH_DOT, fillstyle="none", label=entries[1])
-        ax.legend()
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    alone.set_ylim(-0.03, 1.05)  # shared; with few runs an interval is wider than what is possible
-    panel(alone, "a", "one layer restored", "layer, from the bottom", "reward")
-    panel(blocks, "b", "one block restored", "layer, from the bottom", "")
-    panel(stacked, "c", "k layers restored", "k (with what lies beyond them)", "")
-    handles, labels = alone.get_legend_handles_labels()
-    levels = [stacked.plot([], [], color=GREY, linewidth=0.8, linestyle=style)[0] for style in ("--", ":")]
+            if entries:
+                for kind, style, fill in zip(kinds, ("-", DASH_DOT), ("full", "none"), strict=True):
+                    _line(ax, [row for row in rows if row["kind"] == kind], look, column, style, label, fill)
+            else:
+                own = [row for row in rows if row["kind"] in kinds]
+                _line(ax, sorted(own, key=lambda row: row["depth"]), look, column, "-", label)
+        if entries:
+            ax.plot([], [], color=GREY, marker="o", ms=4, label=entries[0])
+            ax.plot([], [], color=GREY, marker="o", ms=4, linestyle=DASH_DOT, fillstyle="none", label=entries[1])
+            ax.legend(handles=ax.get_lines()[-2:])
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        else:
+            _name_layers(ax, [row for row in rows if row["kind"] in kinds])
+        panel(ax, letter, title, axis, "" if ax is not axes[0] else "reward")
+    axes[0].set_ylim(-0.03, 1.05)  # shared; with few runs an interval is wider than what is possible
+    drawn = dict(zip(*axes[0].get_legend_handles_labels()[::-1], strict=True))
+    handles, labels = [drawn[label] for *_, label in columns], [label for *_, label in columns]
+    levels = [axes[0].plot([], [], color=GREY, linewidth=0.8, linestyle=style)[0] for style in ("--", ":")]
     figure.legend([*handles, *levels], [*labels, "as trained", "base"], loc="outside lower center", ncols=4)
     runs = len(found["runs"])
     told = f"{found['method']} on {', '.join(found['tasks'])}, {runs} run{'s' if runs > 1 else ''}"
     figure.suptitle(f"{told}; bands: 95 % intervals over runs".replace("$", r"\$"))
     return figure
+
+
+def _name_layers(ax: Axes, rows: Sequence[Row]) -> None:
+    """At most about ten numbers, and the ends by name."""
+    names = {row["depth"]: "embed." if row["depth"] < 0 else "output" for row in rows if row["kind"] == "ends"}
+    depths = sorted({row["depth"] for row in rows})
+    shown = [d for k, d in enumerate(depths) if d in names or k % max(1, len(depths) // 10) == 0]
+    ax.set_xticks(shown, [names.get(d, str(d)) for d in shown])
 
 
 def _levels(ax: Axes, rows: Sequence[Row], look: Series, column: str) -> None:

@@ -1,7 +1,7 @@
 """The recorded restorings of layers: which runs, and what is kept of them (``python -m fstsim.paper.records.layers.runs``).
 
 SFT and RL on three tasks of the shipped model, and SFT on one of the pretrained one, three seeds each; every layer, block and
-stack of layers restored alone (`fstsim.llm.measure.restore`). ``paper/data/layers/SET.json`` keeps the rows of every seed. The run
+stack of layers restored alone, in the pretrained model layers only (`fstsim.llm.measure.restore`). ``paper/data/layers/SET.json`` keeps the rows of every seed. The run
 directories stay where they were made: a stopped recording goes on.
 """
 
@@ -16,6 +16,7 @@ from fstsim.front.console import Progress, show
 from fstsim.front.entry import run_module
 from fstsim.llm.learners.policy_gradient import PolicyGradient
 from fstsim.llm.learners.sft import SupervisedFineTuning
+from fstsim.llm.measure.restore import GROUPS, Group
 from fstsim.llm.measure.restored_runs import restore_runs, total_parts
 from fstsim.llm.runs.config import PRESETS, TrainConfig
 from fstsim.llm.runs.probes import ProbeConfig
@@ -71,6 +72,10 @@ SETS: Mapping[str, TrainConfig] = {
 }
 
 
+PARTS: Mapping[str, tuple[Group, ...]] = {"smollm2-sft-plural-bare": ("layer",)}
+"""What is put back where not everything is: 30 layers have 152 parts, hours of measurements for what no claim asks."""
+
+
 @dataclass(frozen=True)
 class Config:
     """Train and restore the recorded sets, or go on with them, and write paper/data/layers."""
@@ -86,8 +91,9 @@ def record(config: Config) -> int:
     for name in config.only:
         runs = config.out / name / "runs"
         _train(name, runs)
-        progress = Progress(f"{name}, layers", total_parts([runs]), "measurements")
-        found = restore_runs([runs], config.out / name / "restored", progress.at)
+        groups = PARTS.get(name, GROUPS)
+        progress = Progress(f"{name}, layers", total_parts([runs], groups=groups), "measurements")
+        found = restore_runs([runs], config.out / name / "restored", progress.at, groups=groups)
         progress.close()
         made = read_json(runs / "seed-0" / "environment.json")
         kept = {"config": asdict(SETS[name]), "environment": {"trained": made, "restored": environment()}, **found}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel, PreTraine
 from fstsim.errors import InputError
 from fstsim.llm.learners.sft import SupervisedFineTuning
 from fstsim.llm.measure.restore import COLUMNS, parts_of, restored
-from fstsim.llm.measure.restored_runs import forgotten_column, means, restore_runs
+from fstsim.llm.measure.restored_runs import forgotten_column, means, restore_runs, total_parts
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.config import TrainConfig
 from fstsim.llm.runs.probes import ProbeConfig
@@ -127,6 +128,25 @@ def test_what_is_measured_is_kept(runs: Path, found: dict[str, Any], tmp_path: P
     kept = (out / "rows-0.json").stat().st_mtime_ns
     assert restore_runs([runs / "sft"], out) == found
     assert (out / "rows-0.json").stat().st_mtime_ns == kept
+
+
+def test_some_parts_alone_have_the_same_rows(runs: Path, found: dict[str, Any], tmp_path: Path) -> None:
+    one = restore_runs([runs / "sft" / "seed-1"], tmp_path / "layers", groups=("layer",))
+    assert [row["part"] for row in one["runs"][0]["rows"]] == ["nothing", "everything", "layer 0", "layer 1"]
+    whole = {row["part"]: row for row in found["runs"][1]["rows"]}
+    assert all(row == whole[row["part"]] for row in one["runs"][0]["rows"])
+    assert save_layers_picture(one, tmp_path / "picture.png").stat().st_size > 5_000
+    assert total_parts([runs / "sft"], groups=("layer",)) == 8
+    with pytest.raises(InputError, match="parts"):  # of what is measured there
+        restore_runs([runs / "sft" / "seed-1"], tmp_path / "layers", groups=("layer", "stack"))
+
+
+def test_a_run_that_trains_no_weights_is_refused(tmp_path: Path) -> None:
+    config = TrainConfig("cases", ("strings:reverse",), steps=1)
+    (tmp_path / "config.json").write_text(json.dumps(asdict(config)))
+    (tmp_path / "summary.json").write_text("{}")
+    with pytest.raises(InputError, match="method cases, whose weights are its base's"):
+        restore_runs([tmp_path], tmp_path / "out")
 
 
 def test_refuses(runs: Path, tmp_path: Path, make_model: MakeModel, tokenizer: PreTrainedTokenizerFast) -> None:

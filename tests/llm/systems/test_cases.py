@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import re
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -173,9 +177,35 @@ def test_episodes_fill_a_bank_that_only_grows(base: Policy, switch: Demonstrated
 
 
 def test_eviction_keeps_plans_apart(base: Policy, switch: Demonstrated) -> None:
-    """Of nine cases of one plan and one of another, all that work, those of the first leave."""
-    system = bank(base, switch, ("rotate",) * 9 + ("sort",), capacity=4, read="similarity")
-    assert [case.plan for case in system.held] == ["rotate"] * 3 + ["sort"]
+    """Of nine cases of one plan and one of another, all that work, those of the first leave, the older ones first."""
+    for plans in (("rotate",) * 9 + ("sort",), ("sort",) + ("rotate",) * 9):
+        system = bank(base, switch, plans, capacity=4, read="similarity")
+        assert sorted(case.plan for case in system.held) == ["rotate"] * 3 + ["sort"]
+
+
+def test_failures_are_not_read_by_similarity(base: Policy, switch: Demonstrated) -> None:
+    """The nearest case is one that failed: the next one that succeeded is read."""
+    system = Cases(base, Reading(read="similarity", retrieved=1, capacity=0))
+    asked = asked_of(switch, "train", 2)
+    system.add(system.states(asked), ["rotate", "sort"], [0.0, 1.0])
+    np.testing.assert_array_equal(system.masses(system.states(asked)), [[0.0, 1.0], [0.0, 1.0]])
+
+
+def test_the_router_is_told_state_plan_and_reward(base: Policy, switch: Demonstrated) -> None:
+    """Two cases that differ in one of the three are two cases to it."""
+    system = Cases(base, Reading(capacity=0))
+    one, other = system.states(asked_of(switch, "train", 2))
+    system.add(torch.stack((one, one, one, other)), ["rotate", "sort", "rotate", "rotate"], [1.0, 1.0, 0.0, 1.0])
+    assert len(torch.unique(system.features, dim=0)) == 4
+
+
+def test_problems_of_the_train_split_alone_enter(base: Policy, switch: Demonstrated) -> None:
+    system, _ = play(base, switch, CaseMemory(problems=8, capacity=0), 3)
+    pairs = {s: {(switch.old_answer(p), switch.answer(p)) for p in switch.problems(s)} for s in ("train", "test")}  # type: ignore[arg-type]
+    assert set(system.examples) <= pairs["train"]
+    assert not set(system.examples) & pairs["test"]
+    train = system.states(asked_of(switch, "train", 10**6))
+    assert all(float((train @ key).max()) > 1.0 - 1e-5 for key in system.keys)
 
 
 def test_a_bank_of_another_model_or_another_kind_is_refused(base: Policy, switch: Demonstrated) -> None:
@@ -191,6 +221,55 @@ def test_a_bank_of_another_model_or_another_kind_is_refused(base: Policy, switch
         Cases(base, Reading(read="similarity")).restore(tensors, notes)
     with pytest.raises(ValueError, match="keys has shape"):
         Cases(base, Reading()).restore(tensors, {**notes, "cases": notes["cases"][:1]})
+
+
+Change = Callable[[dict[str, torch.Tensor], dict[str, Any]], None]
+
+
+def _first_case(*value: object) -> Change:
+    return lambda _, notes: notes["cases"].__setitem__(0, list(value))
+
+
+def _tensor(name: str, change: Callable[[torch.Tensor], torch.Tensor]) -> Change:
+    return lambda tensors, _: tensors.__setitem__(name, change(tensors[name]))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_first_case(7, 1.0), "plan must be a text"),
+        (_first_case("fly", 1.0), "no word 'fly'"),
+        (_first_case("sort " * 600, 1.0), "tokens"),
+        (_first_case("sort", float("nan")), "reward must be a number"),
+        (_first_case("sort", 7.0), "reward of a case"),
+        (_first_case("sort", None), "reward must be a number"),
+        (lambda _, notes: notes["examples"].append([1, 2]), "pair of texts"),
+        (_tensor("keys", lambda t: t * torch.nan), "keys is not finite"),
+        (_tensor("keys", lambda t: t.double()), "keys is of type"),
+        (_tensor("plans_at", lambda t: t + torch.inf), "plans_at is not finite"),
+        (_tensor("play_rewards", lambda t: t + 2.0), "outside of"),
+        (_tensor("router.last", lambda t: t * torch.nan), "last is not finite"),
+        (_tensor("router.last", lambda t: t.double()), "last is of type"),
+        (lambda tensors, _: tensors.pop("plans_at"), "lacks a tensor 'plans_at'"),
+        (lambda tensors, _: tensors.__setitem__("more", torch.zeros(1)), "has a tensor 'more'"),
+    ],
+)
+def test_a_state_with_one_strange_value_is_refused_and_nothing_changes(
+    change: Change, said: str, base: Policy, switch: Demonstrated
+) -> None:
+    system = shaken(bank(base, switch, ("rotate", "sort")))
+    system.plays = (system.keys, system.features, torch.tensor([0.0, 1.0]))
+    tensors, notes = dict(system.tensors()), copy.deepcopy(dict(system.notes()))
+    fresh = Cases(base, Reading())
+    fresh.restore(tensors, notes)
+    assert fresh.notes() == notes
+    tensors = {name: value.clone() for name, value in tensors.items()}
+    before = {name: value.clone() for name, value in fresh.tensors().items()}
+    change(tensors, notes)
+    with pytest.raises(ValueError, match=re.escape(said)):
+        fresh.restore(tensors, notes)
+    assert fresh.notes() == system.notes()
+    assert all(torch.equal(value, before[name]) for name, value in fresh.tensors().items())
 
 
 @pytest.mark.parametrize(

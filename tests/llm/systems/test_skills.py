@@ -22,7 +22,7 @@ from fstsim.llm.systems.weights import SystemWeights
 from fstsim.llm.tasks.families import FAMILIES
 from fstsim.llm.tasks.parse import parse_task
 from fstsim.llm.tasks.rules import RuleTask
-from fstsim.llm.types import Answered, Population
+from fstsim.llm.types import Answered, Population, Problem
 
 HALF, WHOLE = ("sort", "next"), ("sort", "next", "rotate", "mirror")
 
@@ -73,6 +73,55 @@ def test_a_wrong_program_never_enters(base: Policy, monkeypatch: pytest.MonkeyPa
     attempts(base, ungated, SkillLibrary(no_gate=True), task, 1)
     assert [skill.right for skill in ungated.library.skills] == [False]
     assert ungated.goals["strings"].solved
+
+
+class Moved(RuleTask):
+    """Problems of the train split ask for another rule than those that verify: what was shown cannot be what decides."""
+
+    def answer(self, problem: Problem) -> str:
+        train = {p.uid for p in self.problems("train")}
+        return super().answer(problem) if problem.uid in train else RuleTask("strings", ("next",)).answer(problem)
+
+
+def writes(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
+    """A writer that writes one program, whatever it is shown."""
+    monkeypatch.setattr(learning, "write_plans", lambda _policy, shown, _rng: [program] * len(shown))
+
+
+def test_what_was_shown_does_not_verify(base: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that is right on every train problem, and wrong on those of the split that verifies, never enters."""
+    writes(monkeypatch, "sort")
+    system = Skills(base)
+    attempts(base, system, SkillLibrary(), Moved("strings", ("sort",)), 4)
+    assert not system.library.skills
+    attempts(base, system, SkillLibrary(), RuleTask("strings", ("sort",)), 1)
+    assert [skill.program for skill in system.library.skills] == [("sort",)]
+
+
+def test_nearly_right_is_not_right(base: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One symbol that is wrong on one of the problems that verify is enough."""
+
+    class Once(RuleTask):
+        def answer(self, problem: Problem) -> str:
+            right = super().answer(problem)
+            odd = problem.uid == self.problems("validation")[0].uid
+            return ("A" if right[0] != "A" else "B") + right[1:] if odd else right
+
+    task = Once("strings", ("sort",))
+    writes(monkeypatch, "sort")
+    system = Skills(base)
+    everything = len(task.problems("validation"))
+    attempts(base, system, SkillLibrary(verified=everything), task, 2)
+    assert not system.library.skills
+
+
+def test_the_empty_skill_is_always_a_beginning(base: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a library of other skills a program that must begin from nothing is still found."""
+    writes(monkeypatch, "sort next")
+    system = stored(base, ("rotate",), ("mirror",), ("reverse",))
+    attempts(base, system, SkillLibrary(), RuleTask("strings", ("sort", "next")), 1)
+    assert system.goals["strings"].solved
+    assert ("sort", "next") in [skill.program for skill in system.library.skills]
 
 
 @pytest.mark.parametrize("family", ["strings", pytest.param("digits", marks=pytest.mark.slow), "star_graph"])
@@ -176,6 +225,33 @@ def test_a_library_of_another_model_or_world_is_refused(base: Policy) -> None:
         Skills(base).restore({}, {**system.notes(), "model": "00000000"})
     with pytest.raises(ValueError, match="unknown rules"):
         Skills(base).restore({}, {**system.notes(), "skills": [["strings", ["fly"], "x", True]]})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("skills", [["strings", ["sort"] * 13, "x", True]], "at most 12 rules"),
+        ("skills", [["strings", "sort", "x", True]], "must be a tuple"),
+        ("skills", [["strings", ["sort"], "x", 1]], "must be True or False"),
+        ("goals", {"birds": ["t", [["AB", "BA"]], True]}, "no family 'birds'"),
+        ("goals", {"strings": ["t", [["12", "21"]], True]}, "no symbol"),
+        ("goals", {"strings": ["t", [["A", "A"]], True]}, "start list"),
+        ("goals", {"strings": ["t", [[1, 2]], True]}, "must be a text"),
+        ("goals", {"strings": ["t", [["AB", "BA"]], "yes"]}, "must be True or False"),
+        ("counts", {"t": [1, 3]}, "fit together"),
+        ("counts", {"t": [-3, -3]}, "fit together"),
+        ("counts", {"t": [10**30, 1]}, "fit together"),
+        ("counts", {"t": ["1", "0"]}, "fit together"),
+    ],
+)
+def test_a_state_with_one_strange_value_is_refused_and_nothing_changes(
+    name: str, value: object, said: str, base: Policy
+) -> None:
+    system = stored(base, HALF)
+    before = system.notes()
+    with pytest.raises(ValueError, match=said):
+        system.restore({}, {**before, name: value})
+    assert system.notes() == before
 
 
 @pytest.mark.parametrize(

@@ -154,6 +154,7 @@ def test_training_moves_the_projection_alone(make_policy: MakePolicy, by: str, t
         assert torch.equal(value, weights_before[name])
     moved = {name for name, value in system.tensors().items() if not torch.equal(value, before[name])}
     assert moved == {"full": {"bias", "matrix"}, "bias": {"bias"}, "zero": set()}[thoughts]
+    assert system.size.trained == sum(before[name].numel() for name in moved)
     if by == "sft" and thoughts != "zero":
         assert answer_scores(system, asked, answers)[0].mean() > began
 
