@@ -170,7 +170,7 @@ def _replicate(given: Given, reader: Reader, number: int, file: File | None, not
         if held.lost is not None:
             held.said = (
                 f"the error of a piece of {config.settings.shortest} steps is above the tolerance of "
-                f"{config.settings.tolerance:g} nats"
+                f"{config.settings.tolerance:g} nats; a larger tolerance, or shortest 1, goes on"
             )
         held.seconds = before + time.perf_counter() - started
         if file is not None:
