@@ -69,14 +69,28 @@ class Layout:
         cuts = np.cumsum(list(self.counts.values()))[:-1]
         return dict(zip(self.counts, np.split(logp, cuts), strict=True)) if self.counts else {}
 
+    def speeds(self, change: Array) -> Array:
+        """Root mean square of ``change (n,)`` over the answers of one name, at the place of each, ``(n,)``."""
+        each = [np.full(len(part), np.sqrt(np.mean(part**2))) for part in self._parts(change).values()]
+        return np.concatenate(each)
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it."""
-        return {"counts": dict(self.counts), "same": list(self.same), "start": self.start.tolist()}
+        # pairs: JSON sorts the keys of an object
+        return {
+            "counts": [list(pair) for pair in self.counts.items()],
+            "same": list(self.same),
+            "start": self.start.tolist(),
+        }
 
     @classmethod
     def from_dict(cls, held: Mapping[str, Any]) -> Layout:
         """From what `to_dict` made; raises KeyError or TypeError where it is none."""
-        return cls(dict(held["counts"]), tuple(held["same"]), np.array(held["start"], dtype=np.float64))
+        return cls(
+            {name: int(count) for name, count in held["counts"]},
+            tuple(held["same"]),
+            np.array(held["start"], dtype=np.float64),
+        )
 
 
 def _outcomes(right: Array | None, old: Array | None, apart: Array) -> Array:

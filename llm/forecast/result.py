@@ -20,6 +20,7 @@ from fstsim.llm.forecast.control import Layout
 from fstsim.llm.forecast.interval import carried, half_width
 from fstsim.llm.forecast.path import Spent
 from fstsim.llm.forecast.reading import OLD, Reading
+from fstsim.llm.forecast.rule import Rule
 
 Array = NDArray[np.float64]
 
@@ -46,6 +47,10 @@ class Replicate:
     """why it was lost"""
     control: Layout | None = None
     """what the controls are that errors and noise of pieces are told of; None of old forecasts, and of tasks without answers"""
+
+
+LIMITS = {"reward": (0.0, 1.0), "log_old_mass": (-math.inf, 0.0)}
+"""Where an interval ends whatever its error, by quantity."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,11 @@ class Forecast:
         common = set(self.config.at).intersection(*({look.step for look in r.looks} for r in self.replicates))
         return tuple(sorted(common))
 
+    @cached_property
+    def _rates(self) -> Array:
+        """Learning rates of the run."""
+        return Rule.of(self.config.train).rates
+
     @property
     def lost(self) -> int | None:
         """The step from which on nothing is claimed, None if there is none."""
@@ -101,7 +111,7 @@ class Forecast:
         looks = self.at(step)
         values = np.array([of(look.reading) for look in looks])
         errors = [of(look.predicted) - of(look.reading) for look in looks]
-        on_the_way = [carried(r.pieces, r.control, of, step) for r in self.replicates]
+        on_the_way = [carried(r.pieces, r.control, of, step, self._rates) for r in self.replicates]
         half, mean = half_width(values, errors, on_the_way), float(values.mean())
         return Value(mean, mean - half, mean + half)
 
@@ -115,8 +125,8 @@ class Forecast:
         found: dict[str, Any] = {"step": step}
         for name, of in quantities(self.base).items():
             value = self.value(of, step)
-            if name == "reward":
-                value = Value(value.value, max(value.low, 0.0), min(value.high, 1.0))
+            least, most = LIMITS.get(name, (-math.inf, math.inf))
+            value = Value(value.value, max(value.low, least), min(value.high, most))
             found[name] = asdict(value)
         return found
 

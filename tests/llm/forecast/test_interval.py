@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -79,7 +80,7 @@ def answer(k: int, reading: Reading) -> float:
 
 def variances(path: Path, layout: Layout, step: int) -> tuple[float, float]:
     """Of the log-odds of one answer in a run and in a path, mean over the answers."""
-    each = [carried(path.made, layout, functools.partial(answer, k), step) for k in range(ANSWERS)]
+    each = [carried(path.made, layout, functools.partial(answer, k), step, path.rule.rates) for k in range(ANSWERS)]
     return float(np.mean([c.run for c in each])), float(np.mean([c.path for c in each]))
 
 
@@ -131,11 +132,11 @@ def test_error_of_pieces_holds_that_of_a_quadratic(make_policy: MakePolicy) -> N
     rest = -1.0 / pull
     exact = SCALE * float(((begun - rest) * (1.0 - rate * pull) ** steps - (begun - rest)).mean())
     value = float(np.mean(last["odds"]))
-    on_the_way = carried(path.made, layout, of, steps)
+    on_the_way = carried(path.made, layout, of, steps, rule.rates)
     assert max(on_the_way.run, on_the_way.path) < 1e-12
     half = half_width(np.array([value]), [float(np.mean(last["drift"]))], [on_the_way])
     assert 0.01 < abs(value - exact) <= half
-    assert half < 0.5 * abs(exact)
+    assert half < 0.1 * abs(exact)
 
 
 def test_interval_covers_new_runs(make_policy: MakePolicy) -> None:
@@ -154,18 +155,24 @@ def test_interval_covers_new_runs(make_policy: MakePolicy) -> None:
     for k in range(ANSWERS):
         of: Any = functools.partial(answer, k)
         values = np.array([path.made[-1]["odds"][k] for path in paths])
-        ways = [carried(path.made, layout, of, steps) for path in paths]
+        ways = [carried(path.made, layout, of, steps, rule.rates) for path in paths]
         half = half_width(values, [0.0, 0.0], ways)
         inside.append(np.abs(ends[:, k] - values.mean()) <= half)
     assert 0.93 <= float(np.mean(inside)) <= 1.0
 
 
 def test_half_width() -> None:
-    """Spread or noise, whichever is more, and the error of the pieces; without controls what it was before there were any."""
-    values = np.array([1.0, 1.2])
-    ways = [Carried(0.1, 0.3, 0.4), Carried(-0.3, 0.5, 0.8)]
+    """The smaller bound of noise, and the error of the pieces; Student's t of two is 12.706, of three 4.303."""
+    values, student = np.array([1.0, 1.2]), 12.7062**2 * 0.02 * 1.5
+    ways = [Carried(0.6, 0.3, 0.4), Carried(-1.8, 0.5, 0.8)]
     assert half_width(values, [0.2, -0.2], ways) == pytest.approx(math.sqrt(4 * (0.4 + 0.3) + 0.4**2))
-    assert half_width(values, [0.2, -0.2], [Carried(), Carried()]) == pytest.approx(math.sqrt(4 * 0.02 * 1.5 + 0.04))
+    far = [Carried(0.6, 30.0, 40.0), Carried(-1.8, 50.0, 80.0)]
+    assert half_width(values, [0.2, -0.2], far) == pytest.approx(math.sqrt(student + 0.4**2), rel=1e-4)
+    assert half_width(values, [0.2, -0.2], [Carried()] * 2) == pytest.approx(math.sqrt(student + 0.04), rel=1e-4)
+    assert half_width(values[:1], [0.2], [Carried(0.0, 0.5, 0.3)]) == pytest.approx(math.sqrt(4 * 0.8 + 0.04))
+    assert half_width(values[:1], [0.2], [Carried()]) == pytest.approx(0.2)
+    three = np.array([1.0, 1.1, 1.2])
+    assert half_width(three, [0.0] * 3, [Carried()] * 3) == pytest.approx(4.30265 * 0.1 * math.sqrt(4 / 3), rel=1e-4)
 
 
 def test_layout_reads_quantities_off_controls(rng: np.random.Generator) -> None:
@@ -174,7 +181,8 @@ def test_layout_reads_quantities_off_controls(rng: np.random.Generator) -> None:
     assert np.isfinite(odds(np.zeros(1))).all()
     start, now = (np.log(rng.uniform(0.05, 0.45, size=8)) for _ in range(2))
     layout = Layout({RIGHT: 3, OLD: 3, "digits:plus": 2}, (1,), start)
-    assert Layout.from_dict(layout.to_dict()).reading(now).reward.tolist() == pytest.approx(np.exp(now[:3]).tolist())
+    sorted_keys = json.loads(json.dumps(layout.to_dict(), sort_keys=True))
+    assert Layout.from_dict(sorted_keys).reading(now).reward.tolist() == pytest.approx(np.exp(now[:3]).tolist())
     found = layout.reading(now)
     assert found.log_old_mass == pytest.approx(math.log(np.exp(now[[3, 5]]).mean()))
     assert found.skill_reward["digits:plus"].tolist() == np.exp(now[6:]).tolist()
@@ -185,4 +193,4 @@ def test_layout_reads_quantities_off_controls(rng: np.random.Generator) -> None:
     bare = Layout({"digits:plus": 2}, (), start[6:]).reading(start[6:])
     assert np.isnan(bare.reward).all()
     assert np.isnan(bare.log_old_mass)
-    assert carried([{"from": 0, "steps": 4, "odds": [0.0]}], None, lambda r: r.log_old_mass, 3) == Carried()
+    assert carried([{"from": 0, "steps": 4, "odds": [0.0]}], None, lambda r: r.log_old_mass, 3, np.ones(4)) == Carried()
