@@ -44,8 +44,9 @@ class Forecast(Train):
     batches: int = 2
     """batches at each aim; up to 6 are drawn where the mean gradient is within its noise"""
     replicates: int = 2
-    """independent forecasts from different batches, whose spread is in the intervals; with 1 half the cost, and intervals that
-    know nothing of noise"""
+    """independent forecasts from different batches, whose mean is the forecast; with 1 half the cost, and wider intervals"""
+    shortest: int = 2
+    """slow steps of the shortest piece; with 1 a forecast never loses its way, and may cost more than the run"""
     at_most_forgetting: _Limit = None
     """recommend the setting, and the step to stop at, that learns most while the reward lost on the old skills (without --old:
     the share of the old answers' mass) stays below it"""
@@ -78,6 +79,7 @@ class Forecast(Train):
             tolerance=self.tolerance,
             batches=self.batches,
             most_batches=max(self.batches, ForecastSettings().most_batches),
+            shortest=self.shortest,
             replicates=self.replicates,
         )
         grid = {name: ForecastConfig(config, self.at, settings) for name, config in self._grid().items()}

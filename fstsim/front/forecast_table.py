@@ -54,14 +54,9 @@ def forecast_tables(found: Mapping[str, Any], title: str) -> list[Table | str]:
 
 def _caption(found: Mapping[str, Any]) -> str:
     cost = found["cost"]
-    replicates = len(found["replicates"])
-    what = (
-        "spread of forecasts and error of pieces"
-        if replicates > 1
-        else "error of pieces alone (more --replicates: noise too)"
-    )
     said = (
-        f"KL and logarithms in nats a sequence. ± two standard deviations: {what}. Cost: {cost['gradients']:,} gradients in {cost['aims']:,} aims, "
+        "KL and logarithms in nats a sequence. ± where a new run is expected: two standard deviations of its batches and the forecast's, "
+        f"and the error of pieces. Cost: {cost['gradients']:,} gradients in {cost['aims']:,} aims, "
         f"{cost['control_readings'] + cost['full_readings']:,} readings, {cost['seconds']:.0f} s; "
         f"the run: {cost['run_gradients']:,} gradients"
     )

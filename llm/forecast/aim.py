@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -25,13 +25,18 @@ Tensors = list[torch.Tensor]
 
 
 class Recorder(Optimizer):
-    """Sums gradients and their squares, and leaves the weights where they are; ``updates`` counts the steps asked of it."""
+    """Sums gradients, their squares, and gradients times ``sign``, and leaves the weights where they are.
+
+    ``updates`` counts the steps asked of it.
+    """
 
     def __init__(self, parameters: list[torch.nn.Parameter]) -> None:
         super().__init__(parameters, {})
         self.held = parameters
         self.total = [torch.zeros_like(p) for p in parameters]
         self.square = [torch.zeros_like(p) for p in parameters]
+        self.signed = [torch.zeros_like(p) for p in parameters]
+        self.sign = 0.0
         self.updates = 0
 
     @torch.no_grad()
@@ -39,10 +44,12 @@ class Recorder(Optimizer):
         """Record the gradient that is there."""
         assert closure is None
         self.updates += 1
-        for parameter, total, square in zip(self.held, self.total, self.square, strict=True):
+        for parameter, total, square, signed in zip(self.held, self.total, self.square, self.signed, strict=True):
             if parameter.grad is not None:
                 total += parameter.grad
                 square.addcmul_(parameter.grad, parameter.grad)
+                if self.sign:
+                    signed.add_(parameter.grad, alpha=self.sign)
         return None
 
 
@@ -51,6 +58,8 @@ class Aim:
     """``g`` and ``q``: mean and mean square of the gradient, by parameter, of ``updates`` optimizer steps in ``batches`` batches.
 
     A batch without any signal (dead groups alone) makes no optimizer step. ``samples`` are the rollouts that were drawn.
+    ``apart`` is a contrast of batches, by parameter: mean 0, and the covariance of what one batch moves the weights by (the sum
+    of the gradients of a slow step). Empty of one batch.
     """
 
     g: Tensors
@@ -58,6 +67,7 @@ class Aim:
     updates: int
     batches: int
     samples: int = 0
+    apart: Tensors = field(default_factory=list)
 
     @property
     def updates_a_step(self) -> float:
@@ -87,19 +97,30 @@ def take_aim(
     recorder = Recorder(moving(weights.policy))
     held: Any = replace(weights, optimizer=recorder)
     samples = 0
-    for _ in range(batches):
+    paired = batches - batches % 2
+    for k in range(batches):
+        recorder.sign = (-1.0) ** k / math.sqrt(paired) if k < paired else 0.0
         held, info = learner.step(held, context, task, rng)
         samples += info.samples
     for sums in (recorder.total, recorder.square):
         for tensor in sums:
             tensor /= max(recorder.updates, 1)
-    return Aim(recorder.total, recorder.square, recorder.updates, batches, samples)
+    apart = recorder.signed if paired else []
+    return Aim(recorder.total, recorder.square, recorder.updates, batches, samples, apart)
 
 
 def joined(one: Aim, more: Aim) -> Aim:
     """The aim of the batches of both, in the memory of the first."""
     total = one.updates + more.updates
+    apart = one.apart or more.apart or contrast(one, more)
     if total:
         for mine, theirs in zip((*one.g, *one.q), (*more.g, *more.q), strict=True):
             mine.lerp_(theirs, more.updates / total)
-    return Aim(one.g, one.q, total, one.batches + more.batches, one.samples + more.samples)
+    return Aim(one.g, one.q, total, one.batches + more.batches, one.samples + more.samples, apart)
+
+
+def contrast(one: Aim, more: Aim) -> Tensors:
+    """What `Aim.apart` is, of two aims: it has what changed between them too, if they were taken at different weights."""
+    scale = 1.0 / math.sqrt(1.0 / one.batches + 1.0 / more.batches)
+    a, b = one.updates_a_step * scale, more.updates_a_step * scale
+    return [a * mine - b * theirs for mine, theirs in zip(one.g, more.g, strict=True)]

@@ -18,6 +18,7 @@ import torch
 
 from fstsim.llm.forecast.aim import Aim
 from fstsim.llm.forecast.config import ForecastConfig
+from fstsim.llm.forecast.control import Control, control_of
 from fstsim.llm.forecast.path import Field, Path
 from fstsim.llm.forecast.reading import Reader
 from fstsim.llm.forecast.result import Forecast, Look, Replicate, replicate_dict, replicate_from
@@ -27,10 +28,9 @@ from fstsim.llm.forecast.start import moving, policy_and_base, put_back, startin
 from fstsim.llm.learners.weights import Diverged, Weights
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.checkpoint import Tensors, read_checkpoint, write_checkpoint
-from fstsim.llm.runs.probes import answer_logprobs
 from fstsim.llm.runs.run_input import check_tasks, with_tasks
 from fstsim.llm.tasks.guarded import VerifierErrors, guarded
-from fstsim.llm.types import Answered, Demonstrated, Population, Task, rule_words
+from fstsim.llm.types import Population, Task
 from fstsim.reading import understood
 from fstsim.records import claimed_directory, environment, plain, read_json, write_json
 
@@ -90,24 +90,14 @@ class Given:
         learner: Any = train.learner.begin(train.context)[0]
         return Field(weights, learner, self.population, self.task)
 
-    def control(self) -> Callable[[], np.ndarray]:
-        """Log-probabilities of answers that the error of a piece is measured on: no test problem is among them."""
-        count = self.config.settings.control
-        asked: list[tuple[str, list[Any], list[str]]] = []
-        problems = list(self.task.problems("train"))[:count]
-        context = self.population.prompts[0]
-        if isinstance(self.task, Answered):
-            asked.append((context, problems, [self.task.answer(p) for p in problems]))
-        if isinstance(self.task, Demonstrated):
-            asked.append(("", problems, [self.task.old_answer(p) for p in problems]))
-        for skill in self.old:
-            if isinstance(skill, Answered):
-                some = list(skill.problems("train") or skill.problems("test"))[: max(2, count // len(self.old))]
-                asked.append((rule_words(skill, self.policy.template) or "", some, [skill.answer(p) for p in some]))
-        if not asked:  # a task without answers: what the base writes
-            reader = self.reader()
-            return lambda: reader.base_logprobs(self.policy)
-        return lambda: np.concatenate([answer_logprobs(self.policy, (c,), p, a)[0] for c, p, a in asked])
+    @cached_property
+    def control(self) -> Control:
+        """What the error of a piece is measured on; of a task without answers, what the base writes."""
+        count, context = self.config.settings.control, self.population.prompts[0]
+        reader = self.reader()
+        return control_of(
+            self.policy, self.task, self.old, context, count, lambda: reader.base_logprobs(self.policy)
+        )  # fmt: skip
 
     def path(self, replicate: int) -> Path:
         """The path of a replicate, at its start: the policy gets the weights that a run begins with."""
@@ -118,7 +108,7 @@ class Given:
         for own, wanted in zip(shadow, station.shadow, strict=True):
             own.data.copy_(wanted)
         rng = np.random.default_rng([settings.seed, replicate])
-        return Path(self.field, Rule.of(self.config.train), settings, self.control(), rng, station)
+        return Path(self.field, Rule.of(self.config.train), settings, self.control, rng, station)
 
 
 def forecast(config: ForecastConfig, out: File | None = None, progress: Notes | None = None, **tasks: Any) -> Forecast:
@@ -175,10 +165,12 @@ def _replicate(given: Given, reader: Reader, number: int, file: File | None, not
                 held.looks.append(_look(given, reader, path, piece, step))
         path.advance(piece)
         held.spent, held.pieces, held.lost = path.spent, path.made, path.lost
+        assert path.start is not None
+        held.control = given.control.layout(path.start)
         if held.lost is not None:
             held.said = (
                 f"the error of a piece of {config.settings.shortest} steps is above the tolerance of "
-                f"{config.settings.tolerance:g} nats"
+                f"{config.settings.tolerance:g} nats; a larger tolerance, or shortest 1, goes on"
             )
         held.seconds = before + time.perf_counter() - started
         if file is not None:
@@ -204,7 +196,14 @@ def save_path(file: File, path: Path, held: Replicate) -> None:
     assert path.aim is not None
     assert path.start is not None
     station, aim = path.station, path.aim
-    groups = {"weights": station.weights, "first": station.first, "second": station.second, "g": aim.g, "q": aim.q}
+    groups = {
+        "weights": station.weights,
+        "first": station.first,
+        "second": station.second,
+        "g": aim.g,
+        "q": aim.q,
+        "apart": aim.apart,
+    }
     groups["shadow"] = station.shadow
     tensors = {f"{name}.{k}": tensor for name, group in groups.items() for k, tensor in enumerate(group)}
     meta = {
@@ -236,7 +235,9 @@ def _loaded(path: Path, tensors: Tensors, meta: dict[str, Any]) -> Replicate:
     _fill(tensors, "g", g)
     _fill(tensors, "q", q)
     station.step, station.age = meta["step"], meta["age"]
-    path.aim, path.length, path.start = Aim(g, q, *meta["aim"]), meta["length"], np.array(meta["start"])
+    apart = [torch.empty_like(t) for t in station.weights] if "apart.0" in tensors else []
+    _fill(tensors, "apart", apart)
+    path.aim, path.length, path.start = Aim(g, q, *meta["aim"], apart), meta["length"], np.array(meta["start"])
     path.rng.bit_generator.state = meta["generator"]
     held = replicate_from(meta["held"])
     path.spent, path.made = replace(held.spent), held.pieces

@@ -7,20 +7,25 @@ the tolerance the piece is halved (and then predicted with what the failed aim t
 grows. Late in a run the mean gradient is within its noise: more batches are drawn there, and what remains noise moves
 nothing.
 
-Memory beside that of a run (weights, base, moments, gradient): the weights at the start of the piece, and two aims of two
-tensors each, which the corrector needs; a trial holds a third aim while it is tested.
+The noise of a run is not that of a path, where a batch speaks for a whole piece: beside every piece stands what its noise does
+to the controls in one run, from the difference of the batches of its aims (`fstsim.llm.forecast.interval`).
+
+Memory beside that of a run (weights, base, moments, gradient): the weights at the start of the piece, and two aims of three
+tensors each, which the corrector and the noise need; a trial holds a third aim while it is tested.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fstsim.llm.forecast.aim import Aim, Tensors, joined, take_aim
+from fstsim.llm.forecast.aim import Aim, Tensors, contrast, joined, take_aim
+from fstsim.llm.forecast.control import odds
 from fstsim.llm.forecast.rule import Piece, Rule, Station, go
 from fstsim.llm.forecast.settings import ForecastSettings
 from fstsim.llm.forecast.shadow import next_jump, shadow_of
@@ -100,7 +105,8 @@ class Path:
             end = self._take()
             piece = Piece(first, length, end, length)
             self._go(piece)
-            error = self._error(there, self._read())
+            now = self._read()
+            error = self._error(there, now)
             if error <= self.settings.tolerance or length <= self.settings.shortest:
                 break
             hint = (end, length)
@@ -108,8 +114,29 @@ class Path:
         # a piece that was cut at the end of the run says nothing about longer ones
         self.length = max(round(wanted * self._factor(error)), self.settings.shortest) if length == wanted else wanted
         row = {"from": self.station.step, "steps": length, "error": error, "batches": end.batches}
-        self.made.append({**row, "noise_share": end.noise_share})
+        row |= {"noise_share": end.noise_share, "started_from": first.batches}
+        self.made.append({**row, **self._odds(there, now), "noise": self._noise(piece, now)})
         return piece
+
+    @staticmethod
+    def _odds(there: Array, now: Array) -> dict[str, list[float]]:
+        """Log-odds of the controls at the end of a piece, and by how much the predicted ones differ."""
+        found = odds(now)
+        return {"odds": found.tolist(), "drift": (odds(there) - found).tolist()}
+
+    def _noise(self, piece: Piece, now: Array) -> list[float]:
+        r"""By how much the noise of ``piece`` moves the controls of one run, log-odds: a draw, from a contrast of batches.
+
+        The noise of n steps adds up to :math:`\sqrt n` times that of one: the contrast over :math:`\sqrt n` in every step.
+        """
+        first, end = piece.start, piece.end
+        assert end is not None
+        if not first.updates + end.updates:
+            return [0.0] * len(now)
+        apart = first.apart or end.apart or contrast(first, end)
+        share = 1.0 / math.sqrt(piece.length)
+        self._go(dataclasses.replace(piece, noise=[share * t for t in apart]))
+        return (odds(self._read()) - odds(now)).tolist()  # type: ignore[no-any-return]
 
     def advance(self, piece: Piece) -> None:
         """Go to the end of ``piece``; the aim there begins the next one, unless the shadow jumps: then there is another."""

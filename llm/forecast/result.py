@@ -1,8 +1,7 @@
 r"""A forecast as numbers: quantities at each step with intervals, prompt by prompt, and what they cost.
 
-The interval of a quantity is two standard deviations to either side: those of the spread between independent replicates
-(\(s^2 (1 + 1/R)\): the run that is forecast is one more path with noise of its own) and the error of the pieces, taken as the
-difference between predicted and corrected weights at that step, added in squares. With one replicate it is the latter alone.
+The interval of a quantity is where one new run is expected: the noise of its batches, that of the forecast's, and the error
+of the pieces (`fstsim.llm.forecast.interval`).
 """
 
 from __future__ import annotations
@@ -17,8 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fstsim.llm.forecast.config import ForecastConfig
+from fstsim.llm.forecast.control import Layout
+from fstsim.llm.forecast.interval import carried, half_width
 from fstsim.llm.forecast.path import Spent
 from fstsim.llm.forecast.reading import OLD, Reading
+from fstsim.llm.forecast.rule import Rule
 
 Array = NDArray[np.float64]
 
@@ -43,6 +45,12 @@ class Replicate:
     seconds: float = 0.0
     said: str = ""
     """why it was lost"""
+    control: Layout | None = None
+    """what the controls are that errors and noise of pieces are told of; None of old forecasts, and of tasks without answers"""
+
+
+LIMITS = {"reward": (0.0, 1.0), "log_old_mass": (-math.inf, 0.0)}
+"""Where an interval ends whatever its error, by quantity."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,7 @@ def quantities(base: Reading) -> dict[str, Callable[[Reading], float]]:
     if OLD in base.old:
         found["log_old_mass"] = lambda r: r.log_old_mass
     for name in base.skill_reward:
-        found[f"forgotten {name}"] = lambda r, n=name: float((base.skill_reward[n] - r.skill_reward[n]).mean())  # type: ignore[misc]
+        found[f"forgotten {name}"] = lambda r, n=name: float(base.skill_reward[n].mean() - r.skill_reward[n].mean())  # type: ignore[misc]
     if base.skill_reward:
         found["forgotten"] = lambda r: base.skills - r.skills
     return found
@@ -84,6 +92,11 @@ class Forecast:
         common = set(self.config.at).intersection(*({look.step for look in r.looks} for r in self.replicates))
         return tuple(sorted(common))
 
+    @cached_property
+    def _rates(self) -> Array:
+        """Learning rates of the run."""
+        return Rule.of(self.config.train).rates
+
     @property
     def lost(self) -> int | None:
         """The step from which on nothing is claimed, None if there is none."""
@@ -97,10 +110,9 @@ class Forecast:
         """A scalar of a reading at a step, with its interval."""
         looks = self.at(step)
         values = np.array([of(look.reading) for look in looks])
-        error = np.mean([abs(of(look.predicted) - of(look.reading)) for look in looks])
-        spread = float(values.var(ddof=1)) * (1.0 + 1.0 / len(values)) if len(values) > 1 else 0.0
-        half = math.sqrt(4.0 * spread + float(error) ** 2)
-        mean = float(values.mean())
+        errors = [of(look.predicted) - of(look.reading) for look in looks]
+        on_the_way = [carried(r.pieces, r.control, of, step, self._rates) for r in self.replicates]
+        half, mean = half_width(values, errors, on_the_way), float(values.mean())
         return Value(mean, mean - half, mean + half)
 
     def change(self, step: int) -> dict[str, Array]:
@@ -113,8 +125,8 @@ class Forecast:
         found: dict[str, Any] = {"step": step}
         for name, of in quantities(self.base).items():
             value = self.value(of, step)
-            if name == "reward":
-                value = Value(value.value, max(value.low, 0.0), min(value.high, 1.0))
+            least, most = LIMITS.get(name, (-math.inf, math.inf))
+            value = Value(value.value, max(value.low, least), min(value.high, most))
             found[name] = asdict(value)
         return found
 
@@ -178,10 +190,12 @@ def replicate_dict(replicate: Replicate) -> dict[str, Any]:
         {"step": k.step, "reading": reading_dict(k.reading), "predicted": reading_dict(k.predicted)}
         for k in replicate.looks
     ]
-    return {**vars(replicate), "looks": looks, "spent": asdict(replicate.spent)}
+    control = None if replicate.control is None else replicate.control.to_dict()
+    return {**vars(replicate), "looks": looks, "spent": asdict(replicate.spent), "control": control}
 
 
 def replicate_from(held: Mapping[str, Any]) -> Replicate:
     """From what `replicate_dict` made."""
     looks = [Look(k["step"], reading_from(k["reading"]), reading_from(k["predicted"])) for k in held["looks"]]
-    return Replicate(**{**held, "looks": looks, "spent": Spent(**held["spent"])})
+    control = Layout.from_dict(held["control"]) if held.get("control") else None
+    return Replicate(**{**held, "looks": looks, "spent": Spent(**held["spent"]), "control": control})

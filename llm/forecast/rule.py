@@ -60,6 +60,17 @@ class Rule:
             weights, moments = sgd_piece(weights, moments, g, rates[part], self.optimizer)
         return weights, moments
 
+    def kick(self, by: torch.Tensor, moments: Moments, rates: Array) -> Any:
+        """How far a gradient ``by`` more in every step moves a parameter in the end, its momentum run out.
+
+        ``moments`` are those at the end of the piece: Adam's direction there is what each gradient is divided by.
+        """
+        held = self.optimizer
+        if isinstance(held, SGD):
+            return -float(rates.sum()) / (1.0 - held.momentum) * by
+        second = moments.second / (1.0 - held.beta2**moments.age)
+        return -float(rates.sum()) * by / (second.sqrt() + held.eps)
+
 
 @dataclass
 class Station:
@@ -97,6 +108,8 @@ class Piece:
     length: int
     end: Aim | None = None
     reach: int = 0
+    noise: Sequence[torch.Tensor] = ()
+    """what is added to the gradient of every slow step, by parameter (`Rule.kick`); empty for nothing"""
 
     @property
     def pace(self) -> float:
@@ -128,6 +141,8 @@ def go(
         weights = station.weights[k]
         moments = Moments(station.first[k], station.second[k], station.age)
         weights, moments = rule.go(weights, moments, piece, k, rates)
+        if piece.noise:
+            weights = weights + rule.kick(piece.noise[k], moments, rates)
         made = moments.age
         target.copy_(weights)
         if shadow:

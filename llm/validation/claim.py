@@ -57,11 +57,10 @@ class Records:
 
 @dataclass(frozen=True)
 class Ahead:
-    """What is known before the runs: the directory of the validation, the base by name, and the device."""
+    """What is known before the runs: the directory of the validation, and the ``runs`` as they are planned, by name."""
 
     out: Path
-    model: str
-    device: str
+    runs: Mapping[str, Planned]
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,8 @@ class Claim:
     """A prediction, the runs it ``needs``, and the measurement: one number a seed, nan where a seed has none.
 
     ``calibrated`` gives value and interval of a prediction that names a ``calibration``. ``ahead`` gives them before the runs
-    where that is long work: it is done only when the chapter is chosen.
+    where that is long work (a forecast, kept in the directory): it is done only when the chapter is chosen, when everything
+    else is checked and before predictions are written. Until then ``prediction`` has no numbers.
     """
 
     prediction: Prediction
@@ -81,15 +81,10 @@ class Claim:
 
 @dataclass(frozen=True)
 class Chapter:
-    """Claims and the runs that they need; a run may be needed by several chapters under the same name.
-
-    ``worked_out`` makes further claims from the runs as they are planned, by name, and the directory: what takes work that is
-    worth keeping there. It is called when everything else is checked, before predictions are written.
-    """
+    """Claims and the runs that they need; a run may be needed by several chapters under the same name."""
 
     claims: tuple[Claim, ...]
     runs: tuple[Planned, ...] = ()
-    worked_out: Callable[[Mapping[str, Planned], Path], Sequence[Claim]] | None = None
 
 
 def curve(rows: Rows, column: str) -> tuple[np.ndarray, np.ndarray]:

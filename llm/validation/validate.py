@@ -145,13 +145,8 @@ def validate(
     waves = _waves(list(planned.values()))
     check_runs(waves[0] if waves else (), seeds, out, jobs)
     with working_in(out):
-        worked_out: list[Claim] = []
-        for chapter in chapters.values():
-            if chapter.worked_out is not None and {run.name for run in chapter.runs} <= planned.keys():
-                worked_out += chapter.worked_out(planned, out)
-        claims += worked_out
         now = [c for name, each in chapters.items() for c in each.claims if c.ahead is None or not only or name in only]
-        written = _write_down(found, [*now, *worked_out], about, Ahead(out, model, here))
+        written = _write_down(found, now, about, Ahead(out, planned))
         yield Event("predictions written", runs)
         for wave in waves:
             for what, failure in run_all(wave, seeds, out, jobs):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -52,8 +53,8 @@ def chapter(chosen: Sequence[Foretold]) -> Chapter:
 
 
 def claims_of(told: Foretold, step: int) -> list[Claim]:
-    what = f"{told.config.method} on {told.config.tasks[0]} at step {step}, forecast before the run"
     """Reward, log old mass and R2 at one step."""
+    what = f"{told.config.method} on {told.config.tasks[0]} at step {step}, forecast before the run"
     found = []
     for kind, quantity, read in (
         ("forecast-reward", "held-out reward", _mean("reward", step)),
@@ -72,10 +73,15 @@ RESOLUTION = {"forecast-reward": 0.3, "forecast-old": 3.0, "forecast-r2": 0.3}
 
 
 @functools.lru_cache(maxsize=1)  # the claims of a run come one after the other
+def made(asked: ForecastConfig, place: Path) -> Forecast:
+    """The forecast in ``place``, made if it is not there."""
+    return forecast(asked, place)
+
+
 def forecast_of(told: Foretold, ahead: Ahead) -> Forecast:
     """The forecast in ``ahead.out``, made if it is not there."""
-    train = replace(told.config, model=ahead.model, device=ahead.device)
-    return forecast(ForecastConfig(train, told.at, told.settings), ahead.out / FORECASTS / told.name)
+    asked = ForecastConfig(ahead.runs[told.name].config, told.at, told.settings)
+    return made(asked, ahead.out / FORECASTS / told.name)
 
 
 def _ahead(told: Foretold, step: int, blank: Prediction) -> Callable[[Ahead], Prediction]:

@@ -17,6 +17,7 @@ from fstsim.llm.forecast.agreement import agreement, r_squared, spearman
 from fstsim.llm.forecast.compare import compare
 from fstsim.llm.forecast.config import ForecastConfig, default_steps
 from fstsim.llm.forecast.forecast import forecast
+from fstsim.llm.forecast.interval import carried, half_width
 from fstsim.llm.forecast.reading import OLD
 from fstsim.llm.forecast.recommend import recommend
 from fstsim.llm.forecast.result import Forecast, quantities
@@ -187,7 +188,12 @@ def test_the_interval_holds_spread_and_error(found: tuple[Forecast, Path]) -> No
     one, two = (look for look in first.at(STEPS))
     values = np.array([of(one.reading), of(two.reading)])
     error = np.mean([abs(of(k.predicted) - of(k.reading)) for k in (one, two)])
-    half = np.sqrt(4.0 * values.var(ddof=1) * 1.5 + error**2)
+    ways = [carried(r.pieces, r.control, of, STEPS, np.full(STEPS, 1e-3)) for r in first.replicates]
+    assert all(way.run > 0.0 and way.path > 0.0 for way in ways)
+    half = half_width(values, [of(k.predicted) - of(k.reading) for k in (one, two)], ways)
+    before = np.sqrt(12.7062**2 * values.var(ddof=1) * 1.5 + error**2)
+    old = replace(first, replicates=[replace(r, control=None) for r in first.replicates]).value(of, STEPS)
+    assert old.high - old.low == pytest.approx(2.0 * before, rel=1e-4)
     value = first.value(of, STEPS)
     np.testing.assert_allclose(
         [value.value, value.low, value.high], [values.mean(), values.mean() - half, values.mean() + half]

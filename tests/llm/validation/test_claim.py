@@ -100,7 +100,7 @@ def claim(name: str, value: float, needs: tuple[str, ...]) -> Claim:
 def write_down(claims: list[Claim], out: Path, scale: Scale = "smoke") -> dict[str, Prediction]:
     """What `validate` does with the predictions of ``claims`` before it runs anything."""
     about = {"model": "base", "scale": scale, "adapter": ""}
-    return _write_down(_predicted(about, out), claims, about, Ahead(out, "base", "cpu"))
+    return _write_down(_predicted(about, out), claims, about, Ahead(out, {}))
 
 
 def test_what_was_written_stands_and_latecomers_are_refused(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def test_from_forecast_to_measurement(
         learner=SupervisedFineTuning(16), probe=ProbeConfig(every=4, problems=8, exam=2, early=1000, relearn=0),
     )  # fmt: skip
     told = Foretold("told", config, (2, 4))
-    ahead = Ahead(out, model, "cpu")
+    ahead = Ahead(out, {told.name: Planned(told.name, config)})
     claims = {c.prediction.name: c for step in told.at for c in claims_of(told, step)}
     found = forecast_of(told, ahead)
     for step in told.at:
