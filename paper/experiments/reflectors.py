@@ -16,13 +16,13 @@ from fstsim.paper.experiments.tables import plain_table
 from fstsim.paper.figures.drawing import BLUE, VERMILLION, Drawing, Series, drawing_style, panel, save_png
 
 Array = NDArray[np.float64]
-LABELS = {"self": "the policy itself", "frozen": "the base, frozen"}
+LABELS = {"self": "policy", "frozen": "frozen base"}
 _LOOKS: dict[str, Series] = {"self": BLUE, "frozen": VERMILLION}
 
 
 def at_once(curves: Curves, stage: int) -> Array:
-    """Reward ``(seeds,)`` at the first measurement of a stage: after its first fast round and one slow step."""
-    first: Array = curves["reward"][:, curves["task"][0] == stage][:, 0]
+    """Reward ``(seeds,)`` at the first measurement of a stage after step 0: after its first fast round and one slow step."""
+    first: Array = curves["reward"][:, (curves["task"][0] == stage) & (curves["step"][0] > 0)][:, 0]
     return first
 
 
@@ -48,9 +48,8 @@ def pooled_difference(out: Path, stage: int) -> Estimate | None:
 def reflectors_table(out: Path) -> Table:
     """Both reflectors at every learning rate: reward at once and over each stage, and old skills lost at the end."""
     table = plain_table(
-        "reflectors: reward after the first fast round of a stage, mean over the last stage, old skills lost at the end",
-        "learning rate", "reflector", *(f"at once, stage {k + 1}: {task}" for k, task in enumerate(SEQUENCE)),
-        "last stage", "drift at end",
+        "reflectors: reward after the first fast round of each stage; last stage, mean; old skills lost",
+        "rate", "reflector", *SEQUENCE, "last stage", "drift at end",
     )  # fmt: skip
     for lr, *pair in read_pairs(out):
         for label, c in zip(LABELS.values(), pair, strict=True):
