@@ -61,9 +61,12 @@ def drift_certificates(delta: ArrayLike, alpha: ArrayLike, beta0: ArrayLike, v0:
         np.maximum(start.s_0, start.s_a),
     )
     active = np.arange(start.d.size)
-    for _ in range(_MAX_ITERATIONS):  # monotone from 0: it climbs to the smallest solution or leaves the domain
+    # monotone from 0: it climbs to the smallest solution or leaves the domain. The theorem needs numbers that satisfy the
+    # inequalities: the solution of a system that is a little too large does, while one that is only widened afterwards need
+    # not, since each number moves the others
+    for _ in range(_MAX_ITERATIONS):
         now = guess.at(active)
-        new = _iterate(start.at(active), now)
+        new = _enlarged(_iterate(start.at(active), now))
         for whole, part in zip(guess, new, strict=True):
             whole[active] = part
         settled = np.isnan(new.rho) | (
@@ -75,12 +78,10 @@ def drift_certificates(delta: ArrayLike, alpha: ArrayLike, beta0: ArrayLike, v0:
         active = active[~settled]
         if active.size == 0:
             break
-    # the theorem needs numbers that satisfy the inequalities: step a little outward and look again
-    wide = _Guess(guess.rho * (1.0 + 1e-6), guess.g * (1.0 + 1e-6), guess.low - 1e-6, guess.high + 1e-6)
-    back = _iterate(start, wide)
+    back = _iterate(start, guess)
     with np.errstate(invalid="ignore"):
-        holds = (back.rho <= wide.rho) & (back.g <= wide.g) & (back.low >= wide.low) & (back.high <= wide.high)
-    values = (wide.rho, np.maximum(start.size, wide.g), wide.low, wide.high, start.closest() - wide.g - wide.rho)
+        holds = (back.rho <= guess.rho) & (back.g <= guess.g) & (back.low >= guess.low) & (back.high <= guess.high)
+    values = (guess.rho, np.maximum(start.size, guess.g), guess.low, guess.high, start.closest() - guess.g - guess.rho)
     return DriftCertificates(*(np.where(holds, x, np.nan).reshape(shape) for x in values))
 
 
@@ -113,6 +114,10 @@ class _Guess(NamedTuple):
 
     def at(self, index: NDArray[np.intp]) -> _Guess:
         return _Guess(*(x[index] for x in self))
+
+
+def _enlarged(guess: _Guess) -> _Guess:
+    return _Guess(guess.rho * (1.0 + 1e-6), guess.g * (1.0 + 1e-6), guess.low - 1e-6, guess.high + 1e-6)
 
 
 def _iterate(start: _Start, guess: _Guess) -> _Guess:

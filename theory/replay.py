@@ -24,6 +24,7 @@ from fstsim.theory.overlap import second_moment_constant
 Array = NDArray[np.float64]
 
 _GAUSS_NODES, _GAUSS_WEIGHTS = np.polynomial.legendre.leggauss(12)
+_MOST_ITERATIONS = 400
 _PANEL = 2.0  # panel width in log-odds: 12 nodes resolve poles at distance pi to rounding
 
 
@@ -171,15 +172,16 @@ def _excursion_bound(d: Array, s0: Array, share: Array) -> Array:
             larger = (new.rho <= old.rho * grow) & (new.v <= old.v * grow)
             return larger & (new.low >= old.low - widen) & (new.high <= old.high + widen)
 
-    for _ in range(400):
-        new = _excursion_step(d, s0, share, guess)
+    # the theorem needs numbers that satisfy the inequalities: a fixed point of the map that is a little too large does, while
+    # one that is only widened afterwards need not, since each number moves the others
+    for _ in range(_MOST_ITERATIONS):
+        step = _excursion_step(d, s0, share, guess)
+        new = _Guess(step.rho * (1.0 + 1e-9), step.v * (1.0 + 1e-9), step.low - 1e-9, step.high + 1e-9)
         settled = np.isnan(new.rho) | holds(new, guess, 1.0 + 1e-12, 1e-12)
         guess = new
         if settled.all():
             break
-    # the theorem needs numbers that satisfy the inequalities: step a little outward and look again
-    wide = _Guess(guess.rho * (1.0 + 1e-9), guess.v * (1.0 + 1e-9), guess.low - 1e-9, guess.high + 1e-9)
-    return np.where(holds(_excursion_step(d, s0, share, wide), wide, 1.0, 0.0), wide.rho, np.nan)
+    return np.where(holds(_excursion_step(d, s0, share, guess), guess, 1.0, 0.0), guess.rho, np.nan)
 
 
 def _excursion_leading(d: Array, s0: Array, share: Array) -> Array:

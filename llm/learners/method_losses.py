@@ -18,7 +18,7 @@ from fstsim.llm.policy.divergence import inside, token_kl
 Direction = Literal["reverse", "forward"]
 Normaliser = Literal["leave-one-out", "group"]
 
-_DOUBLINGS = 64
+_DOUBLINGS = 1100  # two best rewards may differ by the smallest number that there is
 _BISECTIONS = 60
 
 

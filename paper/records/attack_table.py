@@ -17,7 +17,6 @@ from fstsim.records import read_json, write_text
 
 RECORD = DATA / "attack.json"
 PAGE = DATA.parent / "docs" / "security.md"
-_BEGIN, _END = "<!-- attack: begin -->", "<!-- attack: end -->"
 
 
 @dataclass(frozen=True)
@@ -61,11 +60,17 @@ def _code(text: str) -> str:
 
 
 def with_table(page: str, table: str) -> str:
-    """``page`` with ``table`` between its marks. Raises InputError if it has none."""
-    before, begin, rest = page.partition(_BEGIN)
-    _, end, after = rest.partition(_END)
+    """``page`` with ``table`` between the marks of the attack. Raises InputError if it has none."""
+    return between_marks(page, table, "attack")
+
+
+def between_marks(page: str, table: str, name: str) -> str:
+    """``page`` with ``table`` between the comments ``NAME: begin`` and ``NAME: end``. Raises InputError if it has none."""
+    opening, closing = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    before, begin, rest = page.partition(opening)
+    _, end, after = rest.partition(closing)
     if not begin or not end:
-        raise InputError(f"the page has no {_BEGIN} and {_END}")
+        raise InputError(f"the page has no {opening} and {closing}")
     return f"{before}{begin}\n{table}\n{end}{after}"
 
 

@@ -131,3 +131,16 @@ def test_instances_reach_the_ends_of_their_range_and_no_further(
     for beyond in (lambda x: x < least, lambda x: x > most):
         with pytest.raises(NoSuchExample):
             find(strategy, beyond, settings=settings(max_examples=200))
+
+
+def test_problems_and_mixtures_reach_the_ends_of_theirs() -> None:
+    assert find(two_mode_problems(1), lambda p: p.alpha <= 0.05).alpha == 0.05
+    assert find(two_mode_problems(1), lambda p: p.alpha >= 0.95).alpha == 0.95
+    few = settings(max_examples=200)
+    for beyond in (lambda p: not 0.05 <= p.alpha <= 0.95, lambda p: abs(p.mean_old).max() > 3.0):
+        with pytest.raises(NoSuchExample):
+            find(two_mode_problems(2), beyond, settings=few)
+    least = find(gaussian_mixtures(2, 1), lambda m: m.weights.min() <= 0.05 / 1.05 + 1e-12)
+    assert least.weights.min() == pytest.approx(0.05 / 1.05)
+    with pytest.raises(NoSuchExample):
+        find(gaussian_mixtures(2, 1), lambda m: m.weights.min() < 0.05 / 1.05 - 1e-12, settings=few)

@@ -101,7 +101,7 @@ def files() -> list[Path]:
 
 
 def tests_of(path: Path) -> list[Path]:
-    """``tests/ROOM/.../test_NAME.py``, and what else is called after it."""
+    """``tests/ROOM/.../test_NAME.py``, and what else is called after it; of statements also their own checks in the table of all."""
     inside = path.relative_to(ROOT)
     folder = ROOT / "tests" / inside.parent
     names = (
@@ -109,7 +109,17 @@ def tests_of(path: Path) -> list[Path]:
         if inside.parts[0] == "paper"
         else {f"test_{path.stem}.py"}
     )
-    return sorted(folder / name for name in names if (folder / name).exists())
+    found = sorted(folder / name for name in names if (folder / name).exists())
+    return [*found, *_checks(path)] if found else []
+
+
+def _checks(path: Path) -> Iterator[Path]:
+    """What tests/theory/statements/test_statements.py asks of the statements that ``path`` declares."""
+    if path.parent == ROOT / "theory" / "statements":
+        table = ROOT / "tests" / "theory" / "statements" / "test_statements.py"
+        for slug in re.findall(r'slug="([\w-]+)"', path.read_text(encoding="utf-8")):
+            for asked in ("test_random_instances_hold", "test_derivation_is_proved_or_says_that_it_proves_nothing"):
+                yield table.with_name(f"{table.name}::{asked}[{slug}]")
 
 
 def wider(path: Path) -> list[Path]:
@@ -314,7 +324,7 @@ def main() -> int:
         ]
         chosen += dice.sample(there, min(options.each, len(there)))
     dice.shuffle(chosen)  # so that one that is stopped early has seen every room
-    fates = _read(options.fates)
+    fates = read_fates(options.fates)
     with tempfile.TemporaryDirectory(prefix="fstsim-mutants-") as name:
         site = Path(name)
         copy_code(site)
@@ -349,7 +359,8 @@ def _told(held: Sequence[Fate], known: Mapping[str, str], wrong: set[str]) -> in
     return int(killed < _LEAST * rest)
 
 
-def _read(path: Path | None) -> dict[tuple[str, int], Fate]:
+def read_fates(path: Path | None) -> dict[tuple[str, int], Fate]:
+    """What became of each mutant, by its name and line; of no file, nothing."""
     if path is None or not path.exists():
         return {}
     rows = [Fate(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -20,7 +20,7 @@ def misassigned(loc: float, scale: float) -> float:
 
 @pytest.mark.parametrize(
     ("delta", "alpha", "beta0", "v0"),
-    [(6.0, 0.5, 0.5, 0.3), (6.0, 0.3, 0.6, 0.0), (7.0, 0.4, 0.7, -0.2), (9.0, 0.2, 0.5, 1.0)],
+    [(6.0, 0.5, 0.5, 0.3), (6.0, 0.3, 0.6, 0.0), (7.0, 0.4, 0.7, -0.2), (9.0, 0.2, 0.5, 1.0), (7.2, 0.56, 0.45, -1.5)],
 )
 def test_the_disturbance_of_the_new_mean_solves_its_equation(
     delta: float, alpha: float, beta0: float, v0: float

@@ -23,6 +23,7 @@ from fstsim.theory import (
     old_mean_drift_forward,
     simulate_forward_kl,
 )
+from fstsim.theory.overlap import second_moment_constant
 
 masses = st.floats(0.01, 0.99)
 
@@ -170,6 +171,26 @@ def test_capture_overwrites_the_old_component() -> None:
     end = gradient_flow(problem, ForwardKL(problem), problem.initial(0.5, 5.5), 3000.0)(3000.0)
     assert float(end.old_mass) > 0.9
     assert float(end.mean_old[0]) == pytest.approx(5.0, abs=0.1)  # at the new data
+
+
+@pytest.mark.parametrize(
+    ("delta", "beta0", "time"), [(4.0, 0.5, 1.0), (4.0, 0.2, 3.0), (5.0, 0.3, 10.0), (7.0, 0.5, 100.0)]
+)
+def test_the_drift_bound_solves_its_inequalities(delta: float, beta0: float, time: float) -> None:
+    """The certificate as equations, iterated from 0; the mass without overlap loses its log-odds at the rate beta."""
+    s0 = float(logit(beta0))
+    end = solve_ivp(lambda _, s: -expit(s), (0.0, time), [s0], rtol=1e-11, atol=1e-12).y[0, -1]
+    way, spread = np.sinh(s0 / 2.0) - np.sinh(end / 2.0), np.sqrt(expit(end) * expit(-end))
+    rho = v = 0.0
+    for _ in range(500):
+        reach, closest = delta + (rho + v), delta - (rho + v)
+        constant = float(second_moment_constant(closest))
+        overlap = np.exp((4.0 * v * v - closest**2) / 8.0)
+        new_rho = 4.0 * constant * reach * overlap * way / (1.0 - overlap / (2.0 * spread))
+        v = constant * np.exp(s0 / 2.0) * overlap * reach / (1.0 - np.exp(s0 / 2.0) * overlap / 2.0)
+        rho = new_rho
+    assert v > 1e-3 * delta * np.exp(-(delta**2) / 8.0)
+    assert float(old_mean_drift_forward(delta, beta0, time)[0]) == pytest.approx(rho, rel=1e-6)
 
 
 @pytest.mark.parametrize("beta0", [0.5, 0.2])

@@ -116,6 +116,19 @@ def test_mismatch_bounds_against_two_dimensional_sampling_free_integral(places: 
     assert moment(1) - moment(2) <= float(second) + 1e-7
 
 
+@given(st.lists(st.floats(-4.0, 4.0), min_size=6, max_size=6), st.floats(-4.0, 4.0))
+def test_the_mismatch_bound_is_half_the_mean_root_of_the_odds(places: list[float], s: float) -> None:
+    """Along the gap of the means the log-odds are normal: ``E e^(z/2) = e^(mean/2 + variance/8)``."""
+    c, m_o, m_n = (np.array(places[2 * k : 2 * k + 2]) for k in range(3))
+    gap = m_o - m_n
+    distance = float(np.linalg.norm(gap))
+    root = math.exp((s + gap @ (c - 0.5 * (m_o + m_n))) / 2.0 + distance**2 / 8.0)
+    first, second = mismatch_overlap_bounds(s, c, m_o, m_n)
+    near = min(1.0, math.sqrt(2.0 * math.pi) / distance) if distance > 0.0 else 1.0
+    assert float(first) == pytest.approx(0.5 * root * near, rel=1e-9)
+    assert float(second) == pytest.approx(float(second_moment_constant(distance)) * root, rel=1e-9)
+
+
 def test_second_moment_constant() -> None:
     # max of sigmoid'(z) e^(-z/2) and of sigmoid(z)^2 e^(-z/2) on a fine grid
     z = np.linspace(-20.0, 20.0, 400_001)

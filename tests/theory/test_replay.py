@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from scipy.integrate import quad
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, logit
 
@@ -19,6 +20,7 @@ from fstsim.simulate import gradient_flow
 from fstsim.theory import fisher_information, mass_forgetting_separated, mass_forgetting_time
 from fstsim.theory.leashes import kl_leash_bounds, kl_leash_equilibrium, kl_leash_log_odds, kl_leash_small_strength
 from fstsim.theory.noise import gradient_variance, recovery_steps, sampled_gradients, separated_gradient_variance
+from fstsim.theory.overlap import second_moment_constant
 from fstsim.theory.replay import (
     replay_equilibrium,
     replay_excursion,
@@ -174,6 +176,38 @@ def test_excursion_certificate_and_leading_order(delta: float, beta0: float, sha
     assert np.sign(peak) == np.sign(beta0 - share)
     assert abs(peak) <= leading < 1.35 * abs(peak)  # the next order is 1/delta^2 times (log of the replay share)^2
     assert abs(last) < 1e-3 * abs(peak)
+
+
+def smallest_certificate(delta: float, beta0: float, share: float) -> float:
+    """The inequalities of `replay_excursion`'s docstring as equations, iterated from 0, with the integral by quadrature."""
+    s0, rho, v = float(logit(beta0)), 0.0, 0.0
+    low, high = min(s0, float(logit(share))), max(s0, float(logit(share)))
+    for _ in range(200):
+        reach, closest = delta + (rho + v), delta - (rho + v)
+        constant = float(second_moment_constant(closest))
+        overlap_new, overlap_old = (np.exp((4.0 * w * w - closest**2) / 8.0) for w in (v, rho))
+        largest = max(abs(high), abs(float(logit(share))))  # on the way down to the share
+        k = (1.0 - share) * overlap_new * np.cosh(largest / 2.0)
+        rest = share / (1.0 - k)
+        eps_old, eps_new = np.exp(-low / 2.0) * overlap_old / 2.0, np.exp(high / 2.0) * overlap_new / 2.0
+        y = np.sqrt(rest / (1.0 - rest))
+        way = quad(lambda x, y=y: 2.0 * (1.0 + x * x) * (1.0 + y * y) / (x * (x + y)), y, np.exp(high / 2.0))[0]
+        damped = y / (share * (1.0 - eps_old)) + way / (1.0 - k)
+        by_new, by_old = (1.0 - share) * constant * overlap_new, share * constant * overlap_old * np.exp(-low / 2.0)
+        up, down = by_new * damped * reach, by_new * damped * v + by_old * reach / (share * (1.0 - eps_old))
+        left = max(by_new * np.exp(high / 2.0) * reach + by_old * rho, by_old * (reach + rho))
+        rho, v = max(up, down), left / ((1.0 - share) * (1.0 - eps_new))
+        low, high = min(s0, float(logit(share * (1.0 - eps_old)))), max(s0, float(logit(rest)))
+    return rho
+
+
+@pytest.mark.parametrize(
+    ("delta", "beta0", "share"),
+    [(6.0, 0.5, 0.05), (6.0, 0.9, 0.2), (5.0, 0.5, 0.3), (5.0, 0.2, 0.4), (4.5, 0.6, 0.5), (8.0, 0.5, 0.01)],
+)
+def test_the_excursion_bound_solves_its_inequalities(delta: float, beta0: float, share: float) -> None:
+    bound = float(replay_excursion(delta, beta0, share)[0])
+    assert bound == pytest.approx(smallest_certificate(delta, beta0, share), rel=1e-6)
 
 
 def test_excursion_grows_like_the_inverse_root_of_the_share() -> None:

@@ -10,7 +10,7 @@ from scipy.special import expit
 from fstsim.theory.clocks import integrate, mobility_of
 from fstsim.theory.fast_slow import leashed_optimum, no_context_kl, skill_per_drift_ratio
 from fstsim.theory.numerics.flows import flow_end
-from fstsim.theory.statements.instances import log_uniform, same
+from fstsim.theory.statements.instances import log_uniform, same, sometimes
 from fstsim.theory.statements.statement import Bounds, Derivation, Sample, Statement
 from fstsim.theory.statements.symbolic import numeric, sigmoid, symbolic, vanishes_at
 
@@ -189,7 +189,10 @@ SKILL = Statement(
     hypotheses="modelling assumption: skill grows like sigma(x) sigma'(s); a stop at fixed slow drift then raises the asymptote",
     latex=r"\frac{dm/ds\,|_{\Phi}}{dm/ds\,|_0}=\frac{1+e^{s+\Phi}}{1+e^s}\in[1,e^\Phi)",
     derive=_derive_skill,
-    sample=lambda rng, n: {"log_odds": rng.uniform(-6.0, 6.0, n), "capacity": rng.uniform(0.0, 5.0, n)},
+    sample=lambda rng, n: {
+        "log_odds": sometimes(rng, rng.uniform(-200.0, 200.0, n), rng.uniform(-6.0, 6.0, n)),
+        "capacity": sometimes(rng, log_uniform(rng, 1e-4, 100.0, n), rng.uniform(0.0, 5.0, n)),
+    },
     exact=_skill_ratio,
     bound=lambda log_odds, capacity: same(skill_per_drift_ratio(log_odds, capacity)),
     source=_SOURCE,

@@ -47,7 +47,7 @@ def _derive_rate() -> Derivation:
 
 def _sample_rate(rng: np.random.Generator, n: int) -> Sample:
     return {
-        "log_odds": rng.uniform(-8.0, 8.0, n),
+        "log_odds": sometimes(rng, rng.uniform(-200.0, 30.0, n), rng.uniform(-8.0, 8.0, n)),
         "alpha": rng.uniform(0.0, 1.0, n),
         "delta": log_uniform(rng, 0.3, 12.0, n),
     }

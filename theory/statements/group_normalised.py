@@ -33,7 +33,10 @@ def _group_sizes(rng: np.random.Generator, n: int, largest: int = 64) -> Array:
 
 
 def _sample_group(rng: np.random.Generator, n: int) -> Sample:
-    return {"p": expit(rng.uniform(-9.0, 9.0, n)), "group": _group_sizes(rng, n)}
+    return {
+        "p": expit(sometimes(rng, rng.uniform(-600.0, 30.0, n), rng.uniform(-9.0, 9.0, n))),
+        "group": _group_sizes(rng, n),
+    }
 
 
 def enumerated_drift(

@@ -14,7 +14,7 @@ from fstsim.theory.length_bias import (
     token_bias_bounds,
     token_length_bias,
 )
-from fstsim.theory.statements.instances import log_uniform, same
+from fstsim.theory.statements.instances import log_uniform, same, sometimes
 from fstsim.theory.statements.statement import Bounds, Derivation, Sample, Statement
 from fstsim.theory.statements.symbolic import nothing, symbolic
 
@@ -62,7 +62,7 @@ def _derive_sequences() -> Derivation:
 def _sample_sequences(rng: np.random.Generator, n: int) -> Sample:
     pair = _sample_lengths(rng, n, (2,))
     return {
-        "log_odds": rng.uniform(-12.0, 12.0, n),
+        "log_odds": sometimes(rng, rng.uniform(-300.0, 30.0, n), rng.uniform(-12.0, 12.0, n)),
         "group_size": rng.choice([2.0, 3.0, 4.0, 8.0, 16.0, 64.0], n),
         "length": pair[:, 0],
         "other": pair[:, 1],
@@ -123,7 +123,7 @@ def _derive_growth() -> Derivation:
 
 def _sample_growth(rng: np.random.Generator, n: int) -> Sample:
     return {
-        "log_odds": rng.uniform(-12.0, 12.0, n),
+        "log_odds": sometimes(rng, rng.uniform(-300.0, 30.0, n), rng.uniform(-12.0, 12.0, n)),
         "group_size": rng.choice([2.0, 4.0, 8.0, 16.0, 64.0], n),
         "lengths": _sample_lengths(rng, n, (_KINDS,)),
         "shares": _sample_shares(rng, n, (_KINDS,)),

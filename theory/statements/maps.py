@@ -101,7 +101,7 @@ def _sample_iterates(rng: np.random.Generator, n: int) -> Sample:
             rng, 1.0 - log_uniform(rng, 1e-15, 1e-3, n), np.where(rng.random(n) < 0.2, 1.0, rng.uniform(-1.0, 1.0, n))
         ),
         "constant": rng.uniform(-2.0, 2.0, n),
-        "s0": rng.uniform(-4.0, 4.0, n),
+        "s0": sometimes(rng, rng.uniform(-200.0, 200.0, n), rng.uniform(-4.0, 4.0, n)),
         "k": rng.integers(1, 60, n).astype(np.float64),
     }
 
@@ -155,9 +155,9 @@ def _derive_prox() -> Derivation:
 
 def _sample_prox(rng: np.random.Generator, n: int) -> Sample:
     return {
-        "log_odds": rng.uniform(-4.0, 4.0, n),
-        "target_log_odds": rng.uniform(-4.0, 4.0, n),
-        "step": log_uniform(rng, 0.05, 20.0, n),
+        "log_odds": sometimes(rng, rng.uniform(-18.0, 18.0, n), rng.uniform(-4.0, 4.0, n)),
+        "target_log_odds": sometimes(rng, rng.uniform(-18.0, 18.0, n), rng.uniform(-4.0, 4.0, n)),
+        "step": sometimes(rng, log_uniform(rng, 1e-3, 1e3, n), log_uniform(rng, 0.05, 20.0, n)),
     }
 
 

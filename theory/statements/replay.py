@@ -37,7 +37,10 @@ def _derive_replay() -> Derivation:
 
 
 def _sample_replay(rng: np.random.Generator, n: int) -> Sample:
-    return {"log_odds": rng.uniform(-6.0, 6.0, n), "delta": log_uniform(rng, 0.5, 12.0, n)}
+    return {
+        "log_odds": sometimes(rng, rng.uniform(-200.0, 30.0, n), rng.uniform(-6.0, 6.0, n)),
+        "delta": sometimes(rng, log_uniform(rng, 0.01, 40.0, n), log_uniform(rng, 0.5, 12.0, n)),
+    }
 
 
 def _resting_share(log_odds: Array, delta: Array) -> Array:

@@ -9,6 +9,7 @@ from scipy.special import expit, log_expit, logit
 
 from fstsim.theory.noise import separated_gradient_variance
 from fstsim.theory.starvation import replay_gradient_variance, replay_harm_threshold
+from fstsim.theory.statements.instances import sometimes
 from fstsim.theory.statements.replay_importance import sample_states
 from fstsim.theory.statements.starvation import batch_outcomes, sample_batches, share_of_old
 from fstsim.theory.statements.statement import Bounds, Derivation, Sample, Statement
@@ -94,7 +95,7 @@ VARIANCE_OVERLAP = Statement(
 
 
 def _sample_harm(rng: np.random.Generator, n: int) -> Sample:
-    return {"beta": expit(rng.uniform(-6.0, -0.05, n))}
+    return {"beta": expit(sometimes(rng, rng.uniform(-300.0, -6.0, n), rng.uniform(-6.0, -0.05, n)))}
 
 
 def _harm_root(beta: Array) -> Array:

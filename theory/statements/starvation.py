@@ -30,7 +30,7 @@ def batch_outcomes(old_share: Array, batch: Array) -> tuple[Array, Array]:
 def sample_batches(rng: np.random.Generator, n: int) -> Sample:
     """Old masses and batch sizes, half of them without replay."""
     return {
-        "beta": expit(rng.uniform(-7.0, 4.0, n)),
+        "beta": expit(sometimes(rng, rng.uniform(-200.0, 4.0, n), rng.uniform(-7.0, 4.0, n))),
         "replay_fraction": rng.choice([0.0, 1.0], n) * rng.uniform(0.01, 0.7, n),
         "batch_size": np.floor(rng.uniform(2.0, _MOST + 1.0, n)),
     }

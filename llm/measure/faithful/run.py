@@ -28,6 +28,7 @@ from fstsim.llm.measure.faithful.scores import (
     change,
     columns,
     curves,
+    exam_noise,
     no_forgetting,
     not_measurable,
     summary,
@@ -297,10 +298,7 @@ def _moved(out: Path, digests: tuple[str, str], base: Policy, policy: Policy, ta
             skills = ExamSkills.of(base, _EXAM)
             now = skills.measure(policy)
             drift = now["drift"]
-            parts = [name for name in now if name.startswith("accuracy")]
-            # each problem flips with at most the spread of a coin of its accuracy: two standard errors of the mean of parts
-            spread = [2.0 * skills.base[name] * (1.0 - skills.base[name]) for name in parts]
-            noise = 2.0 * float(np.sqrt(np.sum(spread) / _EXAM)) / len(parts)
+            noise = exam_noise([skills.base[name] for name in now if name.startswith("accuracy")], _EXAM)
         row = {"k0": k0, "k0_se": error, "drift": drift, "unmoved": no_forgetting(k0, error, drift, noise)}
         write_json(path, plain(row))
     held = check_object(path, read_json(path), {"k0": (int, float), "unmoved": (str, type(None))})

@@ -145,6 +145,12 @@ def no_forgetting(k0: float, k0_se: float, drift: float | None, drift_noise: flo
     return f"the training has moved nothing: K0 is {k0:.2g} nats, drift {0.0 if drift is None else drift:.2g}"
 
 
+def exam_noise(accuracies: Sequence[float], problems: int) -> float:
+    """Two standard errors of the change of an exam's mean: of each part ``problems`` were asked twice, each answer a coin of the part's accuracy."""
+    flips = [2.0 * each * (1.0 - each) for each in accuracies]
+    return 2.0 * float(np.sqrt(np.sum(flips) / problems)) / len(accuracies)
+
+
 def change(before: Columns, after: Sequence[Columns]) -> dict[str, dict[str, float | None]]:
     """What each score has changed by, ``after`` one a seed: on problems where both have a value, and of the plain means.
 

@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.optimize import brentq
 
 from fstsim.errors import InputError
 from fstsim.llm.learners.method_losses import (
@@ -292,3 +293,17 @@ def test_the_loss_is_zero_at_the_anchored_tilt_alone(seed: int, tau: float, anch
     assert float(oapl_loss(tilted_t, lag_t, advantages, tau)) == pytest.approx(0.0, abs=1e-18)
     other = torch.tensor(np.log(rng.dirichlet(np.ones(8)))[rows])
     assert float(oapl_loss(other, lag_t, advantages, tau)) > 0.0
+
+
+@pytest.mark.parametrize("gap", [1e-3, 1e-30, 1e-60, 1e-200])
+def test_the_temperature_of_two_rewards_that_differ_by_almost_nothing(gap: float) -> None:
+    """The third is far below: KL = log 3 - H(p), and the odds of the best two are e^(b gap)."""
+    budget = 0.8
+
+    def left(log_odds: float) -> float:
+        p = 1.0 / (1.0 + math.exp(-log_odds))
+        return math.log(3.0) + p * math.log(p) + (1.0 - p) * math.log(1.0 - p) - budget
+
+    expected = brentq(left, 0.1, 20.0, xtol=1e-14) / gap
+    found = entropic_temperatures(torch.tensor([[0.0, -gap, -1.0]], dtype=torch.float64), budget)
+    assert float(found[0]) == pytest.approx(expected, rel=1e-9)

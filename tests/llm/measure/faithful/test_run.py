@@ -13,6 +13,7 @@ import torch
 from fstsim.errors import InputError
 from fstsim.llm.learners.sft import SupervisedFineTuning
 from fstsim.llm.measure.faithful.run import FaithfulConfig, measurements, models_of, run_faithful, with_hard
+from fstsim.llm.measure.faithful.scores import exam_noise
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.pretrained import cached_path
 from fstsim.llm.runs.config import TrainConfig
@@ -132,3 +133,11 @@ def test_an_untrained_small_model_of_english_is_not_measurable(tmp_path: Path) -
     assert row["not_measurable"] is not None
     assert row["curves"] is None
     assert set(row["scores"]) == {"chain", "direct", "well_formed"}
+
+
+def test_the_noise_of_the_exam_is_two_standard_errors_of_its_change() -> None:
+    """Against coins: each part is answered twice, before and after, by the same accuracy."""
+    rng, accuracies, problems = np.random.default_rng(0), [0.5, 0.9, 0.99, 1.0], 64
+    before, after = (rng.binomial(problems, accuracies, (20_000, 4)).mean(-1) / problems for _ in range(2))
+    assert exam_noise(accuracies, problems) == pytest.approx(2.0 * (after - before).std(), rel=0.03)
+    assert exam_noise([1.0], problems) == 0.0
