@@ -26,6 +26,20 @@ def spearman(x: ArrayLike, y: ArrayLike) -> float:
     return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])
 
 
+def partial_spearman(x: ArrayLike, y: ArrayLike) -> float:
+    r"""Rank correlation of ``x[:, 0]`` with ``y`` at a fixed ``x[:, 1]``: \((r_{xy} - r_{xz} r_{yz}) / \sqrt{(1 - r_{xz}^2)(1 - r_{yz}^2)}\).
+
+    ``x (N, 2)``. That of the ranks' parts that are not linear in the ranks of ``x[:, 1]``; nan where there are none.
+
+    >>> round(partial_spearman([[1, 4], [2, 1], [3, 3], [4, 2]], [1, 2, 3, 4]), 12)
+    1.0
+    """
+    a, z = np.asarray(x, dtype=np.float64).T
+    r, with_x, with_y = spearman(a, y), spearman(a, z), spearman(y, z)
+    left = (1.0 - with_x**2) * (1.0 - with_y**2)
+    return float((r - with_x * with_y) / np.sqrt(left)) if left > 1e-12 else float("nan")
+
+
 def quadratic_r2(x: ArrayLike, y: ArrayLike) -> float:
     """Share of the variance of ``y`` that a quadratic in ``x`` explains (least squares); nan where it has none to explain.
 

@@ -59,7 +59,11 @@ def _in_rank(points: Points) -> Finding:
         reached.append(rank.high >= _RANK)
     said = f"rank correlation over all measurements, without context: {'; '.join(parts)}"
     outcome = all_of(reached)
-    return Finding(said, outcome, "the direction is the right one" if outcome is Outcome.PARTLY else "")
+    why = {
+        Outcome.PARTLY: "the direction is the right one",
+        Outcome.FAILS: "it follows, but less closely over ways to train than that",
+    }
+    return Finding(said, outcome, why.get(outcome, ""))
 
 
 CLAIMS = (
@@ -71,7 +75,7 @@ CLAIMS = (
         _of_points(_old_prompts),
     ),
     Claim(
-        "Loss of capability follows the KL from the original model in rank",
+        f"Loss of capability follows the KL from the original model in rank, at a correlation of {_RANK}",
         "O'Neill 2607.11020",
         "the same runs: accuracy lost against KL on prompts of the new task",
         f"rank correlation {_RANK}",

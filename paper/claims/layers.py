@@ -81,7 +81,7 @@ CLAIMS = (
     Claim(
         "Direct tuning corrupts knowledge in the lower layers",
         "the source texts",
-        "shipped model, ends of SFT on three tasks and of RL on two, each layer put back to the base alone: share of the loss on old skills that comes back, lower half of the layers less upper half",
+        "ends of SFT on three tasks and of RL on two with the shipped model, of SFT on one with a pretrained model where that is recorded, each layer put back to the base alone: share of the loss on old skills that comes back, lower half of the layers less upper half",
         "above 0 in every training that lost something",
         _low,
     ),

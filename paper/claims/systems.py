@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from fstsim.llm.experiments.plan import SIZES
 from fstsim.llm.experiments.systems import TASKS, arms
 from fstsim.paper.claims.claim import Claim, Finding, Outcome, above, all_of
@@ -17,6 +19,8 @@ from fstsim.paper.pages.faithful import recorded_arms
 _FROZEN = ("gepa", "soft", "soft-bias", "proxy", "cases", "cases-near", "skills")
 _STATES = ("soft", "soft-bias", "proxy", "cases", "skills")
 _CONTEXTS = ("gepa", "soft-bias")
+_GAP = 0.88
+"""share of the gap to direct tuning that 2401.08565 reports for its largest model, the smaller of its two"""
 _ROUNDING = 1e-3
 """nats: what float32 makes of a KL that is its floor"""
 _LABELS = {name: arm.label for name, arm in arms(SIZES["smoke"]).items()}
@@ -99,7 +103,18 @@ def _better(e: Evidence, arm: str, other: str) -> tuple[str, list[bool | None]]:
 
 def _instance(e: Evidence) -> Finding:
     said, holds = _better(e, "soft", "soft-bias")
-    return Finding(f"reward with thoughts of the problem at hand, against a constant vector, {said}", all_of(holds))
+    worth = []
+    for task in recorded(e):
+        c = e.curves(f"systems-{task}-soft")
+        worth.append(f"{task} {estimate(c['reward'][:, -1] - c['reward_shuffled'][:, -1])}")
+    said += f". The same vectors less those of another problem: {', '.join(worth)}"
+    why = "the trained vectors are of their problem, but a constant vector of its own training is not resolved to be worse"
+    outcome = all_of(holds)
+    return Finding(
+        f"reward with thoughts of the problem at hand, against a constant vector, {said}",
+        outcome,
+        why if outcome is Outcome.OPEN else "",
+    )
 
 
 def _memory(e: Evidence) -> Finding:
@@ -116,26 +131,32 @@ def _memory(e: Evidence) -> Finding:
 def _proxy(e: Evidence) -> Finding:
     parts, shares = [], []
     for task in recorded(e):
-        steered, direct = (_end(e, task, arm, "reward") for arm in ("proxy", "sft"))
-        base = float(e.curves(f"systems-{task}-proxy")["reward"][:, 0].mean())
-        share = (steered.value - base) / (direct.value - base)
-        parts.append(f"{task}: {base:.3g} to {steered}, directly tuned {direct}: {share:.0%} of the gap")
-        shares.append(share > 0.8)
+        steered, direct = (e.curves(f"systems-{task}-{arm}")["reward"] for arm in ("proxy", "sft"))
+        base = steered[:, 0]
+        share = estimate((steered[:, -1] - base) / (direct[:, -1] - base))
+        ends = [estimate(rewards[:, -1]) for rewards in (steered, direct)]
+        parts.append(f"{task}: {base.mean():.3g} to {ends[0]}, directly tuned {ends[1]}: {share} of the gap")
+        shares.append(above(share.low, share.high, _GAP))
     return Finding("; ".join(parts), all_of(shares))
 
 
 def _library(e: Evidence) -> Finding:
-    parts, holds = [], []
+    parts: list[str] = []
+    holds: list[bool | None] = []
     for task in recorded(e):
-        reward, start = (
-            _end(e, task, "skills", "reward"),
-            float(e.curves(f"systems-{task}-skills")["reward"][:, 0].mean()),
-        )
-        old = _end(e, task, "skills", "old_mass")
-        at_start = float(e.curves(f"systems-{task}-skills")["old_mass"][:, 0].mean())
-        parts.append(f"{task}: reward {start:.3g} to {reward}, old mass with the library off {at_start:.3g} to {old}")
-        holds.append(abs(old.value - at_start) < 1e-9)
-    return Finding("; ".join(parts), all_of(holds))
+        c = e.curves(f"systems-{task}-skills")
+        skills, reward = c["skills"][:, -1].mean(), estimate(c["reward"][:, -1])
+        kept = float(np.abs(c["old_mass"][:, -1] - c["old_mass"][:, 0]).max()) < 1e-9
+        parts.append(f"{task}: {skills:.3g} skills, reward {c['reward'][:, 0].mean():.3g} to {reward}")
+        holds.append(kept)
+        if "skills_found" in c.columns:
+            found = estimate(c["skills_found"][:, -1])
+            parts[-1] += f", stored skills that examples of what they do find first {found}"
+            holds.append(bool(found.value == 1.0))
+    said = f"{'; '.join(parts)}; with the library off the old mass is {'the base’s' if all(holds) else 'another'}"
+    why = "libraries of a few skills are meant: the largest here is a skill for each of three families"
+    outcome = all_of(holds)
+    return Finding(said, Outcome.PARTLY if outcome is Outcome.HOLDS else outcome, why)
 
 
 def _leash_is_cheapest(e: Evidence) -> Finding:
@@ -243,8 +264,8 @@ CLAIMS = (
     Claim(
         "A growing library does not forget",
         "VOYAGER 2305.16291",
-        "skill library on the stream and the switch",
-        "old mass with the library off equals the base's; the switch is no program and is not solved",
+        "skill library on the stream and the switch: whether what was stored is still found, and the bare model's old mass",
+        "every stored skill is found; old mass with the library off equals the base's; the switch is no program and is not solved",
         _when_recorded(_library),
     ),
     Claim(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import spearmanr
+from scipy.stats import rankdata, spearmanr
 
-from fstsim.association import over_groups, quadratic_r2, spearman
+from fstsim.association import over_groups, partial_spearman, quadratic_r2, spearman
 
 
 def test_rank_correlation_is_that_of_scipy() -> None:
@@ -14,6 +14,17 @@ def test_rank_correlation_is_that_of_scipy() -> None:
     x, y = rng.integers(0, 9, size=(2, 200)).astype(float)
     assert spearman(x, x + y) == pytest.approx(spearmanr(x, x + y).statistic, rel=1e-12)
     assert np.isnan(spearman(np.ones(9), np.arange(9)))
+
+
+def test_partial_rank_correlation_is_that_of_what_ranks_do_not_explain() -> None:
+    rng = np.random.default_rng(1)
+    z = rng.standard_normal(60)
+    x, y = z + rng.standard_normal(60), z**3 + rng.standard_normal(60)
+    a, b, c = (rankdata(v) for v in (x, y, z))
+    left = [v - np.polyval(np.polyfit(c, v, 1), c) for v in (a, b)]
+    assert partial_spearman(np.stack([x, z], 1), y) == pytest.approx(np.corrcoef(*left)[0, 1], abs=1e-12)
+    assert abs(partial_spearman(np.stack([x, z], 1), y)) < spearman(x, y)
+    assert np.isnan(partial_spearman(np.stack([z, z], 1), y))
 
 
 def test_r2_is_that_of_a_quadratic() -> None:
