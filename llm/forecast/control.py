@@ -69,7 +69,7 @@ class Layout:
         cuts = np.cumsum(list(self.counts.values()))[:-1]
         return dict(zip(self.counts, np.split(logp, cuts), strict=True)) if self.counts else {}
 
-    def speeds(self, change: Array) -> Array:
+    def sizes(self, change: Array) -> Array:
         """Root mean square of ``change (n,)`` over the answers of one name, at the place of each, ``(n,)``."""
         each = [np.full(len(part), np.sqrt(np.mean(part**2))) for part in self._parts(change).values()]
         return np.concatenate(each)

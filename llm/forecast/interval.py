@@ -11,11 +11,12 @@ Half of it is :math:`\sqrt{w^2 + e^2}`, noise and error of the pieces.
   :math:`w^2 = 4 \sum_k \Delta_k^2 (1 + n_k / (b_k R))`: the run, and the mean of R paths. A bound, since noise in directions that
   training restores is counted as if it stayed.
 
-*Error* ``e``: by how much predicted and corrected readings differ at the step itself, and a sixth of what every piece before has
-left behind: differences add up with their signs in log-odds of the control answers,
-:math:`E = \sum_k \rho_k (\ell^{pred}_k - \ell^{corr}_k)`, and a quantity is read off the controls with and without them. Of a piece h in
-which the gradient changes at rate :math:`\lambda` the predicted path errs by :math:`h^2 \ddot y/2` and the corrected one by
-:math:`h^3 \dddot y/12`, a sixth of :math:`\lambda h`: a sixth is a bound where the gradient changes by no more than itself.
+*Error* ``e``: by how much predicted and corrected readings differ at the step itself, and what every piece before has left behind:
+:math:`E = \sum_k \rho_k \tfrac56 z_k (\ell^{pred}_k - \ell^{corr}_k)` in log-odds of the control answers, with their signs; a
+quantity is read off the controls with and without it. The factor is that of :math:`\dot y = -\lambda y` in pieces of
+:math:`z = \lambda h`: they differ by :math:`z^2 y/2`, and the corrected one errs by :math:`z^3 y/6`, and by :math:`z^3 y/4` more since
+it starts with the aim that was taken at the predicted end of the piece before. A piece of length :math:`|\Delta\ell|` tells its own z:
+twice the difference over the length, at most 1 (root mean squares over the answers of one name).
 
 *Propagation* :math:`\rho_k`: on a path :math:`d\ell/dt = f(\ell)`, t the sum of learning rates, a small lead or lag is carried on
 at the speed of the path, :math:`\delta(t) = \delta(s) f(\ell(t)) / f(\ell(s))`. Speeds are those of the pieces, root mean squares
@@ -26,6 +27,7 @@ Nothing in it is fitted to any run. Forecasts from before 2026-11-27 have no con
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,10 +43,6 @@ from fstsim.llm.forecast.reading import Reading
 Array = NDArray[np.float64]
 Of = Callable[[Reading], float]
 Rows = Sequence[Mapping[str, Any]]
-
-
-CORRECTED = 1.0 / 6.0
-"""Error of the corrected path over that of the predicted one."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +74,14 @@ def carried(pieces: Rows, layout: Layout | None, of: Of, step: int, rates: Array
             return 0.0
         return now - then if math.isfinite(now - then) else 0.0
 
-    speeds = _speeds(before, layout, rates)
-    ratios = [np.divide(speeds[-1], v, out=np.ones_like(v), where=v > 0.0) for v in speeds]
-    left = [ratio * np.array(row["drift"]) for ratio, row in zip(ratios[:-1], before[:-1], strict=True)]
+    moved = _moved(before, layout)
+    far = [float(rates[row["from"] : row["from"] + row["steps"]].sum()) for row in before]
+    speeds = [size / max(d, 1e-300) for size, d in zip(moved, far, strict=True)]
+    ratios = [_over(speeds[-1], v) for v in speeds]
+    left = [
+        ratio * _err(np.array(row["drift"]), size, layout)
+        for ratio, size, row in zip(ratios[:-1], moved[:-1], before[:-1], strict=True)
+    ]
     error = changed(np.sum(left, axis=0)) if left else 0.0
     run = path = 0.0
     for ratio, row in zip(ratios, before, strict=True):
@@ -89,11 +92,21 @@ def carried(pieces: Rows, layout: Layout | None, of: Of, step: int, rates: Array
     return Carried(error, run, path)
 
 
-def _speeds(pieces: Rows, layout: Layout, rates: Array) -> list[Array]:
-    """Of the controls in each piece, log-odds a unit of learning rate."""
+def _moved(pieces: Rows, layout: Layout) -> list[Array]:
+    """How far the controls move in each piece, log-odds: root mean squares over the answers of one name, ``(n,)`` each."""
     ends = [odds(layout.start), *(np.array(row["odds"]) for row in pieces)]
-    far = [float(rates[row["from"] : row["from"] + row["steps"]].sum()) for row in pieces]
-    return [layout.speeds(b - a) / max(d, 1e-300) for a, b, d in zip(ends[:-1], ends[1:], far, strict=True)]
+    return [layout.sizes(b - a) for a, b in itertools.pairwise(ends)]
+
+
+def _err(drift: Array, moved: Array, layout: Layout) -> Array:
+    """Error of the corrected controls at the end of a piece, from how far the predicted ones are from them."""
+    z = np.minimum(2.0 * _over(layout.sizes(drift), moved), 1.0)
+    return np.asarray(5.0 / 6.0 * z * drift)
+
+
+def _over(one: Array, other: Array) -> Array:
+    """The ratio, 1 where there is nothing to divide by."""
+    return np.divide(one, other, out=np.ones_like(one), where=other > 0.0)
 
 
 def half_width(values: Array, errors: Sequence[float], on_the_way: Sequence[Carried]) -> float:
@@ -104,5 +117,5 @@ def half_width(values: Array, errors: Sequence[float], on_the_way: Sequence[Carr
         bounds.append(float(values.var(ddof=1)) * (1.0 + 1.0 / count) * float(student_t.ppf(0.975, count - 1)) ** 2)
     if any(c.run > 0.0 for c in on_the_way):
         bounds.append(4.0 * float(np.mean([c.run + c.path / count for c in on_the_way])))
-    error = float(np.mean([abs(e) + CORRECTED * abs(c.error) for e, c in zip(errors, on_the_way, strict=True)]))
+    error = float(np.mean([abs(e) + abs(c.error) for e, c in zip(errors, on_the_way, strict=True)]))
     return math.sqrt(min(bounds, default=0.0) + error**2)

@@ -31,7 +31,7 @@ from fstsim.theory.coarse_adam import SGD, AdamW, learning_rates
 
 MakePolicy = Callable[..., Policy]
 Array = NDArray[np.float64]
-ANSWERS, SCALE, DRIFT, NOISE = 48, 20.0, 0.05, 0.4
+ANSWERS, SCALE, DRIFT, NOISE = 48, 20.0, 1.0, 0.4
 
 
 @dataclass(frozen=True)
@@ -164,9 +164,9 @@ def test_interval_covers_new_runs(make_policy: MakePolicy) -> None:
 def test_half_width() -> None:
     """The smaller bound of noise, and the error of the pieces; Student's t of two is 12.706, of three 4.303."""
     values, student = np.array([1.0, 1.2]), 12.7062**2 * 0.02 * 1.5
-    ways = [Carried(0.6, 0.3, 0.4), Carried(-1.8, 0.5, 0.8)]
+    ways = [Carried(0.1, 0.3, 0.4), Carried(-0.3, 0.5, 0.8)]
     assert half_width(values, [0.2, -0.2], ways) == pytest.approx(math.sqrt(4 * (0.4 + 0.3) + 0.4**2))
-    far = [Carried(0.6, 30.0, 40.0), Carried(-1.8, 50.0, 80.0)]
+    far = [Carried(0.1, 30.0, 40.0), Carried(-0.3, 50.0, 80.0)]
     assert half_width(values, [0.2, -0.2], far) == pytest.approx(math.sqrt(student + 0.4**2), rel=1e-4)
     assert half_width(values, [0.2, -0.2], [Carried()] * 2) == pytest.approx(math.sqrt(student + 0.04), rel=1e-4)
     assert half_width(values[:1], [0.2], [Carried(0.0, 0.5, 0.3)]) == pytest.approx(math.sqrt(4 * 0.8 + 0.04))
