@@ -183,9 +183,12 @@ def _check_keys(name: str, model: PreTrainedModel, found: dict[str, Any]) -> Non
 
 
 def check_finite(name: str, model: PreTrainedModel) -> None:
-    """InputError if a weight of the model called ``name`` is not a number or infinite."""
+    """InputError if a weight of the model called ``name`` is not a number or infinite, or a buffer beside them (of routers, say) not a number."""
     with torch.no_grad():
         for key, weight in model.named_parameters():
             # the sum is enough in nearly all cases; it may overflow where no weight is infinite
             if not torch.isfinite(weight.sum(dtype=torch.float32)) and not torch.isfinite(weight).all():
                 raise InputError(f"the weights of {name!r} are not finite: {key} has a value that is nan or infinite")
+        for key, held in model.named_buffers():  # a mask may be infinite
+            if torch.isnan(held).any():
+                raise InputError(f"the weights of {name!r} are not finite: {key} has a value that is nan")

@@ -23,7 +23,10 @@ def can_share(model: PreTrainedModel) -> bool:
 
 @torch.no_grad()
 def keeps_cache(model: PreTrainedModel) -> bool:
-    """Whether the model hands back a cache of what it has read (Mamba does not, an encoder neither): tried on one token. Raises InputError if that fails."""
+    """Whether the model hands back a cache of what it has read (Mamba does not, an encoder neither): tried on one token.
+
+    Raises InputError if that fails, or gives no distribution over the next token: finite weights may be too large for their type.
+    """
     was_training = model.training
     model.eval()
     try:
@@ -32,6 +35,11 @@ def keeps_cache(model: PreTrainedModel) -> bool:
         raise InputError(f"{type(model).__name__} cannot be used: {' '.join(str(error).split())[:200]}") from error
     finally:
         model.train(was_training)
+    logits = getattr(out, "logits", None)
+    if logits is not None and bool(torch.log_softmax(logits.float(), -1).isnan().any()):
+        raise InputError(
+            f"{type(model).__name__} cannot be used: its logits are not numbers; are its weights too large?"
+        )
     return getattr(out, "past_key_values", None) is not None
 
 

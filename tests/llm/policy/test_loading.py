@@ -14,6 +14,7 @@ import pytest
 import torch
 from attack.model_directories import NAMES, Builder, cases, good, sound
 from safetensors.torch import load_file, save_file
+from tiny_architectures import tiny_model
 from transformers import (
     Gemma3Config,
     Gemma3ForConditionalGeneration,
@@ -217,6 +218,31 @@ def test_weights_that_are_not_finite(make_model: MakeModel, tmp_path: Path, valu
     load_model(str(folder), "cpu", "float32")
     with pytest.raises(InputError, match="not finite"):
         load_model(str(folder), "cpu", "float16")
+
+
+def test_a_buffer_that_is_not_a_number(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    """The bias with which a router chooses its experts is no parameter, but belongs to the weights."""
+    model = tiny_model("glm4_moe", vocab_size=len(tokenizer))
+    key, bias = next((k, b) for k, b in model.named_buffers() if k.endswith("e_score_correction_bias"))
+    model.save_pretrained(tmp_path / "sound")
+    tokenizer.save_pretrained(tmp_path / "sound")
+    Policy.load(str(tmp_path / "sound"))
+    bias.fill_(torch.nan)
+    model.save_pretrained(tmp_path / "nan")
+    tokenizer.save_pretrained(tmp_path / "nan")
+    with pytest.raises(InputError, match=f"not finite: {key} has"):
+        Policy.load(str(tmp_path / "nan"))
+
+
+def test_finite_weights_without_finite_logits(make_model: MakeModel, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Also where the same architecture has been used before with weights that are sound."""
+    for tied in (True, False):
+        model = make_model("llama", tie_word_embeddings=tied)
+        assert Policy.of(model, tokenizer).padded
+        with torch.no_grad():
+            model.get_output_embeddings().weight.uniform_(-1.0, 1.0).mul_(3e38)
+        with pytest.raises(InputError, match="logits are not numbers"):
+            Policy.of(model, tokenizer)
 
 
 def test_the_text_of_a_model_that_sees_pictures(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
