@@ -47,7 +47,7 @@ def draw_layers(found: Mapping[str, Any]) -> Drawing:
     columns = [(_REWARD, "reward", "reward on the new task")]
     columns += [(_LOST, lost, "reward lost on old skills")] if lost is not None else []
     panels = [kinds for kinds in _PANELS if any(row["kind"] in kinds for row in rows)]
-    figure = Drawing(figsize=(1.0 + 3.5 * len(panels), 3.6))
+    figure = Drawing(figsize=(1.3 + 3.4 * len(panels), 3.6))
     axes = np.atleast_1d(figure.subplots(1, len(panels), sharey=True))
     for ax, kinds, letter in zip(axes, panels, "abc", strict=False):
         title, axis, entries = _PANELS[kinds]
@@ -71,7 +71,12 @@ def draw_layers(found: Mapping[str, Any]) -> Drawing:
     drawn = dict(zip(*axes[0].get_legend_handles_labels()[::-1], strict=True))
     handles, labels = [drawn[label] for *_, label in columns], [label for *_, label in columns]
     levels = [axes[0].plot([], [], color=GREY, linewidth=0.8, linestyle=style)[0] for style in ("--", ":")]
-    figure.legend([*handles, *levels], [*labels, "as trained", "base"], loc="outside lower center", ncols=4)
+    figure.legend(
+        [*handles, *levels],
+        [*labels, "as trained", "base"],
+        loc="outside lower center",
+        ncols=4 if len(panels) > 1 else 2,
+    )
     runs = len(found["runs"])
     told = f"{found['method']} on {', '.join(found['tasks'])}, {runs} run{'s' if runs > 1 else ''}"
     figure.suptitle(f"{told}; bands: 95 % intervals over runs".replace("$", r"\$"))

@@ -14,8 +14,10 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel, PreTrainedTokenizerFast
 
+from fstsim.__main__ import main
 from fstsim.errors import InputError
 from fstsim.llm.learners.sft import SupervisedFineTuning
+from fstsim.llm.measure.faithful.run import FaithfulConfig, models_of
 from fstsim.llm.measure.restore import COLUMNS, parts_of, restored
 from fstsim.llm.measure.restored_runs import forgotten_column, means, restore_runs, total_parts
 from fstsim.llm.policy.policy import Policy
@@ -141,12 +143,27 @@ def test_some_parts_alone_have_the_same_rows(runs: Path, found: dict[str, Any], 
         restore_runs([runs / "sft" / "seed-1"], tmp_path / "layers", groups=("layer", "stack"))
 
 
+def test_the_command_restores_the_parts_that_are_named(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["layers", str(runs / "sft" / "seed-0"), "--out", str(tmp_path / "out"), "--parts"]
+    assert main([*words, "heads"]) == 2
+    assert "heads" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert main([*words, "layer"]) == 0
+    said = capsys.readouterr().out
+    assert "layer 1" in said
+    assert "embeddings" not in said
+
+
 def test_a_run_that_trains_no_weights_is_refused(tmp_path: Path) -> None:
     config = TrainConfig("cases", ("strings:reverse",), steps=1)
     (tmp_path / "config.json").write_text(json.dumps(asdict(config)))
     (tmp_path / "summary.json").write_text("{}")
     with pytest.raises(InputError, match="method cases, whose weights are its base's"):
         restore_runs([tmp_path], tmp_path / "out")
+    with pytest.raises(InputError, match="method cases, whose weights are its base's"):
+        models_of(FaithfulConfig(str(tmp_path)))
 
 
 def test_refuses(runs: Path, tmp_path: Path, make_model: MakeModel, tokenizer: PreTrainedTokenizerFast) -> None:
