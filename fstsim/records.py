@@ -159,11 +159,15 @@ def claimed_directory(
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Call ``write`` on a temporary file in the same folder, then rename it to ``path``.
 
-    Raises InputError if ``path`` is there and is no plain file: a rename would put a file in the place of a device or a pipe.
+    Raises InputError if ``path`` is there and is no plain file: a rename would put a file in the place of a device or a pipe;
+    and if its folder is no folder.
     """
     if path.exists() and not path.is_file():
         raise InputError(f"{path} is there and is not a file: choose another name")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InputError(f"{path.parent} is there and is not a directory: choose another --out") from error
     with temporary_file(path) as (file, temporary):
         write(file)
         file.flush()

@@ -23,7 +23,10 @@ def can_share(model: PreTrainedModel) -> bool:
 
 @torch.no_grad()
 def keeps_cache(model: PreTrainedModel) -> bool:
-    """Whether the model hands back a cache of what it has read (Mamba does not, an encoder neither): tried on one token. Raises InputError if that fails."""
+    """Whether the model hands back a cache of what it has read (Mamba does not, an encoder neither): tried on one token.
+
+    Raises InputError if that fails, or its logits are not finite (finite weights can be too large).
+    """
     was_training = model.training
     model.eval()
     try:
@@ -32,6 +35,8 @@ def keeps_cache(model: PreTrainedModel) -> bool:
         raise InputError(f"{type(model).__name__} cannot be used: {' '.join(str(error).split())[:200]}") from error
     finally:
         model.train(was_training)
+    if not bool(torch.isfinite(out.logits).any(-1).all()) or bool(torch.isnan(out.logits).any()):
+        raise InputError(f"{type(model).__name__} cannot be used: its logits are not finite")
     return getattr(out, "past_key_values", None) is not None
 
 
