@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from fstsim.errors import InputError
-from fstsim.locks import LOCKS, alone_in, temporary_file
+from fstsim.locks import LOCKS, alone_in, temporary_file, temporary_folder
 from fstsim.reading import is_there, parse_json, read_bytes, read_text
 
 _PACKAGES = ("fstsim", "numpy", "scipy", "sympy", "matplotlib", "numba", "torch", "transformers", "gepa")
@@ -174,6 +174,13 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         os.fsync(file.fileno())
         if not LOCKS:  # Windows renames no file that is open
             file.close()
+        os.replace(temporary, path)
+
+
+def write_folder(path: Path, write: Callable[[Path], object]) -> None:
+    """Call ``write`` on a temporary folder beside ``path``, which is not there or empty, then rename it to ``path``."""
+    with temporary_folder(path) as temporary:
+        write(temporary)
         os.replace(temporary, path)
 
 
