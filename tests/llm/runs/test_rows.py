@@ -30,9 +30,10 @@ def test_a_model_whose_writing_was_stopped_is_written_again(
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         patched.setattr(type(policy.tokenizer), "save_pretrained", stop)
-        write_result(TrainConfig(), policy, state, tmp_path)
+        with pytest.raises(KeyboardInterrupt):
+            write_result(TrainConfig(), policy, state, tmp_path)
     assert list(tmp_path.iterdir()) == []
     write_result(TrainConfig(), policy, state, tmp_path)
     found = load_file(tmp_path / "model" / "model.safetensors")
