@@ -12,6 +12,7 @@ import errno
 import os
 import re
 import secrets
+import shutil
 import stat
 import threading
 import time
@@ -98,19 +99,46 @@ def temporary_file(path: Path) -> Iterator[tuple[IO[bytes], Path]]:
         temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """As `temporary_file`, a folder: who may read it, the umask says; what is still there at the end is removed."""
+    handle = -1
+    while True:
+        temporary = path.parent / f".{path.name[:_NAME]}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
+        temporary.mkdir()
+        if not LOCKS:
+            break
+        with contextlib.suppress(FileNotFoundError):  # it was cleared in the moment before it was locked
+            handle = os.open(temporary, os.O_RDONLY)
+            _locked(handle)
+            if temporary.exists():
+                break
+            os.close(handle)
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if LOCKS:
+            os.close(handle)
+
+
 def remove_leftovers(path: Path) -> None:
-    """Remove temporary files in ``path`` and in its folders whose process has ended; those that are being written stay."""
+    """Remove temporary files and folders in ``path`` and in its folders whose process has ended; those that are being written stay."""
     if not LOCKS:
         return
     for leftover in (*path.glob(".*.tmp"), *path.glob("*/.*.tmp")):
         if not _TEMPORARY.fullmatch(leftover.name):
             continue
         with contextlib.suppress(OSError):  # renamed or removed meanwhile
-            if not stat.S_ISREG(leftover.lstat().st_mode):
+            kind = leftover.lstat().st_mode
+            if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
                 continue
             handle = os.open(leftover, os.O_RDONLY | os.O_NOFOLLOW)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                leftover.unlink()
+                if stat.S_ISDIR(kind):
+                    shutil.rmtree(leftover, ignore_errors=True)
+                else:
+                    leftover.unlink()
             finally:
                 os.close(handle)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from fstsim.errors import InputError
-from fstsim.locks import LOCKS, alone_in, temporary_file
+from fstsim.locks import LOCKS, alone_in, temporary_file, temporary_folder
 from fstsim.reading import is_there, parse_json, read_bytes, read_text
 
 _PACKAGES = ("fstsim", "numpy", "scipy", "sympy", "matplotlib", "numba", "torch", "transformers", "gepa")
@@ -159,17 +159,28 @@ def claimed_directory(
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Call ``write`` on a temporary file in the same folder, then rename it to ``path``.
 
-    Raises InputError if ``path`` is there and is no plain file: a rename would put a file in the place of a device or a pipe.
+    Raises InputError if ``path`` is there and is no plain file: a rename would put a file in the place of a device or a pipe;
+    and if its folder is no folder.
     """
     if path.exists() and not path.is_file():
         raise InputError(f"{path} is there and is not a file: choose another name")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InputError(f"{path.parent} is there and is not a directory: choose another --out") from error
     with temporary_file(path) as (file, temporary):
         write(file)
         file.flush()
         os.fsync(file.fileno())
         if not LOCKS:  # Windows renames no file that is open
             file.close()
+        os.replace(temporary, path)
+
+
+def write_folder(path: Path, write: Callable[[Path], object]) -> None:
+    """Call ``write`` on a temporary folder beside ``path``, which is not there or empty, then rename it to ``path``."""
+    with temporary_folder(path) as temporary:
+        write(temporary)
         os.replace(temporary, path)
 
 

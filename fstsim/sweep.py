@@ -288,9 +288,15 @@ def _read_part(config: SweepConfig, out: Path, number: int) -> str | None:
     for path in sorted((out / "parts").glob(f"{number:06d}-*.jsonl")):
         with contextlib.suppress(InputError):
             text = read_text(path)
-            if path.stem == f"{number:06d}-{_digest(config, text)[:_SHORT]}":
+            if path == _part_path(config, out, number, text):
                 return text
     return None
+
+
+def _part_path(config: SweepConfig, out: Path, number: int, text: str) -> Path:
+    """Where the rows of a chunk are kept: the checksum is of its number too, so that those of another chunk are none of it."""
+    digest = _digest(config, f"{number}\n{text}")
+    return out / "parts" / f"{number:06d}-{digest[:_SHORT]}.jsonl"
 
 
 def _run_on(
@@ -307,14 +313,15 @@ def _run_on(
     for group in _rounds(missing, 4 * max(1, workers)):
         for k, chunk_rows in zip(group, _made(config, group, backend), strict=True):
             done[k] = "".join(map(row_line, chunk_rows))
-            write_text(out / "parts" / f"{k:06d}-{_digest(config, done[k])[:_SHORT]}.jsonl", done[k])
+            write_text(_part_path(config, out, k, done[k]), done[k])
             if progress is not None:
                 progress(len(chunk_rows))
     text = "".join(done[k] for k in chunks)
     write_text(out / "table.sha256", _digest(config, text) + "\n")
     write_text(out / "table.jsonl", text)
     for part in (out / "parts").glob("*.jsonl"):
-        part.unlink()
+        with contextlib.suppress(OSError):  # a folder, which is not ours
+            part.unlink()
     with contextlib.suppress(OSError):  # something that is not ours lies in it
         (out / "parts").rmdir()
     return out / "table.jsonl"

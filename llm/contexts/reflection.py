@@ -13,8 +13,9 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any, Literal, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import quote, quote_plus, urlsplit
 
 import numpy as np
 import torch
@@ -35,6 +36,7 @@ LONGEST = 8
 _WRITTEN = 64  # tokens of a context that a chat model writes for itself
 _RECORDS = 4  # of which it is shown that many
 _SHOWN = 300  # characters of each part of a record
+_SECRET = 8  # characters of the shortest key that is a secret
 _LENGTH = "--reflector-tokens must be at least 1, or 0 for what the reflector has on its own; got {}"
 
 
@@ -168,16 +170,16 @@ class ChatEndpoint:
 
     def __post_init__(self) -> None:
         self.api_key = self.api_key.strip()  # keys read from files end in a newline
+        # first, because the other messages show it; and it is recorded
+        if re.search(r"[@?#]", self.base_url) or (self._secret and self.api_key in self.base_url):
+            raise InputError(
+                "base-url must not hold a user name, a password, a query or the key: put the key into FSTSIM_API_KEY"
+            )
         if not re.match(r"https?://[^\s/]", self.base_url) or re.search(r"\s", self.base_url):
-            shown = re.sub(r"//[^/]*@", "//...@", self.base_url).partition("?")[0]
-            raise InputError(f"base-url must start with http:// or https://, got {shown!r}")
+            raise InputError(f"base-url must start with http:// or https://, got {self.base_url[:80]!r}")
         if not _is_address(self.base_url):
             raise InputError(
                 f"base-url must be an address of a host and a port below 65536, got {self.base_url[:80]!r}"
-            )
-        if re.search(r"[@?#]", self.base_url):  # it is recorded and shown
-            raise InputError(
-                "base-url must not hold a user name, a password or a query: put the key into FSTSIM_API_KEY"
             )
         if not (self.api_key.isascii() and self.api_key.isprintable()):
             raise InputError("FSTSIM_API_KEY must be one line of printable ASCII characters")
@@ -190,9 +192,20 @@ class ChatEndpoint:
         if self.max_tokens < 0:
             raise InputError(_LENGTH.format(self.max_tokens))
 
+    @property
+    def _secret(self) -> bool:
+        """Whether the key is one: local servers take any word, which texts and addresses may hold too."""
+        return len(self.api_key) >= _SECRET
+
     def _without_key(self, text: str) -> str:
-        """Servers say the key back, and so do errors about headers; replaced before anything is cut off."""
-        return text.replace(self.api_key, "(key)") if self.api_key else text
+        """Servers say the key back, as it is or escaped, and so do errors about headers; replaced before anything is cut off."""
+        key = self.api_key
+        if not key:
+            return text
+        forms = {key, json.dumps(key)[1:-1], repr(key)[1:-1], quote(key), quote(key, ""), quote_plus(key), escape(key)}
+        for form in sorted(forms, key=len, reverse=True):
+            text = text.replace(form, "(key)")
+        return text
 
     def propose(
         self,
@@ -225,9 +238,9 @@ class ChatEndpoint:
                 if status == 200:
                     content = json.loads(text)["choices"][0]["message"]["content"]
                     if isinstance(content, str):
-                        return content.encode(
-                            "utf-8", "replace"
-                        ).decode()  # half of a surrogate pair cannot be recorded
+                        # it is recorded, which half of a surrogate pair cannot be
+                        text = self._without_key(content) if self._secret else content
+                        return text.encode("utf-8", "replace").decode()
                     said = "an answer without text"
                     continue
                 said = f"status {status}: {self._without_key(text)[:120]}"

@@ -79,7 +79,7 @@ def rewards_of(
     rows = [tuple(row[:n]) for row, n in zip(rollouts.completions.tolist(), lengths, strict=True)]
     keys = list(zip(groups.tolist(), rows, strict=True))
     distinct = list(dict.fromkeys(keys))
-    texts = policy.tokenizer.batch_decode([list(row) for _, row in distinct], skip_special_tokens=True)
+    texts = policy.read([row for _, row in distinct])
     reward_of = {key: task.score(problems[key[0]], text).reward for key, text in zip(distinct, texts, strict=True)}
     return torch.tensor([reward_of[key] for key in keys], device=policy.device)
 

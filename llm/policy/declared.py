@@ -26,6 +26,16 @@ def vocabulary_size(model: PreTrainedModel) -> int:
     return size if isinstance(size, int) else int(model.get_output_embeddings().weight.shape[0])
 
 
+def padding_counted(model: PreTrainedModel) -> int | None:
+    """The token that positions leave out, and begin after (RoBERTa and its kin number a row's tokens that are no padding); None elsewhere."""
+    for module in model.modules():
+        if hasattr(module, "create_position_ids_from_input_ids") and isinstance(
+            getattr(module, "padding_idx", None), int
+        ):
+            return int(module.padding_idx)
+    return None
+
+
 def position_limit(model: PreTrainedModel) -> int | None:
     """How many tokens a row may have, None where nothing says so.
 
@@ -38,6 +48,8 @@ def position_limit(model: PreTrainedModel) -> int | None:
         if rope.get("rope_type", rope.get("type")) in _STRETCHED:
             own = rope.get("original_max_position_embeddings")
             limits += [int(own)] if isinstance(own, int | float) else []
+    if limits and (padding := padding_counted(model)) is not None:
+        return min(limits) - padding - 1
     return min(limits, default=None)
 
 

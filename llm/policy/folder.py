@@ -127,7 +127,8 @@ def _check_weights(folder: Path, config: Mapping[str, Any], index: Any, names: s
     if not found:
         raise InputError(f"the weights of {folder} hold no tensor")
     for key, dtype in found.items():
-        if key.endswith("weight") and dtype not in _FLOATS:
+        # buffers of older files, masks for example, are no floats, and are not read
+        if (key.endswith("weight") and dtype not in _FLOATS) or dtype.startswith(("F8", "F6", "F4", "C")):
             raise InputError(
                 f"model {folder} is quantised: {key} is stored as {dtype}; give the model with its full weights"
             )

@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from fstsim.errors import InputError
-from fstsim.llm.policy.declared import text_config, vocabulary_size
+from fstsim.llm.policy.declared import padding_counted, vocabulary_size
 from fstsim.llm.policy.rollouts import Request, Rollouts, positions_of
 from fstsim.llm.policy.sampling import Sampled, sample_rows
 from fstsim.llm.policy.tree import draw
@@ -21,19 +21,23 @@ _NEW = 3
 
 
 def sample_lengths(model: PreTrainedModel, ask: Request) -> Sampled:
-    """As `sample_rows`, without padding, masks or positions: a batch for each length of a prompt."""
+    """As `sample_rows`, without padding, masks or positions: a batch for each length of a prompt.
+
+    Where positions leave a token out that is written too, a cache would miscount: such rows are read anew at every token.
+    """
     device, size = ask.prompts.device, ask.mask.sum(1)
     shape = (len(ask.prompt_of), ask.new)
     written = torch.full(shape, ask.pad, device=device)
     kept, logps = torch.zeros(shape, dtype=torch.bool, device=device), torch.zeros(shape, device=device)
-    last, padding = torch.tensor(ask.ends, device=device), getattr(text_config(model), "pad_token_id", None)
+    last = torch.tensor(ask.ends, device=device)
+    anew = padding_counted(model) is not None
     for length in size.unique().tolist():
         rows = torch.nonzero(size[ask.prompt_of] == length)[:, 0]
         if not len(rows):
             continue
         # every row by itself: caches of these models cannot always be repeated
-        shown, whole = ask.prompts[ask.prompt_of[rows], ask.prompts.shape[1] - length :], False
-        out = model(shown, use_cache=True)
+        prompts = ask.prompts[ask.prompt_of[rows], ask.prompts.shape[1] - length :]
+        out = model(prompts, use_cache=True)
         cache, logits = out.past_key_values, out.logits[:, -1]
         every, alive = torch.arange(len(rows), device=device), torch.ones(len(rows), dtype=torch.bool, device=device)
         for t in range(ask.new):
@@ -45,14 +49,10 @@ def sample_lengths(model: PreTrainedModel, ask: Request) -> Sampled:
             alive = alive & ~torch.isin(chosen, last)
             if t + 1 == ask.new or not bool(alive.any()):
                 break
-            seen = torch.cat((shown, written[rows, : t + 1]), 1)
-            whole = whole or (padding is not None and bool((seen[alive] == padding).any()))
-            if (
-                whole
-            ):  # these models give padding no place, wherever it stands: their caches count it, plain passes do not
-                logits = model(seen, use_cache=False).logits[:, -1]
+            if anew:
+                logits = model(torch.cat((prompts, written[rows, : t + 1]), 1), use_cache=False).logits[:, -1]
                 continue
-            out = model(seen[:, -1:], past_key_values=cache, use_cache=True)
+            out = model(written[rows, t][:, None], past_key_values=cache, use_cache=True)
             cache, logits = out.past_key_values, out.logits[:, -1]
     longest = max(1, int(kept.any(0).sum()))
     return written[:, :longest], kept[:, :longest], logps[:, :longest]

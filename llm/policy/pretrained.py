@@ -27,7 +27,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fstsim.errors import InputError
-from fstsim.records import prepare_directory
+from fstsim.records import prepare_directory, write_folder
 
 _MAGIC = b"GGUF"
 _CARD = "README.md"
@@ -104,16 +104,12 @@ def convert(file: Path, out: Path, origin: str = "") -> bool:
         return False
     _check_gguf_package()
     prepare_directory(out.parent)
-    beside = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.", suffix=".tmp"))
-    try:
+
+    def write(beside: Path) -> None:
         _write_model(file, beside)
         (beside / _CARD).write_text(_card(file, sha256, origin), encoding="utf-8")
-        for written in beside.iterdir():
-            written.chmod(0o644)
-        beside.chmod(0o755)
-        beside.replace(out)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+
+    write_folder(out, write)
     return True
 
 

@@ -37,9 +37,7 @@ def keeps_cache(model: PreTrainedModel) -> bool:
         model.train(was_training)
     logits = getattr(out, "logits", None)
     if logits is not None and bool(torch.log_softmax(logits.float(), -1).isnan().any()):
-        raise InputError(
-            f"{type(model).__name__} cannot be used: its logits are not numbers; are its weights too large?"
-        )
+        raise InputError(f"{type(model).__name__} cannot be used: its logits are not finite")
     return getattr(out, "past_key_values", None) is not None
 
 

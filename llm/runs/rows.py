@@ -15,7 +15,7 @@ from fstsim.llm.runs.run_checkpoint import RunRecord, State
 from fstsim.llm.systems.state import save_system
 from fstsim.llm.systems.weights import SystemWeights
 from fstsim.llm.types import UNUSABLE
-from fstsim.records import keep_text, row_line
+from fstsim.records import keep_text, row_line, write_folder
 
 
 def write_result(config: TrainConfig, policy: Policy, state: State, out: Path) -> None:
@@ -23,7 +23,7 @@ def write_result(config: TrainConfig, policy: Policy, state: State, out: Path) -
     if isinstance(state.weights, SystemWeights):
         save_system(config, state.weights.system, out)
     elif not (out / "model").exists():
-        save_policy(policy, out / "model")
+        write_folder(out / "model", lambda place: save_policy(policy, place))
 
 
 def write_record(out: Path, record: RunRecord) -> None:

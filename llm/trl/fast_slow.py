@@ -34,6 +34,14 @@ _FILE = "population.json"
 _PROBLEM = "problem"  # column: number of the problem among the task's
 
 
+def check_padding(policy: Policy) -> None:
+    """InputError for a model whose numbers depend on padding: TRL pads the prompts of a batch on the left."""
+    if not policy.padded:
+        raise InputError(
+            f"{type(policy.model).__name__} counts the places of a row: TRL's engine pads prompts on the left, which moves them"
+        )
+
+
 class FastSlowGRPOTrainer(GRPOTrainer):
     """A `trl.GRPOTrainer` of ``task`` whose prompts are problems in the contexts of ``population``.
 
@@ -73,6 +81,7 @@ class FastSlowGRPOTrainer(GRPOTrainer):
         adapted: Any = model
         plain_model = adapted.get_base_model() if hasattr(model, "peft_config") else model
         self._encoder = Policy.of(plain_model, copy.deepcopy(processing_class))
+        check_padding(self._encoder)
         self._dead = torch.zeros(0, dtype=torch.bool)  # of each group of the batch, over all processes
         self._pending: list[list[int]] = []
         rows = [{"prompt": problem.question, _PROBLEM: k} for k, problem in enumerate(self._problems)]
@@ -86,11 +95,22 @@ class FastSlowGRPOTrainer(GRPOTrainer):
         )
         size: Any = args.num_generations  # TRL has checked that it is one
         self._size = int(size)
+        self._end_as_ours()
         self.scale_rewards = "none"  # TRL centres, `group_advantages` does the rest
         check_whole_weights(self)
 
-    def _reward(self, completions: list[str], problem: list[int], **_: Any) -> list[float | None]:
-        return [self._score(k, text) for k, text in zip(problem, completions, strict=True)]
+    def _end_as_ours(self) -> None:
+        """A completion ends where one of ours does: TRL knows neither the end that the template writes, nor that a model has none of the tokenizer's."""
+        ends = list(self._encoder.end_tokens)
+        self.eos_token_ids = ends
+        if not self.use_vllm:
+            self.generation_config.eos_token_id = ends
+            self.generation_kwargs["eos_token_id"] = ends
+
+    def _reward(self, completion_ids: list[list[int]], problem: list[int], **_: Any) -> list[float | None]:
+        # TRL's own texts keep what an end that is not flagged special is written as
+        texts = self._encoder.read(completion_ids)
+        return [self._score(k, text) for k, text in zip(problem, texts, strict=True)]
 
     def _score(self, k: int, text: str) -> float:
         return self._task.score(self._problems[k], text).reward

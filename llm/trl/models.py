@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -79,8 +79,8 @@ def lent_models(model: nn.Module, tokenizer: PreTrainedTokenizerBase, base: Base
     now = lent_policy(model, tokenizer)
     trained = now.model
     if base is None and adapted:
-        fields = {name: getattr(now, name) for name in ("model", "tokenizer", "template", "end_tokens")}
-        off = AdapterOff(**fields, share_prompts=now.share_prompts, tree=now.tree, adapted=model)
+        held = {each.name: getattr(now, each.name) for each in fields(now) if each.init}
+        off = AdapterOff(**held, adapted=model)
         return Models(now, off, _name(trained, "the model without its adapter"))
     if base is None and step > 0:
         raise InputError(f"training goes on at step {step}, where the model is not the base any more: give base=")

@@ -38,6 +38,7 @@ from fstsim.llm.runs.skills import old_skills
 from fstsim.llm.tasks.guarded import VerifierErrors, guarded
 from fstsim.llm.trl.arguments import learner_of, rows_of_a_pass, timeout_of, trainer_arguments
 from fstsim.llm.trl.callback import on_main
+from fstsim.llm.trl.fast_slow import check_padding
 from fstsim.llm.trl.processes import begin_processes
 from fstsim.llm.trl.run_trainer import RunTrainer, TaskSequence
 from fstsim.llm.trl.scribe import Scribe, close_run, last_checkpoint, read_record
@@ -80,6 +81,7 @@ def run_training_on_trl(
     check_memory(config)
     processes = begin_processes(config.device, timeout_of(config))
     policy = Policy.load(config.model, config.device)
+    check_padding(policy)
     check_tasks(config, policy, tasks, old)
     _, start = config.begin()
     fast, _ = config.evolution()  # a reflector that is not there is found here

@@ -13,7 +13,7 @@ import pytest
 
 from fstsim.errors import InputError
 from fstsim.locks import alone_in, remove_leftovers, temporary_file
-from fstsim.records import working_in, write_text
+from fstsim.records import working_in, write_folder, write_text
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="locks are those of POSIX systems")
 
@@ -56,7 +56,7 @@ def test_what_is_being_written_stays_and_what_is_not_ours_too(tmp_path: Path) ->
     mine = [tmp_path / name for name in (".hidden.tmp", ".x.1-0123abcd.tmp.gz", "x.1-0123abcd.tmp")]
     for path in mine:
         path.write_text("mine")
-    (tmp_path / ".folder.1-0123abcd.tmp").mkdir()
+    (tmp_path / ".folder.tmp").mkdir()
     (tmp_path / "parts").mkdir()
     dead = [tmp_path / ".picture.png.1-0123abcd.tmp", tmp_path / "parts" / ".0.jsonl.1-0123abcd.tmp"]
     for path in dead:
@@ -68,7 +68,7 @@ def test_what_is_being_written_stays_and_what_is_not_ours_too(tmp_path: Path) ->
         process.kill()
         process.communicate()
     assert all(path.exists() for path in mine)
-    assert (tmp_path / ".folder.1-0123abcd.tmp").is_dir()
+    assert (tmp_path / ".folder.tmp").is_dir()
     assert not any(path.exists() for path in dead)
 
 
@@ -107,3 +107,40 @@ def test_a_write_that_fails_leaves_nothing_and_a_long_name_fits(tmp_path: Path) 
     name = "é" * 120  # 240 bytes
     write_text(tmp_path / name, "text")
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+HOLD_FOLDER = """
+import sys, time
+from pathlib import Path
+from fstsim.records import write_folder
+def write(folder):
+    (folder / "half").write_text("half")
+    print(folder, flush=True)
+    time.sleep(60)
+write_folder(Path(sys.argv[1]) / "model", write)
+"""
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    """Of a writer that is killed nothing stays once somebody works there; who may read it, the umask says."""
+    command = [sys.executable, "-c", HOLD_FOLDER, str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    temporary = Path(process.stdout.readline().strip())
+    remove_leftovers(tmp_path)
+    assert (temporary / "half").exists()
+    process.kill()
+    process.communicate()
+    assert not (tmp_path / "model").exists()
+    with alone_in(tmp_path):
+        assert list(tmp_path.iterdir()) == []
+    before = os.umask(0o077)
+    try:
+        write_folder(tmp_path / "model", lambda folder: (folder / "file").write_text("whole"))
+    finally:
+        os.umask(before)
+    assert (tmp_path / "model" / "file").read_text() == "whole"
+    assert [path.stat().st_mode & 0o777 for path in (tmp_path / "model", tmp_path / "model" / "file")] == [0o700, 0o600]
+    with pytest.raises(ZeroDivisionError):
+        write_folder(tmp_path / "other", lambda _: 1 // 0)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]

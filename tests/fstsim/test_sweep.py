@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -119,6 +120,32 @@ def test_a_chunk_that_is_not_this_sweeps_is_made_again(tmp_path: Path, monkeypat
         "table.jsonl",
         "table.sha256",
     ]
+
+
+def test_rows_of_another_chunk_and_folders_in_their_place_are_no_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part renamed to another number was taken for that chunk: rows twice, and others lost."""
+    monkeypatch.setattr(sweep_module, "CHUNK", 3)
+    config = SweepConfig(**GRID, seeds=1)
+    good = run_sweep(config, tmp_path / "whole", "sequential", 1).read_text()
+
+    def stop(count: int) -> None:
+        if count:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(config, tmp_path / "moved", "sequential", 1, progress=stop)
+    (part,) = (tmp_path / "moved" / "parts").iterdir()
+    part.rename(part.with_name(part.name.replace("000000", "000001")))
+    (part.parent / "000000-folder.jsonl").mkdir()
+    assert run_sweep(config, tmp_path / "moved", "sequential", 1).read_text() == good
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(config, tmp_path / "file", "sequential", 1, progress=stop)
+    shutil.rmtree(tmp_path / "file" / "parts")
+    (tmp_path / "file" / "parts").write_text("")
+    with pytest.raises(InputError, match="is not a directory"):
+        run_sweep(config, tmp_path / "file", "sequential", 1)
 
 
 def test_killed_sweep_continues_to_the_same_table(tmp_path: Path) -> None:

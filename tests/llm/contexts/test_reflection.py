@@ -6,10 +6,12 @@ template made here.
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import socket
 import threading
+import urllib.parse
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -507,6 +509,43 @@ def test_a_key_is_never_part_of_a_message(key: str, server: Server) -> None:
 
     with pytest.raises((ReflectorDown, InputError)) as caught:
         ask()
+    assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize("secret", [KEY, 'sk-"quoted"\\-key', "sk-<a&b>/c+d=="])
+def test_a_key_that_a_server_writes_back_in_any_form_is_taken_out(server: Server, secret: str) -> None:
+    """As it is or escaped for JSON, Python, HTML or an address; also in what would be the context, which is recorded."""
+    forms = [secret, json.dumps(secret), repr(secret), urllib.parse.quote(secret, ""), html.escape(secret)]
+    for form in forms:
+        server.replies = [(500, f"wrong key {form}"), says(f"Say {form} twice.")]
+        server.requests.clear()
+        with pytest.raises(ReflectorDown) as caught:
+            ChatEndpoint(server.url, "m", api_key=secret, retries=0).ask("hello")
+        assert secret not in str(caught.value)
+        assert form not in str(caught.value)
+        wrote = ChatEndpoint(server.url, "m", api_key=secret, retries=0).ask("hello")
+        assert form.strip("\"'") not in wrote
+        assert "(key)" in wrote
+    assert ChatEndpoint(server.url, "m", api_key="EMPTY", retries=0).ask("hello")  # a word that is no secret stays
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://user:pass-word@host:99999/v1",
+        "https://user:pass/word@a host/v1",
+        "https://user:pass-word@[::1/v1",
+        "ftp://user:pass-word@host/v1",
+        "https://host:99999/v1?api_key=pass-word",
+        "https://host:0/v1#pass-word",
+        f"https://host/{KEY}/v1",
+    ],
+)
+def test_an_address_that_holds_a_secret_is_not_shown(url: str) -> None:
+    """Whatever else is wrong with it."""
+    with pytest.raises(InputError, match="base-url must not hold") as caught:
+        ChatEndpoint(url, "m", api_key=KEY)
+    assert "word" not in str(caught.value).replace("a password", "")
     assert KEY not in str(caught.value)
 
 

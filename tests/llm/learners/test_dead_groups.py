@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,23 @@ def test_rewards_and_groups() -> None:
     assert rewards.tolist() == wanted
     assert 0.0 < rewards.mean() < 1.0
     assert unsolved_groups(torch.tensor([0.0, 0.2, 0.0, 0.0]), torch.tensor([0, 0, 1, 2])) == [1, 2]
+
+
+def test_a_right_answer_earns_its_reward_whatever_ends_it(make_policy: MakePolicy) -> None:
+    """An end that is not flagged special has a text; the reference is the answer itself."""
+    policy = make_policy()
+    answer = policy.encode_answer(TASK.answer(PROBLEMS[0]))[:-1]
+    other = policy.tokenizer.convert_tokens_to_ids("Z") if "Z" in policy.tokenizer.get_vocab() else answer[0]
+    plain = next(
+        t for t in range(len(policy.tokenizer)) if t not in (*answer, *policy.tokenizer.all_special_ids, other)
+    )
+    ends = replace(policy, end_tokens=(*policy.end_tokens, plain))
+    wrote = [[*answer, end] for end in ends.end_tokens]
+    rollouts = ends.forced([ends.encode("", PROBLEMS[0])] * len(wrote), wrote)
+    assert rewards_of(ends, TASK, PROBLEMS[:1] * len(wrote), rollouts, torch.arange(len(wrote))).tolist() == [
+        1.0
+    ] * len(wrote)
+    assert policy.tokenizer.decode(wrote[-1], skip_special_tokens=True) != TASK.answer(PROBLEMS[0])
 
 
 def test_what_is_unsolved_is_noted_once_and_forgotten_when_solved(make_policy: MakePolicy) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_architectures import architectures, tiny_model
+from tiny_architectures import POSITIONS, architectures, tiny_model
 from transformers import PreTrainedModel
 
 from fstsim.errors import InputError
@@ -153,6 +153,27 @@ def test_decoders_that_count_places_have_batches_of_one_length(name: str) -> Non
     assert found.keys() == expected.keys()
     for key, gradient in found.items():
         assert torch.allclose(gradient, expected[key], rtol=1e-3, atol=1e-5 * largest), key
+
+
+@pytest.mark.parametrize("name", ["roberta", "camembert"])
+@pytest.mark.parametrize("padding", [0, 1])
+def test_positions_that_leave_padding_out_are_right_where_it_is_written(name: str, padding: int) -> None:
+    """In prompts and in completions, up to the last position; one token more is refused."""
+    model = tiny_model(name, pad_token_id=padding)
+    policy = dataclasses.replace(Policy.of(model, build_tokenizer()), end_tokens=(2,))
+    assert policy.positions == POSITIONS - padding - 1
+    prompts = of_lengths(9, POSITIONS - padding - 21, 30, 30)
+    prompts[0][4] = prompts[2][7] = padding
+    r = policy.sample(prompts, 4, torch.Generator().manual_seed(1), max_new_tokens=20)
+    assert any(padding in row[m] for row, m in zip(r.completions, r.mask, strict=True))
+    logp = policy.logprobs(r).detach()
+    for i in range(len(r)):
+        kept = r.mask[i]
+        expected = plain(model, prompts[r.prompt_of[i]], r.completions[i][kept])
+        assert float((r.logprobs[i][kept] - expected).abs().max()) <= _CLOSE
+        assert float((logp[i][kept] - expected).abs().max()) <= _CLOSE
+    with pytest.raises(InputError, match="positions"):
+        policy.sample([[*prompts[1], 5]], 1, torch.Generator(), max_new_tokens=20)
 
 
 def test_greedy_batches_of_one_length_are_what_each_prompt_gives_alone() -> None:

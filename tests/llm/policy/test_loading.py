@@ -241,7 +241,7 @@ def test_finite_weights_without_finite_logits(make_model: MakeModel, tokenizer: 
         assert Policy.of(model, tokenizer).padded
         with torch.no_grad():
             model.get_output_embeddings().weight.uniform_(-1.0, 1.0).mul_(3e38)
-        with pytest.raises(InputError, match="logits are not numbers"):
+        with pytest.raises(InputError, match="logits are not finite"):
             Policy.of(model, tokenizer)
 
 
@@ -284,3 +284,32 @@ def test_an_unreadable_folder(tmp_path: Path, capfd: pytest.CaptureFixture[str])
     (tmp_path / "model").chmod(0)
     assert "cannot be read" in refused(str(tmp_path / "model"), capfd)
     (tmp_path / "model").chmod(0o755)
+
+
+def test_weights_of_other_types_and_too_large_ones(make_model: MakeModel, tmp_path: Path) -> None:
+    """Also where they are no matrices; a model of the same architecture that was tried before does not stand for it."""
+    sizes = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    sizes |= {"num_attention_heads": 4, "num_key_value_heads": 2}
+    folder = write(Qwen2ForCausalLM(Qwen2Config(**sizes)), tmp_path / "types")
+    held = load_file(folder / "model.safetensors")
+    for dtype in (torch.float8_e4m3fn, torch.complex64):
+        other = {key: value.to(dtype) if key.endswith("bias") else value for key, value in held.items()}
+        save_file(other, folder / "model.safetensors", metadata={"format": "pt"})
+        assert "is stored as" in said(folder)
+    Policy.of(make_model("llama"), build_tokenizer())
+    model = make_model("llama")
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.mlp.down_proj.weight.mul_(1e38)
+    folder = write(model, tmp_path / "large")
+    with pytest.raises(InputError, match="logits are not finite"):
+        Policy.load(str(folder))
+
+
+def test_a_head_in_the_file_is_the_head_also_where_the_config_ties_it(make_model: MakeModel, tmp_path: Path) -> None:
+    folder = write(make_model("llama", tie_word_embeddings=True), tmp_path)
+    held = load_file(folder / "model.safetensors")
+    held["lm_head.weight"] = held["model.embed_tokens.weight"].flip(0).contiguous()
+    save_file(held, folder / "model.safetensors", metadata={"format": "pt"})
+    model, _ = load_model(str(folder), "cpu", "float32")
+    assert torch.equal(model.lm_head.weight, held["lm_head.weight"])

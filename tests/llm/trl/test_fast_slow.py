@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig
+from peft import LoraConfig, get_peft_model
+from tiny_architectures import tiny_model
 from tiny_trainers import NEW, fast_slow
+from tokenizers import AddedToken
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from fstsim.errors import InputError
@@ -20,6 +23,7 @@ from fstsim.llm.learners.weights import Weights
 from fstsim.llm.policy.loading import load_model
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.tasks.parse import parse_task
+from fstsim.llm.trl.models import lent_models
 from fstsim.llm.types import Population
 from fstsim.records import read_json
 
@@ -138,6 +142,54 @@ def test_settings_that_do_not_fit(
         fast_slow(make_model(), tokenizer, tmp_path)._load_optimizer_and_scheduler(str(tmp_path))
     with pytest.raises(InputError, match="leave reuse out"):
         fast_slow(make_model(), tokenizer, tmp_path, fast=PromptEvolution(reuse=True))
+
+
+def test_a_completion_ends_and_is_read_as_in_our_loop(
+    make_model: Callable[..., PreTrainedModel], tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    """The template ends a turn with a token that neither config nor tokenizer call an end, and that is not flagged special."""
+    end = next(t for t in tokenizer.get_vocab() if t not in tokenizer.all_special_tokens and t.isalpha())
+    held = copy.deepcopy(tokenizer)
+    held.add_tokens([AddedToken("<turn>", special=False)])
+    held.chat_template = "{% for m in messages %}{{ m.content }} <turn>{% endfor %}"
+    model = make_model(vocab_size=len(held))
+    trainer = fast_slow(model, held, tmp_path / "run", CONTEXTS, max_steps=1, learning_rate=0.0)
+    turn = held.convert_tokens_to_ids("<turn>")
+    assert turn in trainer.eos_token_ids
+    assert trainer.generation_config.eos_token_id == list(Policy.of(model, copy.deepcopy(held)).end_tokens)
+    problem = trainer._problems[0]
+    right = [*held(trainer._task.answer(problem), add_special_tokens=False)["input_ids"]]
+    wrong = [*right, held.convert_tokens_to_ids(end)]
+    rewards = trainer._reward(completion_ids=[[*right, turn], right, [*wrong, turn]], problem=[0, 0, 0])
+    assert rewards[0] == rewards[1] == 1.0 > rewards[2]
+    batches = seen_batches(trainer)
+    trainer.train()
+    for inputs, _ in batches:
+        for row, mask in zip(inputs["completion_ids"], inputs["completion_mask"].bool(), strict=True):
+            assert turn not in row[mask][:-1]
+
+
+@pytest.mark.parametrize("name", ["bart", "roberta"])
+def test_models_that_count_places_are_refused(name: str, tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    """TRL pads on the left."""
+    with pytest.raises(InputError, match="counts the places of a row"):
+        fast_slow(tiny_model(name), tokenizer, tmp_path)
+
+
+def test_the_base_of_an_adapter_runs_as_the_policy_does(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Of Bart, in batches of one length: its numbers are those of plain passes without the adapter."""
+    model = tiny_model("bart")
+    adapted = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)).eval()
+    models = lent_models(adapted, tokenizer, None, 0)
+    assert not models.base.padded
+    prompts, answers = [[5, 6, 7], list(range(8, 20))], [[9, 2], [11, 12, 2]]
+    with torch.no_grad():
+        found = models.base.logprobs(models.base.forced(prompts, answers))
+        for k, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+            with adapted.disable_adapter():
+                logits = model(torch.tensor([[*prompt, *answer]]), use_cache=False).logits[0, len(prompt) - 1 : -1]
+            expected = torch.log_softmax(logits, -1).gather(-1, torch.tensor(answer)[:, None])[:, 0]
+            assert torch.allclose(found[k][: len(answer)], expected, atol=1e-4)
 
 
 def test_an_adapter_learns(tmp_path: Path) -> None:
