@@ -29,10 +29,9 @@ def vocabulary_size(model: PreTrainedModel) -> int:
 def padding_counted(model: PreTrainedModel) -> int | None:
     """The token that positions leave out, and begin after (RoBERTa and its kin number a row's tokens that are no padding); None elsewhere."""
     for module in model.modules():
-        if hasattr(module, "create_position_ids_from_input_ids") and isinstance(
-            getattr(module, "padding_idx", None), int
-        ):
-            return int(module.padding_idx)
+        padding = getattr(module, "padding_idx", None)
+        if isinstance(padding, int) and hasattr(module, "create_position_ids_from_input_ids"):
+            return padding
     return None
 
 

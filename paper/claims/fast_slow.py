@@ -69,11 +69,11 @@ def _plasticity(e: Evidence) -> Finding:
     for what, stem in {"another family": "plasticity", "a conflicting rule": "plasticity-conflict"}.items():
         solved = {s: (e.curves(f"{stem}-from-{s}")["reward"][:, -1] > 0.5) for s in ("base", "rl", "fst")}
         parts.append(f"{what}: " + ", ".join(f"{s} {int(x.sum())} of {len(x)}" for s, x in solved.items()))
-        table = [[int(x.sum()), int((~x).sum())] for x in (solved["fst"], solved["rl"])]
+        table = np.array([[x.sum(), (~x).sum()] for x in (solved["fst"], solved["rl"])])
         chance = float(fisher_exact(table).pvalue)
         parts[-1] += f" (fst against rl, exact test: p = {chance:.2g})"
         resolved = chance < 1.0 - LEVEL
-        holds.append(bool(table[0][0] > table[1][0]) if resolved or table[0] == table[1] else None)
+        holds.append(bool(table[0, 0] > table[1, 0]) if resolved or (table[0] == table[1]).all() else None)
     said = f"seeds in which fresh RL then solves a second task, by start: {'; '.join(parts)}"
     outcome = all_of(holds)
     if outcome is Outcome.PARTLY:
