@@ -9,6 +9,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from fstsim.errors import InputError
+from fstsim.llm.policy.declared import text_config, vocabulary_size
 from fstsim.llm.policy.rollouts import positions_of
 
 
@@ -30,7 +31,9 @@ def keeps_cache(model: PreTrainedModel) -> bool:
     was_training = model.training
     model.eval()
     try:
-        out = model(torch.zeros((1, 1), dtype=torch.long, device=model.device), use_cache=True)
+        padding = getattr(text_config(model), "pad_token_id", None)  # its embedding may be zero, and say nothing
+        token = ((padding if isinstance(padding, int) else 0) + 1) % vocabulary_size(model)
+        out = model(torch.full((1, 1), token, device=model.device), use_cache=True)
     except (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError) as error:
         raise InputError(f"{type(model).__name__} cannot be used: {' '.join(str(error).split())[:200]}") from error
     finally:
