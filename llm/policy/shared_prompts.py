@@ -9,7 +9,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from fstsim.errors import InputError
-from fstsim.llm.policy.declared import text_config, vocabulary_size
+from fstsim.llm.policy.declared import vocabulary_size
 from fstsim.llm.policy.rollouts import positions_of
 
 
@@ -24,16 +24,15 @@ def can_share(model: PreTrainedModel) -> bool:
 
 @torch.no_grad()
 def keeps_cache(model: PreTrainedModel) -> bool:
-    """Whether the model hands back a cache of what it has read (Mamba does not, an encoder neither): tried on one token.
+    """Whether the model hands back a cache of what it has read (Mamba does not, an encoder neither): tried on four tokens.
 
     Raises InputError if that fails, or gives no distribution over the next token: finite weights may be too large for their type.
     """
     was_training = model.training
     model.eval()
     try:
-        padding = getattr(text_config(model), "pad_token_id", None)  # its embedding may be zero, and say nothing
-        token = ((padding if isinstance(padding, int) else 0) + 1) % vocabulary_size(model)
-        out = model(torch.full((1, 1), token, device=model.device), use_cache=True)
+        tokens = (torch.arange(4, device=model.device)[None] * 7 + 3) % vocabulary_size(model)
+        out = model(tokens, use_cache=True)
     except (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError) as error:
         raise InputError(f"{type(model).__name__} cannot be used: {' '.join(str(error).split())[:200]}") from error
     finally:

@@ -38,7 +38,7 @@ def mutant_table(record: Mapping[str, Any]) -> str:
             f"{escape(record['date'])}, commit {escape(str(campaign['commit'])[:12])}, Python {escape(made['python'])}, "
             f"{campaign['each']} mutants of each room drawn with seed {campaign['seed']}, {total['tried']:,} of them tried in "
             f"the time there was: {total['killed'] / counted:.0%} of those that are decided and not equivalent are killed, "
-            f"{len(record['killed_since'])} of them by tests that were written for them."
+            f"{len(record['killed_since'])} of them only since, by tests that were written for them or are asked now."
         ),
     ]
     for title, kind in (("Alive", "alive"), ("Undecided, their tests are too slow", "undecided")):

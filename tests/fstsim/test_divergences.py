@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import mpmath
 import numpy as np
 import pytest
 import torch
@@ -513,3 +514,18 @@ def test_nan_is_named_and_not_taken_for_a_lost_mode() -> None:
         ):
             with pytest.raises(InputError, match="nan"):
                 function(*arguments)
+
+
+@pytest.mark.parametrize(("log_odds", "distance"), [(-12.0, 2e-4), (-12.0, 1e-6)])
+def test_the_weight_of_a_rare_mode_near_data_that_is_off(log_odds: float, distance: float) -> None:
+    """``beta - E[r_o]`` under data beside the new mean, where the difference is far smaller than its terms: by mpmath."""
+    with mpmath.workdps(40):
+        s, gap = mpmath.mpf(log_odds), mpmath.mpf(2)
+
+        def responsibility(x: mpmath.mpf) -> mpmath.mpf:
+            return mpmath.npdf(x, gap + mpmath.mpf(distance), 1) / (1 + mpmath.exp(-s + gap * x - gap**2 / 2))
+
+        beta = 1 / (1 + mpmath.exp(-s))
+        exact = beta - mpmath.quad(responsibility, [gap + distance + k for k in range(-20, 21, 4)])
+    found = forward_kl_gradient(log_odds, [0.0], [2.0], [1.0], [[2.0 + distance]])[0]
+    assert float(found) == pytest.approx(float(exact), rel=1e-9, abs=0.0)
