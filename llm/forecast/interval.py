@@ -1,8 +1,9 @@
-r"""The interval of a forecast: where one new run is expected in 95 of 100 cases, not the mean of several.
+r"""The interval of a forecast: where one new run is expected in 93 to 95 of 100 cases, not the mean of several.
 
 Half of it is :math:`\sqrt{w^2 + e^2}`, noise and error of the pieces.
 
-*Noise* ``w``: the smaller of two bounds (one path has the second alone).
+*Noise* ``w``: the smaller of two bounds (one path has the second alone). Each has 95 %; the smaller of both has 93 % where the
+second is exact (the tests draw such runs), since two paths now and then agree by chance.
 
 - Between R paths, Student's interval for one more draw: :math:`t_{R-1}\, s \sqrt{1 + 1/R}`. It has everything that happens to
   noise on the way; of two paths t is 12.7.

@@ -136,7 +136,7 @@ class Path:
         apart = first.apart or end.apart or contrast(first, end)
         share = 1.0 / math.sqrt(piece.length)
         self._go(dataclasses.replace(piece, noise=[share * t for t in apart]))
-        return (odds(self._read()) - odds(now)).tolist()  # type: ignore[no-any-return]
+        return (odds(self._read()) - odds(now)).tolist()
 
     def advance(self, piece: Piece) -> None:
         """Go to the end of ``piece``; the aim there begins the next one, unless the shadow jumps: then there is another."""
