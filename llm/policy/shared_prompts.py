@@ -9,6 +9,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from fstsim.errors import InputError
+from fstsim.llm.policy.declared import vocabulary_size
 from fstsim.llm.policy.rollouts import positions_of
 
 
@@ -23,14 +24,15 @@ def can_share(model: PreTrainedModel) -> bool:
 
 @torch.no_grad()
 def keeps_cache(model: PreTrainedModel) -> bool:
-    """Whether the model hands back a cache of what it has read (Mamba does not, an encoder neither): tried on one token.
+    """Whether the model hands back a cache of what it has read (Mamba does not, an encoder neither): tried on four tokens.
 
     Raises InputError if that fails, or its logits are not finite (finite weights can be too large).
     """
     was_training = model.training
     model.eval()
     try:
-        out = model(torch.zeros((1, 1), dtype=torch.long, device=model.device), use_cache=True)
+        tokens = (torch.arange(4, device=model.device)[None] * 7 + 3) % vocabulary_size(model)
+        out = model(tokens, use_cache=True)
     except (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError) as error:
         raise InputError(f"{type(model).__name__} cannot be used: {' '.join(str(error).split())[:200]}") from error
     finally:
