@@ -160,6 +160,8 @@ def test_decoders_that_count_places_have_batches_of_one_length(name: str) -> Non
 def test_positions_that_leave_padding_out_are_right_where_it_is_written(name: str, padding: int) -> None:
     """In prompts and in completions, up to the last position; one token more is refused."""
     model = tiny_model(name, pad_token_id=padding)
+    with torch.no_grad():
+        model.get_output_embeddings().bias[padding] += 2.0
     policy = dataclasses.replace(Policy.of(model, build_tokenizer()), end_tokens=(2,))
     assert policy.positions == POSITIONS - padding - 1
     prompts = of_lengths(9, POSITIONS - padding - 21, 30, 30)
