@@ -286,12 +286,11 @@ def _entropy(e: Evidence) -> Finding:
         costs, needs = rank_correlation(gained, entropy, names), rank_correlation(entropy, steps, names)
         parts.append(f"{task}: reward of the weights with entropy {costs}, entropy with steps to relearn {needs}")
         lost = np.array([x.last["drift"] for x in ends])
-        alone = over_groups(partial_spearman, np.stack([entropy, lost], 1), steps, names)
-        parts[-1] += (
-            f"; the latter at a fixed loss of old skills {short_number(alone.mean)} [{short_number(alone.low)}, {short_number(alone.high)}]"
-        )
+        mean, low, high = map(float, over_groups(partial_spearman, np.stack([entropy, lost], 1), steps, names))
+        shown = f"{short_number(mean)} [{short_number(low)}, {short_number(high)}]"
+        parts[-1] += f"; the latter at a fixed loss of old skills {shown}"
         holds += [above(-costs.high, -costs.low, 0.0), above(-needs.high, -needs.low, 0.0)]
-        beyond.append(above(-alone.high, -alone.low, 0.0))
+        beyond.append(above(-high, -low, 0.0))
     said = f"rank correlations over runs: {'; '.join(parts)}"
     if all_of(holds) is Outcome.HOLDS and not all(beyond):
         why = "going together is meant: at a fixed loss of old skills entropy does not tell in every task how fast is learned"
