@@ -69,7 +69,7 @@ def _plasticity(e: Evidence) -> Finding:
         solved = {s: (e.curves(f"{stem}-from-{s}")["reward"][:, -1] > 0.5) for s in ("base", "rl", "fst")}
         parts.append(f"{what}: " + ", ".join(f"{s} {int(x.sum())} of {len(x)}" for s, x in solved.items()))
         table = [[int(x.sum()), int((~x).sum())] for x in (solved["fst"], solved["rl"])]
-        chance = float(fisher_exact(table).pvalue)
+        chance = float(fisher_exact(np.array(table)).pvalue)
         parts[-1] += f" (fst against rl, exact test: p = {chance:.2g})"
         resolved = chance < 1.0 - LEVEL
         holds.append(bool(table[0][0] > table[1][0]) if resolved or table[0] == table[1] else None)
@@ -277,12 +277,12 @@ def _entropy(e: Evidence) -> Finding:
         costs, needs = rank_correlation(gained, entropy, names), rank_correlation(entropy, steps, names)
         parts.append(f"{task}: reward of the weights with entropy {costs}, entropy with steps to relearn {needs}")
         lost = np.array([x.last["drift"] for x in ends])
-        alone = over_groups(partial_spearman, np.stack([entropy, lost], 1), steps, names)
+        alone, low, high = map(float, over_groups(partial_spearman, np.stack([entropy, lost], 1), steps, names))
         parts[-1] += (
-            f"; the latter at a fixed loss of old skills {short_number(alone.mean)} [{short_number(alone.low)}, {short_number(alone.high)}]"
+            f"; the latter at a fixed loss of old skills {short_number(alone)} [{short_number(low)}, {short_number(high)}]"
         )
         holds += [above(-costs.high, -costs.low, 0.0), above(-needs.high, -needs.low, 0.0)]
-        beyond.append(above(-alone.high, -alone.low, 0.0))
+        beyond.append(above(-high, -low, 0.0))
     said = f"rank correlations over runs: {'; '.join(parts)}"
     if all_of(holds) is Outcome.HOLDS and not all(beyond):
         why = "going together is meant: at a fixed loss of old skills entropy does not tell in every task how fast is learned"
