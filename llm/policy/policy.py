@@ -285,8 +285,11 @@ class Policy:
         return sampled
 
     def running(self) -> AbstractContextManager[Any]:
-        """In which its model runs: its adapter is on, activations are in its precision."""
+        """In which its model runs: nothing is dropped out, its adapter is on, activations are in its precision."""
         stack = ExitStack()
+        if self.model.training:  # somebody else's doing since `of`; sampling and scoring are by one law all the same
+            self.model.eval()
+            stack.callback(self.model.train)
         stack.enter_context(self._precision())
         if self.adapter is not None:
             stack.enter_context(self.adapter.on())

@@ -178,6 +178,24 @@ def test_positions_that_leave_padding_out_are_right_where_it_is_written(name: st
         policy.sample([[*prompts[1], 5]], 1, torch.Generator(), max_new_tokens=20)
 
 
+@pytest.mark.parametrize("name", ["gpt2", "llama", "bart"])
+def test_a_model_that_is_put_into_training_mode_is_scored_as_it_samples(name: str) -> None:
+    """Dropout is left out of both, with gradients too; the mode stays as it was."""
+    rates = {"llama": {"attention_dropout": 0.4}, "bart": {"dropout": 0.4, "attention_dropout": 0.4}}
+    model = tiny_model(name, **rates.get(name, {"resid_pdrop": 0.4, "embd_pdrop": 0.4}))
+    policy = Policy.of(model, build_tokenizer())
+    model.train()
+    prompts = of_lengths(3, 9, 9)
+    r = policy.sample(prompts, 2, torch.Generator().manual_seed(1), max_new_tokens=5)
+    logp = policy.logprobs(r)
+    assert model.training
+    assert logp.requires_grad
+    model.eval()
+    for i in range(len(r)):
+        expected = plain(model, prompts[r.prompt_of[i]], r.completions[i][r.mask[i]])
+        assert float((logp[i][r.mask[i]].detach() - expected).abs().max()) <= _CLOSE
+
+
 def test_greedy_batches_of_one_length_are_what_each_prompt_gives_alone() -> None:
     policy = Policy.of(tiny_model("bart"), build_tokenizer())
     prompts, generator = of_lengths(3, 12, 7, 7), torch.Generator()
