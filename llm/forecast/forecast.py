@@ -237,7 +237,8 @@ def _loaded(path: Path, tensors: Tensors, meta: dict[str, Any]) -> Replicate:
     station.step, station.age = meta["step"], meta["age"]
     apart = [torch.empty_like(t) for t in station.weights] if "apart.0" in tensors else []
     _fill(tensors, "apart", apart)
-    path.aim = replace(Aim(g, q, *meta["aim"]), apart=apart)
+    updates, batches, samples = meta["aim"]
+    path.aim = Aim(g, q, updates, batches, samples, apart)
     path.length, path.start = meta["length"], np.array(meta["start"])
     path.rng.bit_generator.state = meta["generator"]
     held = replicate_from(meta["held"])
