@@ -71,7 +71,10 @@ def _low(e: Evidence) -> Finding:
     parts, better = [], []
     for found in sets:
         mean, low, high = found.difference
-        parts.append(f"{found.about}: {short_number(mean)} [{short_number(low)}, {short_number(high)}]")
+        most = short_number(float(found.back.mean(0).max()))
+        parts.append(
+            f"{found.about}: {short_number(mean)} [{short_number(low)}, {short_number(high)}] (most that one layer gives back: {most})"
+        )
         better.append(above(low, high, 0.0))
     outcome = all_of(better)
     return Finding("; ".join(parts), outcome, "the training is one of those" if outcome is Outcome.PARTLY else "")

@@ -52,6 +52,7 @@ def test_shares_and_the_difference_of_halves(tmp_path: Path) -> None:
         (0.5 + (0.625 - 0.125) + 0.5) / 3
     )  # the middle layer is in neither half
     assert outcome(tmp_path).outcome is Outcome.HOLDS
+    assert outcome(tmp_path).measured.endswith(f"(most that one layer gives back: {(0.75 + 0.75 + 0.75) / 3:.3g})")
     assert save_layers_overview([found], tmp_path / "picture.png").stat().st_size > 10_000
 
 
