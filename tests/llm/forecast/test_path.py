@@ -138,7 +138,9 @@ def test_pace() -> None:
     assert at_pace(rates, 0.0).size == 0
 
 
-def test_error_above_the_tolerance_at_the_shortest_piece_is_lost(make_policy: MakePolicy) -> None:
+@pytest.mark.parametrize("length", [2, 8])
+def test_error_above_the_tolerance_at_the_shortest_piece_is_lost(length: int, make_policy: MakePolicy) -> None:
+    """A longer piece is refused, and shortened until it is the shortest."""
     policy = make_policy()
     start = Station.start(list(policy.model.parameters()))
     moving = Field(weights_of(policy), LEARNERS[0], Population(), TASK)
@@ -147,6 +149,8 @@ def test_error_above_the_tolerance_at_the_shortest_piece_is_lost(make_policy: Ma
     settings = ForecastSettings(tolerance=1e-9)
     read = lambda: weight.detach().double().numpy().ravel() * 10.0  # noqa: E731
     path = Path(moving, rule, settings, read, np.random.default_rng(0), start)
+    path.length = length
     assert path.lost is None
     assert path.next_piece(8).length == 2
+    assert path.length == 2
     assert path.lost == 0
