@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import logsumexp
 
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import Rollouts
@@ -43,7 +44,9 @@ class Reading:
     @property
     def log_old_mass(self) -> float:
         """Log of the mean probability of the old answers that are not right, nats; nan where the task names none."""
-        return float(np.log(np.exp(self.old[OLD]).mean())) if OLD in self.old else float("nan")
+        old = self.old.get(OLD, ())
+        # answers below e^-745 have a log too
+        return float(logsumexp(old) - np.log(len(old))) if len(old) else float("nan")
 
     @property
     def skills(self) -> float:
