@@ -101,7 +101,7 @@ COLUMNS = (
         table=True,
     ),
     Column("kl_deployed_from", model=Meaning("KL(base without || now in its context, state on)", "nats a sequence")),
-    Column("kl_excess", model=Meaning("of the first, what its success does not need", "nats a sequence"), table=True),
+    Column("kl_excess", model=Meaning("of kl_deployed, what its success does not need", "nats a sequence"), table=True),
     Column("kl_to_base_token", model=Meaning("KL(now || base)", "nats a token"), table=True),
     Column(
         "entropy", Meaning("of the choice of mode", "nats"), Meaning("of the policy", "nats a sequence"), table=True

@@ -135,7 +135,7 @@ class Forecast(Train):
 
         each = max(config.train.steps * config.settings.replicates for config in grid.values())
         found = {}
-        with contextlib.closing(Progress("forecast", each * len(grid), "steps of the run")) as progress:
+        with contextlib.closing(Progress("forecast", each * len(grid), "steps of the paths")) as progress:
             for k, (name, config) in enumerate(grid.items()):
                 at = lambda step, note, first=k * each: progress.at(first + step, note)  # noqa: E731
                 kept = self._where(name) / "forecast.json"

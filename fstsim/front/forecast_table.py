@@ -55,8 +55,8 @@ def forecast_tables(found: Mapping[str, Any], title: str) -> list[Table | str]:
 def _caption(found: Mapping[str, Any]) -> str:
     cost = found["cost"]
     said = (
-        "KL and logarithms in nats a sequence. ± where a new run is expected: two standard deviations of its batches and the forecast's, "
-        f"and the error of pieces. Cost: {cost['gradients']:,} gradients in {cost['aims']:,} aims, "
+        "KL and logarithms in nats a sequence. ± where a new run is expected: the noise of its batches and of the forecast's, "
+        f"and the error of pieces (95 %). Cost: {cost['gradients']:,} gradients in {cost['aims']:,} aims, "
         f"{cost['control_readings'] + cost['full_readings']:,} readings, {cost['seconds']:.0f} s; "
         f"the run: {cost['run_gradients']:,} gradients"
     )

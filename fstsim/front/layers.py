@@ -61,7 +61,7 @@ def layers_table(rows: Sequence[Mapping[str, Any]], found: Mapping[str, Any]) ->
     columns |= {lost: "lost on old skills"} if lost is not None else {}
     columns = {name: text for name, text in columns.items() if name in rows[0]}
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    title = f"{found['method']} on {', '.join(found['tasks'])}, {len(found['runs'])} runs: base's weights put back"
+    title = f"{found['method']} on {', '.join(found['tasks'])}, {len(found['runs'])} run{'s' * (len(found['runs']) > 1)}: base's weights put back"
     table.title, table.title_justify = Text(title), "left"
     table.add_column("restored", no_wrap=True)
     for text in ("numbers", *columns.values()):

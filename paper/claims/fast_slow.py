@@ -337,7 +337,7 @@ CLAIMS = (
     Claim(
         "The reflector has to be another model than the one in training",
         f"{_SOURCE} (its reflector is frozen and external)",
-        "reflectors: three families in one run, three learning rates, the base as frozen reflector beside the policy as its own; reward of the third task after its first fast round",
+        "reflectors: three families in one run, three learning rates, the base as frozen reflector beside the policy as its own; reward of the third task after its first fast round and one slow step",
         "frozen above own: what training did to the policy, it did to its reflections",
         _reflector,
     ),

@@ -17,6 +17,8 @@ from fstsim.records import read_json
 
 _LEAST = 0.02
 """Accuracy lost on old skills below which there is nothing to give back."""
+_SOME = 0.1
+"""Share of the loss below which a layer gives nothing back."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +77,11 @@ def _low(e: Evidence) -> Finding:
         parts.append(
             f"{found.about}: {short_number(mean)} [{short_number(low)}, {short_number(high)}] (most that one layer gives back: {most})"
         )
-        better.append(above(low, high, 0.0))
+        # where no layer gives anything back, the old skills sit in none of them
+        better.append(above(low, high, 0.0) if found.back.mean(0).max() >= _SOME else False)
     outcome = all_of(better)
-    return Finding("; ".join(parts), outcome, "the training is one of those" if outcome is Outcome.PARTLY else "")
+    others = "; ".join(found.about for found, holds in zip(sets, better, strict=True) if not holds)
+    return Finding("; ".join(parts), outcome, f"the training is none of {others}" if outcome is Outcome.PARTLY else "")
 
 
 CLAIMS = (

@@ -48,17 +48,19 @@ def pooled_difference(out: Path, stage: int) -> Estimate | None:
 def reflectors_table(out: Path) -> Table:
     """Both reflectors at every learning rate: reward at once and over each stage, and old skills lost at the end."""
     table = plain_table(
-        "reflectors: reward after the first fast round of each stage; last stage, mean; old skills lost",
-        "rate", "reflector", *SEQUENCE, "last stage", "drift at end",
+        "reflectors: reward at the start of each stage (after one fast round); mean of the last; old skills lost",
+        "learning rate", "reflector", *SEQUENCE, "last stage", "drift at end",
     )  # fmt: skip
     for lr, *pair in read_pairs(out):
         for label, c in zip(LABELS.values(), pair, strict=True):
             last = np.nanmean(c["reward"][:, c["task"][0] == len(SEQUENCE) - 1], axis=1)
             firsts = (str(estimate(at_once(c, k))) for k in range(len(SEQUENCE)))
             table.add_row(f"{lr:g}", label, *firsts, str(estimate(last)), str(estimate(c["drift"][:, -1])))
-    pooled = [pooled_difference(out, k) for k in range(1, len(SEQUENCE))]
-    table.caption = "frozen less own, mean over learning rates, paired by seed: " + ", ".join(
-        f"stage {k + 2} {d}" for k, d in enumerate(pooled)
+    if table.row_count:
+        pooled = (str(pooled_difference(out, k)) for k in range(len(SEQUENCE)))
+        table.add_row("all", "difference", *pooled, "", "")
+    table.caption = (
+        "stages: reward after the first fast round and one slow step; difference: frozen less policy, paired by seed"
     )
     return table
 

@@ -153,7 +153,7 @@ SHOWN = (
             Picture(
                 "reflectors",
                 "A frozen reflector beside the policy as its own",
-                "Reward on held-out problems right after the first fast round of each task of a sequence, one point a seed, bars at the means: whether the words "
+                "Reward on held-out problems after the first fast round and one slow step of each task of a sequence, one point a seed, bars at the means: whether the words "
                 "for a new task are still found after training on others, by the policy itself and by the base that it was.",
                 reflectors.draw_reflectors,
             ),

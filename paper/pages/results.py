@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from scipy.stats import fisher_exact
 
 from fstsim.number_text import short_number
 from fstsim.paper import DATA
@@ -93,7 +94,7 @@ def _pretrained(r: Records) -> str:
     saved = next(row for row in r.pretrained if row.label.kind == "context-kl-saved")
     return (
         f"On a pretrained model (`{r.model}`): {len(verdicts)} predictions, {verdicts.count('confirmed')} confirmed, {verdicts.count('falsified')} falsified, "
-        f"{verdicts.count('undecided')} undecided in runs of minutes. The forecast of what SFT does to the old behaviour, {short_number(old.value)} nats, came to "
+        f"{verdicts.count('undecided')} undecided in short runs. The forecast of what SFT does to the old behaviour, {short_number(old.value)} nats, came to "
         f"{short_number(old.measured)}; a rule in the context saves {short_number(saved.measured)} of RL's KL at one reward, {short_number(saved.value)} predicted."
     )
 
@@ -113,8 +114,8 @@ def _sft(r: Records) -> str:
         f"{short_number(min(row.value for row in rows))} nats, "
         f"{short_number(max(row.measured for row in rows))} to {short_number(min(row.measured for row in rows))} measured). "
         f"[A forecast](paper/docs/forecast.md) that integrates the optimizer's path before the run: {judged.count('confirmed')} of {len(judged)} predictions "
-        f"confirmed, {judged.count('falsified')} falsified, the rest undecided; R² of the change of every old prompt, at the steps of {len(made)} trainings: median {short_number(middle)}, "
-        f"lowest {short_number(low)} (`{worst['tasks'][0]}`, {worst['method']})."
+        f"confirmed, {judged.count('falsified')} falsified, the rest undecided; R² of the change of every old prompt: median over the steps of {len(made)} trainings {short_number(middle)}, "
+        f"of the worst training (`{worst['tasks'][0]}`, {worst['method']}) {short_number(low)}."
     )
 
 
@@ -132,16 +133,18 @@ def _fast_slow(r: Records) -> str:
     ratio, cells = _cell(r.cells["speed"], task, "RL / FST"), r.cells["kl"]
     return (
         f"Fast-slow training reaches RL's level on `{task}` with {ratio.replace(' [', ' times fewer samples [')}, and ends "
-        f"{_cell(cells, task, 'FST end, no context')} nats from the base where RL ends {_cell(cells, task, 'RL end')} away."
+        f"{_cell(cells, task, 'FST end, no context')} nats from the base (without context) where RL ends {_cell(cells, task, 'RL end')} away."
     )
 
 
 def _plasticity(r: Records) -> str:
     cells, task = r.cells["plasticity"], "strings:sort"
     base, rl, fst = (_cell(cells, f"{task}, {start}", _SOLVED) for start in ("base", "rl", "fst"))
+    (a, n), (b, m) = ([int(x) for x in cell.split(" of ")] for cell in (fst, rl))
+    chance = float(fisher_exact(np.array([[a, n - a], [b, m - b]])).pvalue)
     return (
         f"Fresh RL on a second task over the same prompts (`{task}`) succeeds in {base} seeds from the base, {rl} from RL's weights, "
-        f"{fst} from those of fast-slow training."
+        f"{fst} from those of fast-slow training (the last two: p = {chance:.2f})."
     )
 
 

@@ -61,7 +61,7 @@ def test_numbers_table_and_picture(tmp_path: Path) -> None:
     table = reflectors_table(tmp_path)
     last = [str(cell) for cell in list(table.columns)[5].cells]
     assert last[1].startswith(f"{(0.35 + 1.0) / 2:.3g} ± ")
-    assert "stage 3 -0.2" in str(table.caption)
+    assert str(list(table.columns[4].cells)[-1]).startswith("-0.2")
     assert draw_reflectors(tmp_path, tmp_path / "r.png") == tmp_path / "r.png"
 
 
