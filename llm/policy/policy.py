@@ -298,8 +298,10 @@ class Policy:
     def _precision(self) -> AbstractContextManager[Any]:
         if not self.bfloat16:
             return nullcontext()
-        # no cache of casted weights: a graph would keep the addresses of one step's copies
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, cache_enabled=False)
+        # Casted weights are kept only while a processor samples: cast anew for every token, they cost more than the products.
+        # A graph on a GPU would go on reading one step's copies, and gradients need casts of their own.
+        kept = self.device.type == "cpu" and not torch.is_grad_enabled()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, cache_enabled=kept)
 
     def with_prompts(self, rollouts: Rollouts, prompts: Sequence[Sequence[int]]) -> Rollouts:
         """The same completions after other prompts, one for each of the old ones: another context, for example."""

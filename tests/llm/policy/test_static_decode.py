@@ -240,6 +240,19 @@ def test_bfloat16_rollouts_are_scored_as_the_learner_will(make_policy: MakePolic
     assert all(bool(p.grad.abs().sum() > 0.0) for p in policy.model.parameters())
 
 
+def test_weights_kept_in_bfloat16_while_sampling_are_the_policys_of_now(make_policy: MakePolicy) -> None:
+    """Copies are cast once a call: an update between two calls is seen, as by a policy that never sampled before."""
+    policy, fresh = (dataclasses.replace(make_policy(initializer_range=0.1), bfloat16=True) for _ in range(2))
+    before = policy.sample(prompts_of(policy), 2, seeded(3), max_new_tokens=6)
+    for each in (policy, fresh):
+        with torch.no_grad():
+            for weight in each.model.parameters():
+                weight.mul_(-1.5)
+    after = policy.sample(prompts_of(policy), 2, seeded(3), max_new_tokens=6)
+    check_same(after, fresh.sample(prompts_of(fresh), 2, seeded(3), max_new_tokens=6))
+    assert not torch.equal(before.logprobs, after.logprobs)
+
+
 # --- parts -----------------------------------------------------------------------------------------------------------
 
 
