@@ -30,6 +30,7 @@ from fstsim.llm.runs.memory import check_memory
 from fstsim.llm.runs.old_answers import known, with_old_answers
 from fstsim.llm.runs.optimizer import set_rate
 from fstsim.llm.runs.probes import Probe, relearn_steps
+from fstsim.llm.runs.recorded import read_metrics
 from fstsim.llm.runs.rows import measure_row, progress_note, summary_of, write_record, write_result
 from fstsim.llm.runs.run_checkpoint import RunRecord, State, load_run, save_run
 from fstsim.llm.runs.run_input import check_problems, check_tasks, with_tasks
@@ -78,7 +79,8 @@ def run_training(
     """Run, continue or only load the run in directory ``out``; returns its rows.
 
     ``tasks`` are trained one after the other, ``old`` are skills that every probe measures; where they are not given, they
-    are those that ``config`` names. ``progress(step, note)`` is called after every slow step, ``measured(row)`` with every row that has
+    are those that ``config`` names. A finished run whose checkpoint was taken away is loaded, not made again.
+    ``progress(step, note)`` is called after every slow step, ``measured(row)`` with every row that has
     measurements, also with those of before an interruption. Without ``write_model`` the
     trained model stays in the checkpoint alone. Raises InputError before any
     work if ``out`` holds another run, and `weights.Diverged` when a loss is not finite: the last checkpoint, if there is one,
@@ -118,6 +120,10 @@ def _train(
 ) -> list[dict[str, Any]]:
     """The run itself, in a directory that is its own: slow and fast channel, slow steps a round, context at the start."""
     (tasks, old), (slow, fast, every, start), (progress, measured, write_model) = measured_on, channels, wishes
+    checkpoint = out / "checkpoint.safetensors"
+    whole = (out / "summary.json").exists() and (not write_model or (out / "model").exists())
+    if whole and not is_there(checkpoint):  # taken away after the end, to save the room: nothing is left to do
+        return read_metrics(out)
     rng = np.random.default_rng(config.seed)
     # policy and base measure, in float32; the weights hold the same models as the learners run them
     if config.learner is not None and config.learner.deploys:
@@ -130,7 +136,6 @@ def _train(
     weights = _weights(config, policy, base)
     state: State = FastSlowState(weights, Population((start,)))
     record = RunRecord()
-    checkpoint = out / "checkpoint.safetensors"
     if is_there(checkpoint):
         state, record = load_run(checkpoint, state, rng)
         write_record(out, record)  # killed between the checkpoint and its rows

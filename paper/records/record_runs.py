@@ -4,8 +4,9 @@ Keeps configurations, environments, summaries, prompts, decompositions, predicti
 rows that the probes measured, to six digits; a validation also gets the masses of its base, so that the bridge figure is
 drawn without the weights. Weights and checkpoints stay behind. Unfinished runs are left out and named.
 
-With ``--add`` a validation of further chapters (`fstsim validate --only`) joins one that is recorded: its judged predictions
-that the record does not have, and its runs. What stands in the record stays as it is.
+With ``--add`` a validation of further chapters (`fstsim validate --only`), or of more seeds, joins one that is recorded: its
+judged predictions and runs that the record does not have, and in the place of a verdict the same prediction judged on more
+seeds. What else stands in the record stays as it is.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Config:
     target: tyro.conf.Positional[Path]
     """directory to write; a run that is there already is replaced"""
     add: bool = False
-    """add what the target, a recorded validation, does not have yet, and change nothing in it"""
+    """add what the target, a recorded validation, does not have yet: predictions, runs, and verdicts on more seeds"""
 
 
 @dataclass(frozen=True)
@@ -128,20 +129,34 @@ def _add(source: Path, target: Path, finished: list[Path], unfinished: tuple[str
         if published(ours[name]) != published(theirs[name]):
             raise InputError(f"{target} is a validation of {name} {ours[name]}, {source} of {theirs[name]}")
     verdicts = read_json(target / "validation.json")
+    judged = read_json(source / "validation.json")
+    more = {row["name"]: row for row in judged if any(_on_more_seeds(target, held, row) for held in verdicts)}
     known = {row["name"] for row in (*ours["predictions"], *verdicts)}
-    new = [row for row in read_json(source / "validation.json") if row["name"] not in known]
+    new = [row for row in judged if row["name"] not in known]
     names = {row["name"] for row in new}
     taken = [run for run in finished if (target / run.relative_to(source)).exists()]
-    if taken:
+    if taken and not more:
         raise InputError(
             f"{target} has runs/{taken[0].parent.name}/{taken[0].name} already: nothing recorded is replaced"
         )
+    finished = [run for run in finished if run not in taken]
+    verdicts = [more.get(row["name"], row) for row in verdicts]
     written = [path for run in finished for path in _record_run(run, target / run.relative_to(source))]
     ours["predictions"] += [row for row in theirs["predictions"] if row["name"] in names]
     for name, value in (("predictions.json", ours), ("validation.json", [*verdicts, *new])):
         write_json(target / name, rounded(value))
         written.append(target / name)
     return Recorded(len(written), sum(path.stat().st_size for path in written), len(finished), unfinished)
+
+
+def _on_more_seeds(target: Path, held: dict[str, Any], row: dict[str, Any]) -> bool:
+    """Whether ``row`` judges the prediction recorded as ``held`` on more seeds; InputError where it is another prediction."""
+    if row["name"] != held["name"] or row["seeds"] <= held["seeds"]:
+        return False
+    for name in ("value", "low", "high", "resolution"):
+        if not row.get("calibration") and rounded(row[name]) != rounded(held[name]):
+            raise InputError(f"{target} recorded {row['name']} with {name} {held[name]}, not {row[name]}")
+    return True
 
 
 def record_and_show(config: Config) -> int:

@@ -13,6 +13,7 @@ import json
 import math
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -582,6 +583,27 @@ def test_a_finished_run_is_only_loaded(method: str, model: str, whole: Whole, mo
     rows = run_training(tiny(method, model), out)
     assert snapshot(out) == before
     assert "".join(map(row_line, rows)) == (out / "metrics.jsonl").read_text()
+
+
+def test_a_finished_run_needs_no_checkpoint(
+    model: str, whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Taken away to save the room, it is not made again; but where the model is wanted and is not there, it is."""
+    out = tmp_path / "run"
+    shutil.copytree(whole("rl"), out)
+    (out / "checkpoint.safetensors").unlink()
+    before = snapshot(out)
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "fast_slow", lambda *_, **__: pytest.fail("nothing is left to do"))
+        rows = run_training(tiny("rl", model), out)
+        shutil.rmtree(out / "model")
+        assert run_training(tiny("rl", model), out, write_model=False) == rows
+    assert "".join(map(row_line, rows)) == (out / "metrics.jsonl").read_text()
+    run_training(tiny("rl", model), out)
+    after = snapshot(out)
+    assert {name: after[name] for name in before if "model" in name} == {
+        n: b for n, b in before.items() if "model" in n
+    }
 
 
 @pytest.mark.parametrize(

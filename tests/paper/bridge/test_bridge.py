@@ -368,6 +368,26 @@ def test_further_chapters_join_a_record(full: Path, tmp_path: Path) -> None:
         record(Config(later, target, add=True))
 
 
+def test_a_verdict_on_more_seeds_takes_the_place_of_one_on_fewer(full: Path, tmp_path: Path) -> None:
+    """Runs that the record has stay as they are, further seeds join them; the prediction has to be the recorded one."""
+    target, later = tmp_path / "record", tmp_path / "later"
+    record(Config(full, target))
+    before = {path: path.read_bytes() for path in target.rglob("*") if path.is_file()}
+    judged = read_json(target / "validation.json")
+    first = judged[0]
+    run(later, "tilt-0.5", "digits:plus", "rl", (0.1, 0.5), (0.3, 0.1), seeds=first["seeds"] + 2)
+    more = {**first, "measured": 0.1234, "seeds": first["seeds"] + 2, "verdict": "falsified"}
+    write_json(later / "predictions.json", read_json(target / "predictions.json"))
+    write_json(later / "validation.json", [{**more, "low": more["low"] - 0.5}])
+    with pytest.raises(InputError, match="with low"):
+        record(Config(later, target, add=True))
+    write_json(later / "validation.json", [more, {**judged[1], "measured": 7.0}])
+    assert record(Config(later, target, add=True)).runs == 2
+    assert read_json(target / "validation.json") == [rounded(more), *judged[1:]]
+    assert all(path.read_bytes() == was for path, was in before.items() if path.name != "validation.json")
+    assert len(list((target / "runs" / "tilt-0.5").glob("seed-*"))) == first["seeds"] + 2
+
+
 def test_what_cannot_be_recorded_is_refused_before_anything_is_written(full: Path, tmp_path: Path) -> None:
     target = tmp_path / "record"
     with pytest.raises(InputError, match="there is no directory"):
