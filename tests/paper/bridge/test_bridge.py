@@ -371,6 +371,8 @@ def test_further_chapters_join_a_record(full: Path, tmp_path: Path) -> None:
 def test_a_verdict_on_more_seeds_takes_the_place_of_one_on_fewer(full: Path, tmp_path: Path) -> None:
     """Runs that the record has stay as they are, further seeds join them; the prediction has to be the recorded one."""
     target, later = tmp_path / "record", tmp_path / "later"
+    named = [{**row, "name": str(k)} for k, row in enumerate(read_json(full / "validation.json"))]
+    write_json(full / "validation.json", named)
     record(Config(full, target))
     before = {path: path.read_bytes() for path in target.rglob("*") if path.is_file()}
     judged = read_json(target / "validation.json")
