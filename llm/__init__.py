@@ -10,12 +10,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fstsim.llm.contexts.chat_endpoint import ChatEndpoint as ChatEndpoint
     from fstsim.llm.contexts.prompt_evolution import PromptEvolution as PromptEvolution
-    from fstsim.llm.contexts.reflection import ChatEndpoint as ChatEndpoint
-    from fstsim.llm.contexts.reflection import LocalChat as LocalChat
     from fstsim.llm.contexts.reflection import Reflector as Reflector
-    from fstsim.llm.contexts.reflection import ReflectorConfig as ReflectorConfig
     from fstsim.llm.contexts.reflection import SelfReflection as SelfReflection
+    from fstsim.llm.contexts.reflectors import LocalChat as LocalChat
+    from fstsim.llm.contexts.reflectors import ReflectorConfig as ReflectorConfig
     from fstsim.llm.learners import LEARNERS as LEARNERS
     from fstsim.llm.learners.distill import Distillation as Distillation
     from fstsim.llm.learners.isolate import Isolation as Isolation
@@ -44,13 +44,13 @@ if TYPE_CHECKING:
     from fstsim.llm.types import Task as Task
 
 _MODULES = {
-    "ChatEndpoint": "contexts.reflection",
+    "ChatEndpoint": "contexts.chat_endpoint",
     "Demonstrated": "types",
     "Distillation": "learners.distill",
     "Diverged": "learners.weights",
     "Isolation": "learners.isolate",
     "LEARNERS": "learners",
-    "LocalChat": "contexts.reflection",
+    "LocalChat": "contexts.reflectors",
     "METHODS": "runs.config",
     "MixtureDistillation": "learners.mixture",
     "OAPL": "learners.oapl",
@@ -63,7 +63,7 @@ _MODULES = {
     "Problem": "types",
     "PromptEvolution": "contexts.prompt_evolution",
     "Reflector": "contexts.reflection",
-    "ReflectorConfig": "contexts.reflection",
+    "ReflectorConfig": "contexts.reflectors",
     "Rollouts": "policy.rollouts",
     "RuleTask": "tasks.rules",
     "SDFT": "learners.sdft",

@@ -109,7 +109,7 @@ class Train:
 
     def _config(self) -> Any:
         from fstsim.front.train_flags import check_flags, settings_of
-        from fstsim.llm.contexts.reflection import ReflectorConfig
+        from fstsim.llm.contexts.reflectors import ReflectorConfig
         from fstsim.llm.runs.config import METHODS, PRESETS
         from fstsim.llm.runs.optimizer import OptimizerConfig
 

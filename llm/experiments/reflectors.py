@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fstsim.llm.contexts.reflection import ReflectorConfig
+from fstsim.llm.contexts.reflectors import ReflectorConfig
 from fstsim.llm.experiments import continual
 from fstsim.llm.experiments.plan import Planned, Scale, Settings
 

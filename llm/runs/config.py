@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 from fstsim.errors import InputError
 from fstsim.fast_slow import FastLearner, FrozenFast, FrozenSlow, SlowLearner
 from fstsim.llm.contexts.prompt_evolution import PromptEvolution
-from fstsim.llm.contexts.reflection import ReflectorConfig
+from fstsim.llm.contexts.reflectors import ReflectorConfig
 from fstsim.llm.learners import LEARNERS
 from fstsim.llm.learners.learner import Learner
 from fstsim.llm.policy.adapters import LoraSettings

@@ -13,7 +13,7 @@ import fstsim.llm
 from fstsim.front.train import Train
 from fstsim.front.train_flags import USERS, with_settings
 from fstsim.llm.contexts.prompt_evolution import PromptEvolution
-from fstsim.llm.contexts.reflection import ReflectorConfig
+from fstsim.llm.contexts.reflectors import ReflectorConfig
 from fstsim.llm.learners import LEARNERS
 
 PAGE = Path(__file__).resolve().parents[2] / "paper/docs/names.md"

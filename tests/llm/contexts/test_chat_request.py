@@ -14,8 +14,9 @@ import httpx
 import pytest
 
 from fstsim.errors import InputError
+from fstsim.llm.contexts.chat_endpoint import ChatEndpoint
 from fstsim.llm.contexts.chat_request import MOST_BYTES, BadReply, post_json
-from fstsim.llm.contexts.reflection import ChatEndpoint, ReflectorDown
+from fstsim.llm.contexts.reflection import ReflectorDown
 
 Send = Callable[[BaseHTTPRequestHandler], None]
 

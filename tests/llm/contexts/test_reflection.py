@@ -26,12 +26,14 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-import fstsim.llm.contexts.reflection as module
+import fstsim.llm.contexts.chat_endpoint as module
 from fstsim.__main__ import main
 from fstsim.errors import InputError
+from fstsim.llm.contexts.chat_endpoint import ChatEndpoint
 from fstsim.llm.contexts.prompt_evolution import PromptEvolution
 from fstsim.llm.contexts.proposals import UnusableProposal
-from fstsim.llm.contexts.reflection import ChatEndpoint, LocalChat, ReflectorConfig, ReflectorDown, SelfReflection
+from fstsim.llm.contexts.reflection import ReflectorDown, SelfReflection
+from fstsim.llm.contexts.reflectors import LocalChat, ReflectorConfig
 from fstsim.llm.policy.loading import shipped_path
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import Rollouts

@@ -12,7 +12,7 @@ import torch
 
 from fstsim.errors import InputError
 from fstsim.llm.contexts.prompt_evolution import PromptEvolution
-from fstsim.llm.contexts.reflection import ReflectorConfig
+from fstsim.llm.contexts.reflectors import ReflectorConfig
 from fstsim.llm.learners import LEARNERS
 from fstsim.llm.measure.config import MeasureSettings
 from fstsim.llm.pretraining.pretrain import PretrainConfig
