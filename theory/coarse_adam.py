@@ -14,15 +14,12 @@ so that the piece moves the weights by a sum over its steps, in which nothing bu
 every parameter by the whole learning rate although gradients have shrunk. With pieces of one step and the gradient of one
 batch (``q = g^2``), a piece *is* a step of AdamW.
 
-The sum is made exactly over the first `EXACT` steps; beyond them by Gauss quadrature over the steps themselves, in panels
-that double in length: `POINTS` nodes and weights are those of the discrete measure ``c_j``, so that any schedule is in the
-weights and a polynomial of degree ``2 POINTS - 1`` in j is summed exactly. A panel's error is hence at most ``2 sum c_j``
-times the distance of ``mhat / (sqrt(vhat) + eps)`` from these polynomials. The tests hold it below 1e-7 of the sum of the
-learning rates, for pieces of up to 1,500 steps and very unequal moments.
+The sum is made exactly over the first steps and by Gauss quadrature beyond them (`fstsim.theory.step_nodes`). A panel's error
+is hence at most ``2 sum c_j`` times the distance of ``mhat / (sqrt(vhat) + eps)`` from its polynomials. The tests hold it
+below 1e-7 of the sum of the learning rates, for pieces of up to 1,500 steps and very unequal moments.
 
 Arrays are numpy arrays or torch tensors of any one shape: only ``+ - * /`` and ``**`` with numbers are used.
-Source: Adam arXiv 1412.6980, AdamW 1711.05101; Gauss nodes of a discrete measure by the Stieltjes recurrence and the
-eigenvalues of its Jacobi matrix (Golub and Welsch 1969); own derivation.
+Source: Adam arXiv 1412.6980, AdamW 1711.05101; own derivation.
 """
 
 from __future__ import annotations
@@ -34,6 +31,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fstsim.errors import InputError
+from fstsim.theory.step_nodes import EXACT, POINTS, ROUGH, step_nodes
 
 Array = NDArray[np.float64]
 Tensor = Any
@@ -41,13 +39,6 @@ Tensor = Any
 
 LearningRate = Literal["constant", "linear", "cosine"]
 """How the learning rate goes after the warm-up: stays, falls evenly to 0, falls to 0 as a half cosine."""
-
-EXACT = 32
-"""steps of a piece that are summed one by one"""
-POINTS = 8
-"""nodes of each panel beyond them"""
-ROUGH = (8, 4)
-"""The same of a piece in which gradients change: what is read there is known no better."""
 
 
 @dataclass(frozen=True)
@@ -263,52 +254,6 @@ def between(start: tuple[Tensor, Tensor], end: tuple[Tensor, Tensor], share: flo
     inside = 0.0 < share < 1.0
     q = start[1] ** (1.0 - share) * end[1] ** share if inside else (start, end)[share >= 1.0][1]
     return g, (q + g * g + abs(q - g * g)) / 2.0
-
-
-def step_nodes(coefficients: ArrayLike, exact: int = EXACT, points: int = POINTS) -> tuple[Array, Array]:
-    """Nodes (steps, counted from 1, between steps too) and weights ``(k,)`` of the sum ``sum_j coefficients_j f(j)``.
-
-    The first ``exact`` steps are nodes themselves; panels ``(exact, 2 exact], (2 exact, 4 exact] ...`` have ``points``
-    nodes each, which sum polynomials of degree ``2 points - 1`` exactly. Weights are positive where coefficients are, and
-    their sum is that of the coefficients. Raises InputError for a negative coefficient, or no node.
-    """
-    c = np.asarray(coefficients, dtype=np.float64)
-    if not (c >= 0.0).all():
-        raise InputError("coefficients must be nonnegative: a learning rate times weight decay is above 1")
-    if exact < 1 or points < 1:
-        raise InputError(f"exact and points must be at least 1, got {exact} and {points}")
-    steps = np.arange(1.0, c.size + 1.0)
-    nodes, weights = [steps[:exact]], [c[:exact]]
-    first = exact
-    while first < c.size:
-        panel = slice(first, 2 * first)
-        x, w = _gauss(steps[panel], c[panel], points)
-        nodes.append(x)
-        weights.append(w)
-        first *= 2
-    found, by = np.concatenate(nodes), np.concatenate(weights)
-    there = by > 0.0
-    return found[there], by[there]
-
-
-def _gauss(x: Array, c: Array, points: int) -> tuple[Array, Array]:
-    """Gauss nodes and weights of the measure with masses ``c`` at ``x``; the measure itself where it has no more masses."""
-    there = c > 0.0
-    x, c = x[there], c[there]
-    if x.size <= points:
-        return x, c
-    middle, half = (x[0] + x[-1]) / 2.0, (x[-1] - x[0]) / 2.0
-    z, total = (x - middle) / half, c.sum()
-    # Stieltjes: orthonormal polynomials on the masses, p_{k+1} b_{k+1} = (z - a_k) p_k - b_k p_{k-1}
-    before, now = np.zeros_like(z), np.full_like(z, 1.0 / np.sqrt(total))
-    diagonal, beside = np.empty(points), np.zeros(points)
-    for k in range(points):
-        diagonal[k] = (c * z * now**2).sum()
-        after = (z - diagonal[k]) * now - beside[k - 1] * before if k else (z - diagonal[k]) * now
-        beside[k] = np.sqrt((c * after**2).sum())
-        before, now = now, after / beside[k]
-    values, vectors = np.linalg.eigh(np.diag(diagonal) + np.diag(beside[:-1], 1) + np.diag(beside[:-1], -1))
-    return middle + half * values, total * vectors[0] ** 2
 
 
 def _rates(rates: ArrayLike) -> Array:

@@ -14,7 +14,8 @@ from fstsim.errors import InputError
 from fstsim.llm.forecast.aim import Aim, Tensors
 from fstsim.llm.forecast.shadow import averaged
 from fstsim.llm.runs.config import TrainConfig
-from fstsim.theory.coarse_adam import ROUGH, SGD, AdamW, Moments, adam_piece, adam_ramp, sgd_piece
+from fstsim.theory.coarse_adam import SGD, AdamW, Moments, adam_piece, adam_ramp, sgd_piece
+from fstsim.theory.step_nodes import ROUGH
 
 Array = NDArray[np.float64]
 

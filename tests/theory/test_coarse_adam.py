@@ -18,8 +18,8 @@ from fstsim.theory.coarse_adam import (
     between,
     learning_rates,
     sgd_piece,
-    step_nodes,
 )
+from fstsim.theory.step_nodes import step_nodes
 
 SIZE = 40
 
