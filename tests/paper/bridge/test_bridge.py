@@ -130,6 +130,15 @@ def test_replay_ends_at_its_share(share: float) -> None:
     assert error < 0.05 * share + 0.002
 
 
+def test_replay_is_read_from_the_last_quarter() -> None:
+    """On the way there the mean over the last quarter is that of the EM step, which takes a tenth of the way to the share."""
+    masses = 0.3 + 0.6 * 0.9 ** np.arange(1, 41)
+    mean, low, high = toy.replay(0.3, 0.9, 40, 4000)
+    error = (high - low) / 2.0 / stats.t.ppf(0.975, toy.RUNS - 1)
+    assert abs(mean - np.mean(masses[-10:])) < 4.0 * error + 1e-4
+    assert abs(np.mean(masses[-30:]) - np.mean(masses[-10:])) > 10.0 * error, "another window would be seen"
+
+
 @pytest.mark.parametrize("temperature", [0.35, 1.0])
 def test_the_leash_ends_at_the_tilt_of_every_prompt(temperature: float) -> None:
     base = BaseMasses(NEW, OLD, np.array([False, False, False]))
