@@ -11,6 +11,11 @@ from fstsim.paper.pages.layers import layers_block
 from fstsim.paper.pages.lists import column_table, command_table
 from fstsim.paper.pages.methods import choose_table, method_table
 from fstsim.paper.pages.results import experiment_tables, result_lines
+from fstsim.paper.records.attack_table import recorded_attack
+from fstsim.paper.records.isolation_page import isolation_block, resets_block
+from fstsim.paper.records.language_roles import recorded_roles
+from fstsim.paper.records.large_models import measured_table, step_table
+from fstsim.paper.records.mutant_table import recorded_mutants
 from fstsim.paper.records.statement_table import recorded_table
 from fstsim.paper.records.verdict_summary import recorded_summary
 
@@ -26,6 +31,13 @@ BLOCKS = (
     Block("forecasts", "paper/docs/forecast.md", forecast_blocks),
     Block("faithful", "paper/docs/faithful.md", faithful_blocks),
     Block("layers", "paper/docs/layers.md", layers_block),
+    Block("isolation", "paper/docs/isolation.md", isolation_block),
+    Block("resets", "paper/docs/resets.md", resets_block),
+    Block("roles", "paper/docs/language.md", recorded_roles),
+    Block("step", "paper/docs/large-models.md", step_table),
+    Block("measured", "paper/docs/large-models.md", measured_table),
+    Block("attack", "paper/docs/security.md", recorded_attack),
+    Block("mutants", "paper/docs/security.md", recorded_mutants),
     Block("growth", "paper/docs/growth.md", growth_table),
     Block("experiments", "paper/docs/results.md", experiment_tables),
 )

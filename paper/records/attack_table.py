@@ -1,27 +1,16 @@
-"""``python -m fstsim.paper.records.attack_table``: the table of `make attack` in paper/docs/security.md, from paper/data/attack.json."""
+"""The table of the last `make attack` on the page about security, from paper/data/attack.json."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 from typing import Any
 
-from fstsim.errors import InputError
-from fstsim.front.console import show
-from fstsim.front.entry import run_module
-from fstsim.paper import DATA, checkout
-from fstsim.reading import check_object, read_text, understood
-from fstsim.records import read_json, write_text
+from fstsim.paper import DATA
+from fstsim.reading import check_object, understood
+from fstsim.records import read_json
 
 RECORD = DATA / "attack.json"
-PAGE = DATA.parent / "docs" / "security.md"
-
-
-@dataclass(frozen=True)
-class Config:
-    """Rewrite the table of the last attack in paper/docs/security.md."""
 
 
 def attack_table(record: Mapping[str, Any]) -> str:
@@ -41,7 +30,7 @@ def attack_table(record: Mapping[str, Any]) -> str:
     ]
     if record["not_clean"]:
         lines += ["", "Not clean:", ""]
-        lines += [f"- {escape(r['group'])}: `{_code(r['name'])}`: {escape(r['fault'])}" for r in record["not_clean"]]
+        lines += [f"- {escape(r['group'])}: `{code(r['name'])}`: {escape(r['fault'])}" for r in record["not_clean"]]
     return "\n".join(lines)
 
 
@@ -55,45 +44,13 @@ def _part(record: Mapping[str, Any]) -> str:
     return f"of the damaged directories one in {record['share']} of all that there are, of the other groups more"
 
 
-def _code(text: str) -> str:
+def code(text: str) -> str:
+    """``text`` as it may stand between the quotes of code on a page."""
     return text.replace("`", "'").replace("\n", " ")
 
 
-def with_table(page: str, table: str) -> str:
-    """``page`` with ``table`` between the marks of the attack. Raises InputError if it has none."""
-    return between_marks(page, table, "attack")
-
-
-def between_marks(page: str, table: str, name: str) -> str:
-    """``page`` with ``table`` between the comments ``NAME: begin`` and ``NAME: end``. Raises InputError if it has none."""
-    opening, closing = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    before, begin, rest = page.partition(opening)
-    _, end, after = rest.partition(closing)
-    if not begin or not end:
-        raise InputError(f"the page has no {opening} and {closing}")
-    return f"{before}{begin}\n{table}\n{end}{after}"
-
-
-def write_page(page: Path = PAGE, record: Path = RECORD) -> Path:
-    """Rewrite ``page`` from ``record``; returns its path."""
-    held = check_object(record, read_json(record), {"groups": list, "not_clean": list, "environment": dict})
-    with understood(record):
-        text = with_table(read_text(page), attack_table(held))
-    write_text(page, text)
-    return page
-
-
-def write_and_show(_: Config) -> int:
-    """Rewrite it, and say where."""
-    checkout()
-    show(f"written: {write_page()}")
-    return 0
-
-
-def main() -> int:
-    """Command line; returns the exit code."""
-    return run_module("fstsim.paper.records.attack_table", Config, write_and_show)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+def recorded_attack() -> str:
+    """The table of the record. Raises InputError where it is missing or damaged."""
+    held = check_object(RECORD, read_json(RECORD), {"groups": list, "not_clean": list, "environment": dict})
+    with understood(RECORD):
+        return attack_table(held)

@@ -3,7 +3,7 @@
 A step of CISPO on 4 problems of the language suite with 6 rollouts each, on one thread: what sampling costs, the passes of
 scoring, forward and backward, and clipping with AdamW. Every group is given one right answer, so that none is left out:
 a step of a real run, whose groups without signal cost no pass, is never dearer. The ways to train take turns, and the
-median of the turns counts, since other work on a machine slows down whoever is at work then. ``python -m fstsim.paper.records.large_models`` puts the record on the page.
+median of the turns counts, since other work on a machine slows down whoever is at work then. ``make readme`` puts the record on the page.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The table of the last attack: what is in the record, escaped, between the marks of the page, which is up to date."""
+"""The table of the last attack: what is in the record, escaped."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+import fstsim.paper.records.attack_table as module
 from fstsim.errors import InputError
-from fstsim.paper.records.attack_table import PAGE, RECORD, attack_table, with_table, write_page
-from fstsim.records import read_json, write_json
+from fstsim.paper.records.attack_table import attack_table, recorded_attack
+from fstsim.records import write_json
 
 RECORDED: dict[str, Any] = {
     "chosen": 1240,
@@ -36,22 +37,11 @@ def test_the_table_adds_up_and_is_escaped() -> None:
     assert "Not clean" not in attack_table({**RECORDED, "not_clean": []})
 
 
-def test_only_what_is_between_the_marks_changes(tmp_path: Path) -> None:
-    page, record = tmp_path / "page.md", tmp_path / "attack.json"
-    page.write_text("before\n<!-- attack: begin -->\nold\n<!-- attack: end -->\nafter\n")
+def test_a_damaged_record_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = tmp_path / "attack.json"
+    monkeypatch.setattr(module, "RECORD", record)
     write_json(record, RECORDED)
-    write_page(page, record)
-    assert page.read_text() == with_table(page.read_text(), attack_table(RECORDED))
-    assert page.read_text().startswith("before\n<!-- attack: begin -->\n| group |")
-    assert page.read_text().endswith("<!-- attack: end -->\nafter\n")
-    assert "old" not in page.read_text()
-    with pytest.raises(InputError, match="has no"):
-        with_table("no marks", "")
+    assert recorded_attack() == attack_table(RECORDED)
     write_json(record, {**RECORDED, "seconds": "x"})
     with pytest.raises(InputError, match=r"attack\.json is damaged"):
-        write_page(page, record)
-
-
-def test_the_page_shows_the_record() -> None:
-    page = PAGE.read_text(encoding="utf-8")
-    assert with_table(page, attack_table(read_json(RECORD))) == page
+        recorded_attack()

@@ -1,4 +1,4 @@
-"""The record of a campaign of mutants, and its table: counts add up, what lives is named, the page is up to date."""
+"""The record of a campaign of mutants, and its table: counts add up, what lives is named."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+import fstsim.paper.records.mutant_table as module
 from fstsim.errors import InputError
-from fstsim.paper.records.attack_table import between_marks
-from fstsim.paper.records.mutant_table import PAGE, RECORD, mutant_table, write_page
-from fstsim.records import read_json, write_json
+from fstsim.paper.records.mutant_table import mutant_table, recorded_mutants
+from fstsim.records import write_json
 
 MUTATION = Path(__file__).resolve().parents[2] / "mutation"
 
@@ -58,21 +58,11 @@ def test_the_table(recorded: dict[str, Any]) -> None:
     assert "too slow:\n\n- `llm/c.py: 5`" in text
 
 
-def test_only_what_is_between_the_marks_changes(recorded: dict[str, Any], tmp_path: Path) -> None:
-    page, record = tmp_path / "page.md", tmp_path / "mutants.json"
-    page.write_text(
-        "a\n<!-- attack: begin -->\nb\n<!-- attack: end -->\n<!-- mutants: begin -->\nc\n<!-- mutants: end -->\nd\n"
-    )
+def test_a_damaged_record_is_named(recorded: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = tmp_path / "mutants.json"
+    monkeypatch.setattr(module, "RECORD", record)
     write_json(record, recorded)
-    write_page(page, record)
-    text = page.read_text()
-    assert text.startswith("a\n<!-- attack: begin -->\nb\n<!-- attack: end -->\n<!-- mutants: begin -->\n| room |")
-    assert text.endswith("<!-- mutants: end -->\nd\n")
+    assert recorded_mutants() == mutant_table(recorded)
     write_json(record, {**recorded, "rooms": [{}]})
     with pytest.raises(InputError, match=r"mutants\.json is damaged"):
-        write_page(page, record)
-
-
-def test_the_page_shows_the_record() -> None:
-    page = PAGE.read_text(encoding="utf-8")
-    assert between_marks(page, mutant_table(read_json(RECORD)), "mutants") == page
+        recorded_mutants()
