@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import tyro
 
-from fstsim.front.command import CONTINUE, Address, Directory, check_jobs, check_seeds, quiet
+from fstsim.front.command import CONTINUE, Address, Directory, check_jobs, check_seeds, in_own_directory, quiet
 from fstsim.front.console import Progress, complain, show
 from fstsim.llm.experiments import EXPERIMENTS
 from fstsim.reading import understood
-from fstsim.records import prepare_directory
 
 if TYPE_CHECKING:
     _Name = str
@@ -48,6 +47,7 @@ class Experiment:
     """run nothing: figures and tables of what is there, recorded runs for example"""
     stopped: ClassVar[str] = CONTINUE
 
+    @in_own_directory
     def run(self) -> int:
         """Run what is not finished; then figures and tables."""
         check_seeds(self.seeds)
@@ -59,7 +59,6 @@ class Experiment:
         chosen = [experiment for experiment in EXPERIMENTS if self.name in (experiment.name, "all")]
         if self.show:
             lab.check_shown(chosen, self.out)
-            prepare_directory(self.out)
         else:
             with runs_on(self.backend, self.address, self.jobs, self.out, self.device, complain) as (jobs, device):
                 for experiment in chosen:
