@@ -20,6 +20,7 @@ from scipy.special import expit, log_expit
 from fstsim.errors import InputError
 from fstsim.logistic_normal import (
     expected_softplus,
+    log_logistic_normal_slope,
     logistic_normal_mean,
     logistic_normal_slope,
     responsibility_moments,
@@ -30,6 +31,7 @@ from fstsim.whitened import Whitened
 Array = NDArray[np.float64]
 
 _CLOSE = 1e-3  # a difference this much smaller than its terms has lost too many digits
+_CANCELS = 0.1  # a difference this much smaller than its terms costs a digit
 _NODES, _NODE_WEIGHTS = np.polynomial.legendre.leggauss(6)
 
 
@@ -116,16 +118,30 @@ def _weight_gradient(s: Array, d: Array, w: Array, old: Array, new: Array, shift
     return out
 
 
+def _square(mean: Array, both: Array, w: Array, p: Array, d: Array) -> Array:
+    r"""``w E[r^2]`` of ``r = sigmoid(z)``, ``z ~ N(p - d^2 / 2, d^2)``, from ``w E[r]`` and ``w E[r (1 - r)]``.
+
+    It is their difference; where that cancels, ``r^2 = e^z r (1 - r)`` tilts the Gaussian: ``e^p LP(p + d^2 / 2, d)``.
+    """
+    out = np.asarray(mean - both)
+    close = out < _CANCELS * mean
+    if close.any():
+        p, d, w = (np.broadcast_to(x, out.shape)[close] for x in (p, d, w))
+        out[close] = w * np.exp(p + log_logistic_normal_slope(p + 0.5 * d * d, d))
+    return out
+
+
 def forward_kl_gradient(
     log_odds: ArrayLike, mean_old: ArrayLike, mean_new: ArrayLike, weights: ArrayLike, centers: ArrayLike
 ) -> Whitened:
     r"""Gradient of the cross-entropy ``L = -sum_k w_k E_{N(c_k, I)}[log q]`` in ``(s, m_o, m_n)``.
 
         dL/ds   = beta - sum_k w_k E_k[r_o]
-        dL/dm_o = -sum_k w_k (E_k[r_o] (c_k - m_o) + E_k[r_o r_n] (m_o - m_n))
-        dL/dm_n = -sum_k w_k (E_k[r_n] (c_k - m_n) + E_k[r_o r_n] (m_n - m_o))
+        dL/dm_o = -sum_k w_k (E_k[r_o^2] (c_k - m_o) + E_k[r_o r_n] (c_k - m_n))
+        dL/dm_n = -sum_k w_k (E_k[r_n^2] (c_k - m_n) + E_k[r_o r_n] (c_k - m_o))
 
-    (it is the gradient of ``KL(train || q)``; the flow is its negative). ``weights (..., C)`` and
+    (it is the gradient of ``KL(train || q)``; the flow is its negative). With ``E[r_o] = E[r_o^2] + E[r_o r_n]`` this is
+    ``E[r_o] (c - m_o) + E[r_o r_n] (m_o - m_n)``, whose two terms cancel where data of one mode meet a rare other one. ``weights (..., C)`` and
     ``centers (..., C, D)`` are the training mixture. Returns arrays ``(...)``, ``(..., D)``, ``(..., D)``.
     Source: arXiv 2603.12163, statement `mass-forgetting` (theory 1.1).
     """
@@ -142,9 +158,11 @@ def forward_kl_gradient(
     gap = m_o - m_n
     shifts = tuple(((c - m[..., None, :]) * gap[..., None, :]).sum(axis=-1) for m in (m_o, m_n))
     g_s = _weight_gradient(np.broadcast_to(s, old.shape[:-1]), d, w, old, new, (shifts[0], shifts[1]))
-    both_total = both.sum(axis=-1)[..., None]
-    pull_old = (old[..., None] * (c - m_o[..., None, :])).sum(axis=-2) + both_total * gap
-    pull_new = (new[..., None] * (c - m_n[..., None, :])).sum(axis=-2) - both_total * gap
+    old_square = _square(old, both, w, s[..., None] + shifts[1], d)
+    new_square = _square(new, both, w, -s[..., None] - shifts[0], d)
+    from_old, from_new = c - m_o[..., None, :], c - m_n[..., None, :]
+    pull_old = (old_square[..., None] * from_old + both[..., None] * from_new).sum(axis=-2)
+    pull_new = (new_square[..., None] * from_new + both[..., None] * from_old).sum(axis=-2)
     return Whitened(g_s, -pull_old, -pull_new)
 
 

@@ -36,10 +36,11 @@ _held: set[tuple[int, int, int]] = set()  # (thread, device, inode) of the direc
 
 
 @contextlib.contextmanager
-def alone_in(path: Path, patience: float = _PATIENCE) -> Iterator[None]:
+def alone_in(path: Path, patience: float | None = None) -> Iterator[None]:
     """Work in directory ``path`` as the only process; temporary files that dead processes left in it are removed first.
 
-    Within a thread it may be asked for again. Raises InputError if another process still works there after ``patience`` seconds.
+    Within a thread it may be asked for again. Raises InputError if another process still works there after ``patience``
+    seconds (2 by default).
     """
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -48,7 +49,7 @@ def alone_in(path: Path, patience: float = _PATIENCE) -> Iterator[None]:
         if mine in _held:
             yield
             return
-        if not _locked(handle, patience):
+        if not _locked(handle, _PATIENCE if patience is None else patience):
             raise InputError(f"another process is working in {path}: wait until it has ended, or choose another --out")
         _held.add(mine)
         try:

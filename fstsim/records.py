@@ -59,15 +59,14 @@ def _remove_empty(folders: Iterable[Path]) -> None:
 def working_in(path: Path) -> Iterator[None]:
     """Make directory ``path`` and work in it as the only process; InputError if it cannot be made, or another one does.
 
-    Where the work ends in an InputError before it has written anything, the directory is as if it had never been made.
+    Where the work ends before it has written anything, the directory is as if it had never been made.
     """
     new = prepare_directory(path)
     try:
         with alone_in(path):
             yield
-    except InputError:
+    finally:
         _remove_empty(new)
-        raise
 
 
 def check_contents(path: Path, kind: str, ours: Callable[[Path], bool]) -> None:

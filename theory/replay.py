@@ -119,7 +119,9 @@ def replay_old_mean_force(log_odds: ArrayLike, replay_fraction: ArrayLike, delta
     s, share, d = np.broadcast_arrays(
         finite(log_odds, "log_odds"), fraction(replay_fraction, "replay_fraction"), validate_separation(delta)
     )
-    return d * (expit(s) - share) / expit(-s) * logistic_normal_slope(-s - 0.5 * d * d, d)
+    # above one half what is not replayed, and what is not old, are known to more digits than their complements
+    over = np.where(s > 0.0, (1.0 - share) / expit(-s) - 1.0, (expit(s) - share) / expit(-s))
+    return d * over * logistic_normal_slope(-s - 0.5 * d * d, d)
 
 
 # --- the excursion of the old mean under replay (6.2, delicate point) ------------------------------------------------

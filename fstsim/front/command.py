@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Protocol, TypeVar
 
 import tyro
 
 from fstsim.errors import InputError
+from fstsim.records import working_in
 
 AGAIN = "stopped; start again with"
 CONTINUE = "stopped; everything up to the last checkpoint is kept, continue with"
@@ -34,6 +37,17 @@ class Command(Protocol):
     def run(self) -> int:
         """Do it; returns the exit code."""
         ...
+
+
+def in_own_directory(run: Callable[[_T], int]) -> Callable[[_T], int]:
+    """``run`` of a command, as the only process in its ``out``: pictures and tables there are then of the numbers beside them."""
+
+    @functools.wraps(run)
+    def alone(command: _T) -> int:
+        with working_in(command.out):  # type: ignore[attr-defined]  # a flag of the commands that this is for
+            return run(command)
+
+    return alone
 
 
 def check_numbers(examples: int, seed: int) -> None:

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import tyro
 
-from fstsim.front.command import CONTINUE, Address, Directory, check_jobs, check_seeds, quiet
+from fstsim.front.command import CONTINUE, Address, Directory, check_jobs, check_seeds, in_own_directory, quiet
 from fstsim.front.console import Progress, complain, show
 from fstsim.llm.experiments import EXPERIMENTS
 from fstsim.reading import understood
-from fstsim.records import prepare_directory
 
 if TYPE_CHECKING:
     _Name = str
@@ -52,15 +51,22 @@ class Experiment:
         """Run what is not finished; then figures and tables."""
         check_seeds(self.seeds)
         check_jobs(self.jobs)
-        from fstsim.llm.experiments import run as lab
+        if self.show:
+            from fstsim.llm.experiments.run import check_shown
+
+            check_shown(self._chosen(), self.out)  # a directory that is not there is not made
+        return self._work()
+
+    def _chosen(self) -> list[Any]:
+        return [experiment for experiment in EXPERIMENTS if self.name in (experiment.name, "all")]
+
+    @in_own_directory
+    def _work(self) -> int:
         from fstsim.llm.experiments.spread import runs_on
 
         quiet()
-        chosen = [experiment for experiment in EXPERIMENTS if self.name in (experiment.name, "all")]
-        if self.show:
-            lab.check_shown(chosen, self.out)
-            prepare_directory(self.out)
-        else:
+        chosen = self._chosen()
+        if not self.show:
             with runs_on(self.backend, self.address, self.jobs, self.out, self.device, complain) as (jobs, device):
                 for experiment in chosen:
                     if not self._made(experiment, jobs, device):

@@ -13,7 +13,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from fstsim.front.command import Directory, quiet
+from fstsim.front.command import Directory, in_own_directory, quiet
 from fstsim.front.console import Progress, show
 from fstsim.number_text import terminal_number
 
@@ -41,6 +41,7 @@ class Faithful:
     """torch device"""
     stopped: ClassVar[str] = "stopped; what is measured is kept, continue with"
 
+    @in_own_directory
     def run(self) -> int:
         """Measure and show."""
         from fstsim.llm.measure.faithful.run import FaithfulConfig, measurements, run_faithful

@@ -10,10 +10,9 @@ from typing import Annotated, ClassVar
 import tyro
 
 from fstsim.errors import InputError
-from fstsim.front.command import AGAIN, Directory
+from fstsim.front.command import AGAIN, Directory, in_own_directory
 from fstsim.front.console import Progress, show
 from fstsim.front.tables import figure_table
-from fstsim.records import prepare_directory
 
 _Names = Annotated[tuple[str, ...], tyro.conf.arg(metavar="[NAME ...]", help_behavior_hint="(default: all)")]
 
@@ -28,6 +27,7 @@ class Figures:
     """directory to write to"""
     stopped: ClassVar[str] = AGAIN
 
+    @in_own_directory
     def run(self) -> int:
         """Draw them."""
         from fstsim.paper.figures.catalogue import FIGURES, save_figure
@@ -35,7 +35,6 @@ class Figures:
         unknown = [name for name in self.names if name not in FIGURES]
         if unknown:
             raise InputError(f"figure {unknown[0]!r} is unknown; allowed: {', '.join(FIGURES)}")
-        prepare_directory(self.out)
         wanted = [FIGURES[name] for name in dict.fromkeys(self.names or FIGURES)]
         drawn = []
         with contextlib.closing(Progress("figures", len(wanted), "figures")) as progress:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import tyro
 
 from fstsim.errors import InputError
-from fstsim.front.command import Directory, quiet
+from fstsim.front.command import Directory, in_own_directory, quiet
 from fstsim.front.console import Progress, show
 from fstsim.front.forecast_table import check_table, forecast_tables, grid_table
 from fstsim.front.train import Train
@@ -66,6 +66,7 @@ class Forecast(Train):
     probe_relearn: tyro.conf.Suppress[int | None] = None
     stopped: ClassVar[str] = "stopped; every finished piece is kept, continue with"
 
+    @in_own_directory
     def run(self) -> int:
         """Forecast, recommend, compare and show."""
         from fstsim.llm.forecast.config import ForecastConfig

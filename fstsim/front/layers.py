@@ -13,7 +13,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from fstsim.front.command import Directory, quiet
+from fstsim.front.command import Directory, in_own_directory, quiet
 from fstsim.front.console import Progress, show
 from fstsim.number_text import terminal_number
 
@@ -38,6 +38,7 @@ class Layers:
     layers has hundreds of parts"""
     stopped: ClassVar[str] = "stopped; the runs that are measured are kept, continue with"
 
+    @in_own_directory
     def run(self) -> int:
         """Measure and show."""
         from fstsim.llm.measure.restored_runs import means, restore_runs, total_parts

@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar
 import tyro
 
 from fstsim.errors import InputError
-from fstsim.front.command import Directory, quiet
+from fstsim.front.command import Directory, in_own_directory, quiet
 from fstsim.front.console import Progress, complain, show
 from fstsim.front.measure_table import lm_eval_table, measure_table
 from fstsim.reading import understood
@@ -62,6 +62,7 @@ class Measure:
     """exit with 1 if the mean reward that a checkpoint lost on the old set is above it"""
     stopped: ClassVar[str] = "stopped; what is measured is kept, continue with"
 
+    @in_own_directory
     def run(self) -> int:
         """Measure and show; 1 if a limit was passed."""
         if self.lm_eval is not None:

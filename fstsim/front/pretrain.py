@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from fstsim.front.command import CONTINUE, Directory, OfPreset, OfPresetInt, given, quiet
+from fstsim.front.command import CONTINUE, Directory, OfPreset, OfPresetInt, given, in_own_directory, quiet
 from fstsim.front.console import Progress, show
 from fstsim.reading import read_text
 
@@ -32,6 +32,7 @@ class Pretrain:
     """torch device, for example cuda"""
     stopped: ClassVar[str] = CONTINUE
 
+    @in_own_directory
     def run(self) -> int:
         """Train it."""
         from fstsim.llm.policy.loading import check_device

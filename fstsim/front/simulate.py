@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import tyro
 
-from fstsim.front.command import CONTINUE, Directory
+from fstsim.front.command import CONTINUE, Directory, in_own_directory
 from fstsim.front.console import Progress, complain, show
 from fstsim.front.tables import run_table
 from fstsim.records import read_rows
@@ -25,6 +25,7 @@ class Simulate:
     """run directory; a run that it holds already is continued, or shown if it is finished"""
     stopped: ClassVar[str] = CONTINUE
 
+    @in_own_directory
     def run(self) -> int:
         """Run it; 1 if it diverged."""
         progress = Progress("simulate", self.config.steps, "steps")

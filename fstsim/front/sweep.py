@@ -10,7 +10,7 @@ from typing import ClassVar
 import tyro
 
 from fstsim.cluster import check_address
-from fstsim.front.command import CONTINUE, Address, Directory, check_jobs
+from fstsim.front.command import CONTINUE, Address, Directory, check_jobs, in_own_directory
 from fstsim.front.console import Progress, show
 from fstsim.front.tables import sweep_table
 from fstsim.records import read_rows
@@ -32,6 +32,7 @@ class Sweep:
     """address of the dask scheduler"""
     stopped: ClassVar[str] = CONTINUE
 
+    @in_own_directory
     def run(self) -> int:
         """Run them."""
         check_jobs(self.jobs)

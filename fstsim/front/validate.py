@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
-from fstsim.front.command import CONTINUE, Address, Directory, check_jobs, check_seeds, quiet
+from fstsim.front.command import CONTINUE, Address, Directory, check_jobs, check_seeds, in_own_directory, quiet
 from fstsim.front.console import Progress, complain, show
 from fstsim.front.tables import verdict_table
 
@@ -44,6 +44,7 @@ class Validate:
     """make the runs of these chapters only (dead-groups, replay, ...; of chat models language-replay, ...); an unknown name lists those that exist"""
     stopped: ClassVar[str] = CONTINUE
 
+    @in_own_directory
     def run(self) -> int:
         """Run what is not finished, then judge."""
         check_seeds(self.seeds)

@@ -25,6 +25,7 @@ from fstsim.llm.runs.config import TrainConfig
 from fstsim.llm.runs.optimizer import set_rate
 from fstsim.llm.runs.run import _weights
 from fstsim.llm.runs.skills import TaskSkills
+from fstsim.places import published
 from fstsim.records import plain, read_json, read_rows
 
 Notes = Callable[[int, str], None]
@@ -115,7 +116,7 @@ def compare(
                 k: {"forecast": found.change(step)[k].tolist(), "run": v.tolist()} for k, v in change.items()
             }
         result.append(row)
-    return plain({"run": str(run), "seed": was.seed, "rerun": rerun, "rows": result, "lost": found.lost})
+    return plain({"run": published(str(run)), "seed": was.seed, "rerun": rerun, "rows": result, "lost": found.lost})
 
 
 def measured_means(

@@ -27,6 +27,7 @@ from fstsim.llm.runs.run_input import check_splits
 from fstsim.llm.tasks.guarded import VerifierErrors, guarded
 from fstsim.llm.tasks.parse import parse_task, problems_hash
 from fstsim.llm.types import Task, rule_words
+from fstsim.places import published, short_names
 from fstsim.reading import check_object, understood
 from fstsim.records import check_directory, claimed_directory, environment, plain, read_json, write_json
 
@@ -80,6 +81,7 @@ def run_measure(
     asked = {name: value for name, value in asdict(config).items() if not name.startswith("relearn")}
     record = {
         **asked,
+        "base": published(config.base),  # which model it is, the hash says
         "base_sha256": start,
         "problems_sha256": {given.name: given.digest for given in sets},
     }
@@ -113,7 +115,7 @@ def _measure(
             progress(done, what)
 
     then: dict[str, Measured] = {}
-    result: dict[str, Any] = {"base": config.base, "base_sha256": start, "sets": {}, "checkpoints": []}
+    result: dict[str, Any] = {"base": published(config.base), "base_sha256": start, "sets": {}, "checkpoints": []}
     for given in sets:
         then[given.name] = _base_measured(out, base, start, given, config.settings)
         row = measure_base(base, given, then[given.name])
@@ -133,13 +135,14 @@ def _measure(
             "base": _relearned(out, start, base, again),
         }
         note(f"base on {again.task.name}")
+    shown = dict(zip((name for name, _ in checkpoints), short_names([name for name, _ in checkpoints]), strict=True))
     for name, digest in checkpoints:
         row = _checkpoint(out, name, (start, digest), base, sets, then, config.settings, note)
         if again is not None:
             policy = None if _relearn_file(out, digest, again).exists() else load_checkpoint(name, base)
             row["relearn_steps"] = _relearned(out, digest, policy, again)
             note(f"{name} on {again.task.name}")
-        result["checkpoints"].append(row)
+        result["checkpoints"].append(row | {"checkpoint": shown[name]})
     assert done == total
     if errors.count:
         result["verifier_errors"] = {"count": errors.count, "first": errors.first[0]}

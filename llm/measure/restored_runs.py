@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,9 @@ from typing import Any
 from fstsim.errors import InputError
 from fstsim.intervals import student_interval
 from fstsim.llm.measure.restore import COLUMNS, GROUPS, Group, count_parts, run_restore
+from fstsim.llm.policy.folder import weights_digest
+from fstsim.llm.policy.loading import find_model
+from fstsim.places import published
 from fstsim.reading import check_object, check_rows
 from fstsim.records import claimed_directory, environment, read_json, write_json
 
@@ -52,7 +54,9 @@ def restore_runs(
             other = next(name for name in settings[0] if held.get(name) != settings[0][name])
             raise InputError(f"{run} and {runs[0]} are runs of two trainings ({other} differs): call it once for each")
     names = [run.name for run in runs]
-    record = {"runs": names, "sha256": [_digest(run) for run in runs], "model": model}
+    record: dict[str, Any] = {"runs": names, "sha256": [_digest(run) for run in runs], "model": published(model)}
+    if model != record["model"]:  # a path of this machine: which model it is, its weights say
+        record["model_sha256"] = weights_digest(find_model(str(model)))
     if set(groups) != set(GROUPS):
         record["parts"] = sorted(set(groups))
     with claimed_directory(out, record, environment(), KIND):
@@ -111,10 +115,5 @@ def _settings(run: Path) -> dict[str, Any]:
 
 def _digest(run: Path) -> str:
     """Of the trained weights' files and the configuration."""
-    digest = hashlib.sha256(json.dumps(read_json(run / "config.json"), sort_keys=True).encode())
-    for path in sorted((run / "model").glob("*.safetensors")):
-        with path.open("rb") as file:
-            digest.update(
-                hashlib.file_digest(file, "sha256").digest() if hasattr(hashlib, "file_digest") else file.read()
-            )
-    return digest.hexdigest()
+    config = json.dumps(read_json(run / "config.json"), sort_keys=True)
+    return weights_digest(run / "model", config)

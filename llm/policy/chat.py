@@ -145,6 +145,7 @@ class ChatForm:
     ``parts`` as in `render`. ``whole``: prompts end where the template puts an answer in a whole conversation, rather than with
     its generation prompt, which opens a thought or leaves out what stands before every answer. ``asked`` is a prompt, and
     ``start``, ``stop`` what stands before and after an answer in a whole conversation; None where the template shows none.
+    ``close`` is what of ``stop`` belongs to the answer's turn: spaces or words before the token that ends it.
     """
 
     parts: bool
@@ -152,6 +153,7 @@ class ChatForm:
     asked: str
     start: str | None
     stop: str
+    close: str = ""
 
     def prompt(self, tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
         """Text of ``messages``, of which the last is the user's, up to where the answer begins."""
@@ -170,8 +172,13 @@ class ChatForm:
         lead = self.start[len(self.asked) :] if self.start.startswith(self.asked) else ""
         fits = text.startswith(self.start) and text.endswith(self.stop)
         body = text[len(self.start) : len(text) - len(self.stop)] if fits else answer
-        space = self.stop[: len(self.stop) - len(self.stop.lstrip())] if self.stop.strip() else ""
-        return lead + body + space
+        return lead + body + self.close
+
+    def without_close(self, text: str) -> str:
+        """``text`` of a completion without the words with which the template closes an answer."""
+        words = self.close.strip()
+        bare = text.rstrip()
+        return bare[: len(bare) - len(words)] if words and bare.endswith(words) else text
 
 
 def chat_form(tokenizer: PreTrainedTokenizerBase) -> ChatForm:
@@ -193,14 +200,32 @@ def chat_form(tokenizer: PreTrainedTokenizerBase) -> ChatForm:
         return ChatForm(parts, False, asked, None, "")
     adds = start[len(asked) :].strip() if start.startswith(asked) else ""
     whole = bool(adds) or (_OPENS.search(asked) is not None and start != asked)
-    return ChatForm(parts, whole, start if whole else asked, start, stop)
+    return ChatForm(parts, whole, start if whole else asked, start, stop, _closing(tokenizer, stop))
+
+
+def _closing(tokenizer: PreTrainedTokenizerBase, stop: str) -> str:
+    """What stands in ``stop`` before the token that ends the turn: spaces, or words that every answer is closed with.
+
+    Words count only before a token that is special or the tokenizer's end: others may be of the next turn.
+    """
+    space = stop[: len(stop) - len(stop.lstrip())]
+    if not stop.strip() or any(stop.lstrip().startswith(mark) for mark in _marks(tokenizer)):
+        return space if stop.strip() else ""
+    ends = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    places = [stop.find(mark) for mark in {*ends, str(tokenizer.eos_token or "")} if mark.strip() and mark in stop]
+    return stop[: min(places)] if places else space
+
+
+def _marks(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """Texts of the tokens that may end a turn."""
+    marks = {str(token): index for index, token in tokenizer.added_tokens_decoder.items()}
+    if isinstance(tokenizer.eos_token, str) and isinstance(tokenizer.eos_token_id, int):
+        marks[tokenizer.eos_token] = tokenizer.eos_token_id
+    return {mark: index for mark, index in marks.items() if mark.strip()}
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase, form: ChatForm) -> int | None:
     """The token with which the template ends an answer; None where it is not one token of its own."""
-    stop = form.stop.lstrip()
-    marks = {str(token): index for index, token in tokenizer.added_tokens_decoder.items()}
-    if isinstance(tokenizer.eos_token, str) and isinstance(tokenizer.eos_token_id, int):
-        marks[tokenizer.eos_token] = tokenizer.eos_token_id
-    held = [mark for mark in marks if mark.strip() and stop.startswith(mark)]
+    stop, marks = form.stop[len(form.close) :].lstrip(), _marks(tokenizer)
+    held = [mark for mark in marks if stop.startswith(mark)]
     return marks[max(held, key=len)] if held else None

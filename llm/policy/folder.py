@@ -6,6 +6,7 @@ only safetensors, whose headers say what they hold.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import stat
@@ -170,3 +171,14 @@ def _numbers(held: Any, depth: int = 0) -> Iterator[tuple[str, int]]:
                 yield key, value
             else:
                 yield from _numbers(value, depth + 1)
+
+
+def weights_digest(folder: Path, more: str = "") -> str:
+    """SHA-256, in hex, of ``more`` and the files of weights in ``folder``, in the order of their names."""
+    digest = hashlib.sha256(more.encode())
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            digest.update(
+                hashlib.file_digest(file, "sha256").digest() if hasattr(hashlib, "file_digest") else file.read()
+            )
+    return digest.hexdigest()

@@ -199,8 +199,17 @@ class Policy:
         )
 
     def read(self, tokens: Sequence[Sequence[int]]) -> list[str]:
-        """Texts of completions in tokens, as they follow a prompt: a leading space is kept, an end token is not, special or not."""
-        rows = [list(row[:-1] if row and row[-1] in self.end_tokens else row) for row in tokens]
+        """Texts of completions in tokens, as they follow a prompt: a leading space is kept, an end token is not, special or not.
+
+        Nor are words that the chat template closes every answer with, where the completion has ended.
+        """
+        ended = [bool(row) and row[-1] in self.end_tokens for row in tokens]
+        texts = self._texts([list(row[:-1] if end else row) for row, end in zip(tokens, ended, strict=True)])
+        if self.template != "chat" or not self._form.close.strip():
+            return texts
+        return [self._form.without_close(text) if end else text for text, end in zip(texts, ended, strict=True)]
+
+    def _texts(self, rows: list[list[int]]) -> list[str]:
         options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
         if self.template == "world":
             return self.tokenizer.batch_decode(rows, **options)

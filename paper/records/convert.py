@@ -18,7 +18,7 @@ from fstsim.front.console import show
 from fstsim.front.entry import run_module
 from fstsim.llm.runs.convert import convert
 from fstsim.paper import DATA
-from fstsim.paper.records.places import published
+from fstsim.places import published
 from fstsim.reading import understood
 from fstsim.records import plain, read_json, write_json
 

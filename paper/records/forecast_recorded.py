@@ -20,8 +20,8 @@ from fstsim.llm.forecast.config import ForecastConfig
 from fstsim.llm.forecast.forecast import Given, forecast
 from fstsim.llm.forecast.settings import ForecastSettings
 from fstsim.llm.runs.config import TrainConfig
-from fstsim.paper.records.places import published
 from fstsim.paper.records.record_runs import rounded
+from fstsim.places import published
 from fstsim.reading import understood
 from fstsim.records import plain, read_json, read_rows, write_json
 

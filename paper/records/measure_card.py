@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from fstsim.number_text import html_number
-from fstsim.paper.records.places import published
 from fstsim.paper.report.page import image, row, table
+from fstsim.places import published
 from fstsim.records import write_text
 
 ROWS = (

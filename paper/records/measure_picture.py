@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from fstsim.paper.figures.drawing import DASH_DOT, GREY, SERIES, Drawing, Series, drawing_style, panel, save_png
-from fstsim.paper.records.places import published
+from fstsim.places import published
 
 _MOST = 24  # characters of a checkpoint's name
 _LINES = {"new": "-", "old": DASH_DOT}

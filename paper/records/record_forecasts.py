@@ -24,8 +24,8 @@ from fstsim.llm.forecast.agreement import r_squared
 from fstsim.llm.forecast.config import ForecastConfig
 from fstsim.llm.forecast.result import Forecast
 from fstsim.llm.validation.forecasts import FORECASTS, ceiling
-from fstsim.paper.records.places import published
 from fstsim.paper.records.record_runs import rounded
+from fstsim.places import published
 from fstsim.reading import understood
 from fstsim.records import plain, read_json, read_rows, write_json
 

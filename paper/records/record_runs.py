@@ -20,7 +20,7 @@ import tyro
 from fstsim.errors import InputError
 from fstsim.front.console import show
 from fstsim.front.entry import run_module
-from fstsim.paper.records.places import published
+from fstsim.places import published
 from fstsim.reading import understood
 from fstsim.records import plain, prepare_directory, read_json, read_rows, write_json, write_rows
 

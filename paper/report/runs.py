@@ -11,7 +11,7 @@ from typing import Any
 
 from fstsim.llm.runs.recorded import read_summary
 from fstsim.paper import DATA
-from fstsim.paper.records.places import published
+from fstsim.places import published
 from fstsim.reading import check_object, understood
 from fstsim.records import read_json
 

@@ -72,7 +72,7 @@ _COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.NotEq: ast.Eq,
 }
 # of paper/ the numbers, not the drawings
-_PAPER = ("experiments/numbers.py", "bridge/numbers.py", "manuscript/numbers.py", "bridge/toy.py", "records/places.py")
+_PAPER = ("experiments/numbers.py", "bridge/numbers.py", "manuscript/numbers.py", "bridge/toy.py")
 
 
 @dataclass(frozen=True)

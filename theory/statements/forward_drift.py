@@ -14,7 +14,7 @@ from fstsim.simulate import gradient_flow
 from fstsim.theory.forward_kl import old_mean_drift_forward, old_mean_drift_saddle
 from fstsim.theory.overlap import second_moment_constant
 from fstsim.theory.statements.forward_joint import short_flow
-from fstsim.theory.statements.instances import column, log_uniform
+from fstsim.theory.statements.instances import column, log_uniform, sometimes
 from fstsim.theory.statements.statement import Bounds, Derivation, Sample, Statement
 from fstsim.theory.statements.symbolic import nothing, symbolic
 from fstsim.two_mode import TwoModeProblem
@@ -32,6 +32,13 @@ def _derive_gate() -> Derivation:
     )
 
 
+def _sample_force(rng: np.random.Generator, n: int) -> Sample:
+    return {
+        "log_odds": sometimes(rng, rng.uniform(-300.0, 700.0, n), rng.uniform(-6.0, 6.0, n)),
+        "delta": sometimes(rng, log_uniform(rng, 1e-8, 60.0, n), rng.uniform(0.05, 15.0, n)),
+    }
+
+
 def _old_force(log_odds: Array, delta: Array) -> Array:
     zero = np.zeros_like(delta)
     centers, weights = column(delta)[:, None, :], np.ones((delta.size, 1))
@@ -46,7 +53,7 @@ FORCE = Statement(
     hypotheses="new data only, new mean right, old mean right",
     latex=r"0\le\dot m_o\cdot u=\mathbb E_n[r_o^2]\,\delta\le C(\delta)\,\delta\,e^{s/2}\mathrm{BC}\le\sqrt{\pi/8}\,e^{s/2}e^{-\delta^2/8}",
     derive=_derive_gate,
-    sample=lambda rng, n: {"log_odds": rng.uniform(-6.0, 6.0, n), "delta": rng.uniform(0.05, 15.0, n)},
+    sample=_sample_force,
     exact=_old_force,
     bound=lambda log_odds, delta: (
         np.zeros_like(delta),

@@ -46,6 +46,7 @@ from fstsim.llm.tasks.families import FAMILIES
 from fstsim.llm.tasks.parse import parse_task
 from fstsim.llm.tasks.rules import RuleTask
 from fstsim.llm.tasks.scratch import ChainMass, ScratchTask, chain_log_mass
+from fstsim.places import published
 from fstsim.reading import check_object, understood
 from fstsim.records import check_directory, claimed_directory, environment, plain, read_json, write_json
 from fstsim.settings import check_types
@@ -155,6 +156,8 @@ def run_faithful(config: FaithfulConfig, out: Path, progress: Notes | None = Non
         hashes[name] = weights_hash(load_checkpoint(where, base).model)
     record = {
         **asdict(config),
+        "base": published(config.base),
+        "target": published(config.target),  # which models they are, the hashes say
         "models_sha256": hashes,
     }
     check_directory(out, record, KIND)
@@ -192,8 +195,8 @@ def _measure(
         if name != "base":
             moved.append({"name": name, **_moved(out, (hashes["base"], hashes[name]), base, policy, tasks[0])})
     result: dict[str, Any] = {
-        "target": config.target,
-        "base": compared.base,
+        "target": published(config.target),
+        "base": published(compared.base),
         "models": list(held),
         "moved": moved,
         "tasks": [],

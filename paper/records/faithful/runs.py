@@ -26,8 +26,8 @@ from fstsim.llm.validation.faithful import MODEL, Arm, arms, measured_mass, meas
 from fstsim.llm.validation.kinds import Label
 from fstsim.llm.validation.prediction import Prediction, judge
 from fstsim.paper import DATA
-from fstsim.paper.records.places import published
 from fstsim.paper.records.record_runs import rounded
+from fstsim.places import published
 from fstsim.reading import understood
 from fstsim.records import environment, plain, read_json, write_json
 

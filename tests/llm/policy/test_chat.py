@@ -67,6 +67,10 @@ PARTS = (
     "{% for m in messages %}<|{{ m.role }}|>{% for part in m.content %}{{ part.text }}{% endfor %}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
+NEWLINE = PHI.replace("{{ m.content }}<|end|>", "{{ m.content }}{{ '\\n' if m.role == 'assistant' else '' }}<|end|>")
+WORDS = PHI.replace(
+    "{{ m.content }}<|end|>", "{{ m.content }}{{ '\\n</answer> ' if m.role == 'assistant' else '' }}<|end|>"
+)
 NO_ANSWERS = (
     "{% for m in messages %}{% if m.role == 'assistant' %}{{ raise_exception('no') }}{% endif %}<|user|>{{ m.content }}<|end|>"
     "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
@@ -94,6 +98,9 @@ TEMPLATES = {
     "r1": (R1, "<eos>", ["<eos>"], "<eos>"),
     "llama 2": (LLAMA2, "<eos>", ["<eos>"], "<eos>"),
     "zephyr": (ZEPHYR, "<eos>", ["<eos>"], "<eos>"),
+    "a newline before the end": (NEWLINE, "<|endoftext|>", ["<|endoftext|>", "<|end|>"], "<|end|>"),
+    "words before the end": (WORDS, "<|end|>", ["<|endoftext|>", "<|end|>"], "<|end|>"),
+    "words before an end that is not the tokenizer's": (WORDS, "<|endoftext|>", ["<|endoftext|>"], "<|end|>"),
     "parts": (PARTS, "<|end|>", ["<|end|>"], "<|end|>"),
 }
 EACH_TEMPLATE = pytest.mark.parametrize("habit", TEMPLATES)

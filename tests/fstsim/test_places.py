@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fstsim.paper import DATA
-from fstsim.paper.records.places import published
+from fstsim.places import published, short_names
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,21 @@ from fstsim.paper.records.places import published
 def test_what_is_published_of_a_path(value: Any, said: Any) -> None:
     assert published(value) == said
     assert published(published(value)) == said
+
+
+@pytest.mark.parametrize(
+    ("places", "said"),
+    [
+        (["/a/x/seed-0/model", "/a/x/seed-1/model", "base"], ["seed-0/model", "seed-1/model", "base"]),
+        (["/a/x/seed-0/model", "/a/y/seed-0/model", "/b/other"], ["x/seed-0/model", "y/seed-0/model", "other"]),
+        (["/h/runs/one/model", "/h/runs/two/model"], ["runs/one/model", "runs/two/model"]),
+        (["/a/model", "/a/model"], ["model", "model"]),
+        (["/a/model", "model"], ["a/model", "model"]),
+        ([], []),
+    ],
+)
+def test_models_that_are_measured_together_keep_names_apart(places: list[str], said: list[str]) -> None:
+    assert short_names(places) == said
 
 
 def test_what_is_recorded_names_no_folder_of_a_machine() -> None:

@@ -3,10 +3,28 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
 _ABSOLUTE = re.compile(r"(?:/|~|[A-Za-z]:[\\/]|\\\\).*", re.DOTALL)
+
+
+def short_names(places: Sequence[str]) -> list[str]:
+    """`published` names of ``places``; absolute paths that would have one name in common get as many of their last parts as tell them apart."""
+    found = [published(place) for place in places]
+    length = 2
+    while len(set(found)) < len(set(places)):
+        clash = {name for name in found if len({p for p, n in zip(places, found, strict=True) if n == name}) > 1}
+        parts = [PurePosixPath(place).parts for place in places]
+        if all(len(each) <= length for each, name in zip(parts, found, strict=True) if name in clash):
+            return found
+        found = [
+            "/".join(each[-length:]) if name in clash and _ABSOLUTE.fullmatch(place) else name
+            for place, each, name in zip(places, parts, found, strict=True)
+        ]
+        length += 1
+    return found
 
 
 def published(value: Any) -> Any:
