@@ -657,3 +657,15 @@ def test_a_policy_outside_of_the_world_writes_in_words(weights: Weights, rng: np
         SelfReflection().propose(wrote(""), "", records, rng)
     with pytest.raises(UnusableProposal, match="do not fit the model's 64 positions"):
         SelfReflection().propose(policy, "", records, rng)
+
+
+def test_the_least_budget_scores_the_population_and_one_new_context() -> None:
+    """Contexts x validation, validation again and the rollouts that show how a context fails: one less is refused."""
+    settings = {"contexts": 3, "validation": 8, "shown": 3}
+    with pytest.raises(InputError, match=r"at least (\d+) rollouts: contexts x validation = 24 to score") as refused:
+        PromptEvolution(rollout_budget=2, **settings)
+    least = int(str(refused.value).split("at least ")[1].split()[0])
+    assert 3 * 8 + 8 < least <= 3 * 8 + 8 + 3 + 1
+    PromptEvolution(rollout_budget=least, **settings)
+    with pytest.raises(InputError, match="at least"):
+        PromptEvolution(rollout_budget=least - 1, **settings)
