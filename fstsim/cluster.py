@@ -10,12 +10,14 @@ import contextlib
 import logging
 import os
 import secrets
+import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from fstsim.cluster_worker import Place, at_work, do, installed, look
 from fstsim.errors import InputError
@@ -24,6 +26,8 @@ from fstsim.records import working_in
 from fstsim.workers import WorkerKilled
 
 _CONNECT = "5s"  # for a scheduler to answer
+_OTHER_SCHEMES = ("inproc", "ucx", "ucxx", "ws", "wss")
+_LISTEN = 5.0  # seconds for its port to be there
 _FIRST = 10.0  # seconds for the first worker to be there
 _LOOK = 0.5  # seconds between two looks at who is alive
 _ALONE = 60.0  # seconds without any worker after which the work is given up
@@ -48,6 +52,31 @@ def check_address(backend: str, address: str | None) -> None:
         raise InputError("--address is used by --backend dask only; remove it, or choose --backend dask")
 
 
+def check_answers(backend: str, address: str | None) -> None:
+    """`check_address`, and InputError if nothing listens at a tcp or tls address: known before anything large is imported."""
+    check_address(backend, address)
+    if address is None:
+        return
+    scheme, _, place = address.rpartition("://")
+    if scheme in _OTHER_SCHEMES:  # dask or its plugins try them themselves
+        return
+    if scheme not in ("", "tcp", "tls"):
+        raise InputError(no_answer(address))
+    try:
+        parts = urlsplit(f"//{place}")
+        with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=_LISTEN):
+            return
+    except (OSError, ValueError) as error:
+        raise InputError(no_answer(address)) from error
+
+
+def no_answer(address: str) -> str:
+    """What is said of an address where no scheduler is."""
+    if not address:
+        return "--address is empty: name the scheduler's, as tcp://HOST:8786"
+    return f"no dask scheduler answers at {address}"
+
+
 @contextlib.contextmanager
 def connected(address: str) -> Iterator[Any]:
     """A client of the dask scheduler at ``address``; InputError if none answers there, or dask is not installed."""
@@ -60,7 +89,7 @@ def connected(address: str) -> Iterator[Any]:
         try:
             client: Any = Client(address, timeout=_CONNECT, set_as_default=True)
         except Exception as error:  # whatever its transports raise at an address that is none
-            raise InputError(f"no dask scheduler answers at {address}") from error
+            raise InputError(no_answer(address)) from error
         with client:
             yield client
 

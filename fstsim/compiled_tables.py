@@ -1,9 +1,9 @@
-"""What the compiled sums of `fstsim.compiled_sums` work with: nodes and weights of all levels in one place, and arrays of any layout."""
+"""What the compiled sums of `fstsim.compiled_sums` work with: nodes and weights of all levels in one place."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -61,45 +61,11 @@ def _half_weights(step: float) -> Array:
     return np.asarray(weights, dtype=np.float64)
 
 
-def _tables(levels: Sequence[Nodes]) -> Tables:
+def tables_of(levels: Sequence[Nodes]) -> Tables:
+    """All levels, the smallest scale first, in one set of arrays."""
     first = np.cumsum([0, *(nodes.coarse.size for nodes in levels)]).astype(np.int64)
     coarse, weights = (np.concatenate(parts) for parts in zip(*((n.coarse, n.weights) for n in levels), strict=True))
     steps = np.array([nodes.step for nodes in levels])
     above, above_weights = [_half_nodes(step) for step in steps], [_half_weights(step) for step in steps]
     half_first = np.cumsum([0, *map(len, above)]).astype(np.int64)
     return Tables(steps, first, coarse, weights, half_first, np.concatenate(above), np.concatenate(above_weights))
-
-
-class Bound(NamedTuple):
-    """The sums with their node tables, of arrays of any layout."""
-
-    mean_slope: Callable[[Array, Array], Array]
-    """``(loc, scale)``, each ``(n,)``: exponent, mean sum and slope sum ``(3, n)``"""
-    softplus: Callable[[Array, Array], Array]
-    """``(loc, scale)``, each ``(n,)``: exponent and softplus sum ``(2, n)``"""
-    mean_softplus: Callable[[Array, Array, bool], Array]
-    """``(loc, scale, own)``, each ``(m, n)``: `mean_softplus`, ``(2, m, n)``"""
-
-
-def bound_to(corrected: Sequence[Nodes], plain: Sequence[Nodes]) -> Bound:
-    """The sums of mean and slope with the tables ``corrected``, those with softplus in them with the tables ``plain``."""
-    from fstsim import compiled_sums
-
-    of_mean, of_softplus = _tables(corrected), _tables(plain)
-
-    def mean_with_slope(loc: Array, scale: Array) -> Array:
-        out = np.empty((3, loc.size))
-        compiled_sums.mean_slope(np.ascontiguousarray(loc), np.ascontiguousarray(scale), of_mean, out)
-        return out
-
-    def softplus_alone(loc: Array, scale: Array) -> Array:
-        out = np.empty((2, loc.size))
-        compiled_sums.softplus(np.ascontiguousarray(loc), np.ascontiguousarray(scale), of_softplus, out)
-        return out
-
-    def mean_with_softplus(loc: Array, scale: Array, own: bool) -> Array:
-        out = np.empty((2, *loc.shape))
-        compiled_sums.mean_softplus(np.ascontiguousarray(loc), np.ascontiguousarray(scale), own, of_softplus, out)
-        return out
-
-    return Bound(mean_with_slope, softplus_alone, mean_with_softplus)

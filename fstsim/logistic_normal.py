@@ -38,7 +38,7 @@ from numpy.typing import ArrayLike, NDArray
 from fstsim.errors import InputError
 
 if TYPE_CHECKING:
-    from fstsim.compiled_tables import Bound
+    from fstsim.compiled import Bound
 
 Array = NDArray[np.float64]
 
@@ -164,12 +164,11 @@ def _pole_corrections(t: Array, center: Array, scale: Array, step: float) -> tup
 @cache
 def _compiled() -> Bound | None:
     """The sums as compiled loops, None without numba; asked for at first use."""
-    from fstsim.compiled_tables import bound_to
-
     try:
-        return bound_to(_CORRECTED, _PLAIN)
+        from fstsim.compiled import bound_to
     except ImportError:
         return None
+    return bound_to(_CORRECTED, _PLAIN)
 
 
 def _mean_slope(loc: Array, scale: Array, *, mean: bool, slope: bool) -> tuple[Array, Array, Array]:
