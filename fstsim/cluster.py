@@ -85,6 +85,7 @@ def connected(address: str) -> Iterator[Any]:
         from dask.distributed import Client
     except ImportError as error:
         raise InputError("backend dask is not installed: pip install 'fstsim[sweep]'") from error
+    check_answers("dask", address)  # dask itself goes on trying for as long as it may
     with _quiet(), dask.config.set({"distributed.comm.timeouts.connect": _CONNECT}):
         try:
             client: Any = Client(address, timeout=_CONNECT, set_as_default=True)
@@ -257,19 +258,17 @@ def _moved(future: Any) -> bool:
 
 @contextlib.contextmanager
 def joined(
-    address: str, jobs: int, out: Path, probe: Callable[[], str], say: Callable[[str], None]
+    address: str, jobs: int, out: Path | None, probe: Callable[[], str], say: Callable[[str], None]
 ) -> Iterator[Cluster]:
     """The cluster whose scheduler is at ``address``, to work in directory ``out``; at most ``jobs`` workers at a time (-1: all).
+
+    ``out`` is None for work that leaves no files.
 
     ``probe()`` is called on every worker; what it returns is kept, and an InputError of it is told. ``say`` is given a line for each
     worker that dies. Raises InputError, and leaves no trace, if no scheduler answers, it has no worker, or a worker does not see
     ``out`` or has another fstsim.
     """
-    with connected(address) as client, working_in(out), temporary_file(out / "cluster") as (file, marker):
-        token = secrets.token_hex(16)
-        file.write(token.encode())
-        file.flush()
-        place = Place(os.getcwd(), str(marker), token)
+    with connected(address) as client, _shared(out) as place:
         cluster = Cluster(client, address, jobs if jobs > 0 else None, place, probe, say)
         try:
             client.wait_for_workers(1, timeout=_FIRST)
@@ -280,3 +279,16 @@ def joined(
         for wrong in cluster.look(cluster._alive()).values():
             raise InputError(wrong)
         yield cluster
+
+
+@contextlib.contextmanager
+def _shared(out: Path | None) -> Iterator[Place]:
+    """The place of work in ``out``, with a file in it by which workers know the directory."""
+    if out is None:
+        yield Place(os.getcwd())
+        return
+    with working_in(out), temporary_file(out / "cluster") as (file, marker):
+        token = secrets.token_hex(16)
+        file.write(token.encode())
+        file.flush()
+        yield Place(os.getcwd(), str(marker), token)
