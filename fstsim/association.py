@@ -6,7 +6,6 @@ from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import rankdata
 
 from fstsim.intervals import LEVEL, Interval
 
@@ -23,6 +22,8 @@ def spearman(x: ArrayLike, y: ArrayLike) -> float:
     a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if len(a) < 2 or np.ptp(a) == 0.0 or np.ptp(b) == 0.0:
         return float("nan")
+    from scipy.stats import rankdata  # scipy.stats is a second of start-up
+
     return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])
 
 

@@ -10,12 +10,14 @@ import contextlib
 import logging
 import os
 import secrets
+import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from fstsim.cluster_worker import Place, at_work, do, installed, look
 from fstsim.errors import InputError
@@ -24,6 +26,8 @@ from fstsim.records import working_in
 from fstsim.workers import WorkerKilled
 
 _CONNECT = "5s"  # for a scheduler to answer
+_OTHER_SCHEMES = ("inproc", "ucx", "ucxx", "ws", "wss")
+_LISTEN = 5.0  # seconds for its port to be there
 _FIRST = 10.0  # seconds for the first worker to be there
 _LOOK = 0.5  # seconds between two looks at who is alive
 _ALONE = 60.0  # seconds without any worker after which the work is given up
@@ -48,6 +52,31 @@ def check_address(backend: str, address: str | None) -> None:
         raise InputError("--address is used by --backend dask only; remove it, or choose --backend dask")
 
 
+def check_answers(backend: str, address: str | None) -> None:
+    """`check_address`, and InputError if nothing listens at a tcp or tls address: known before anything large is imported."""
+    check_address(backend, address)
+    if address is None:
+        return
+    scheme, _, place = address.rpartition("://")
+    if scheme in _OTHER_SCHEMES:  # dask or its plugins try them themselves
+        return
+    if scheme not in ("", "tcp", "tls"):
+        raise InputError(no_answer(address))
+    try:
+        parts = urlsplit(f"//{place}")
+        with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=_LISTEN):
+            return
+    except (OSError, ValueError) as error:
+        raise InputError(no_answer(address)) from error
+
+
+def no_answer(address: str) -> str:
+    """What is said of an address where no scheduler is."""
+    if not address:
+        return "--address is empty: name the scheduler's, as tcp://HOST:8786"
+    return f"no dask scheduler answers at {address}"
+
+
 @contextlib.contextmanager
 def connected(address: str) -> Iterator[Any]:
     """A client of the dask scheduler at ``address``; InputError if none answers there, or dask is not installed."""
@@ -56,11 +85,12 @@ def connected(address: str) -> Iterator[Any]:
         from dask.distributed import Client
     except ImportError as error:
         raise InputError("backend dask is not installed: pip install 'fstsim[sweep]'") from error
+    check_answers("dask", address)  # dask itself goes on trying for as long as it may
     with _quiet(), dask.config.set({"distributed.comm.timeouts.connect": _CONNECT}):
         try:
             client: Any = Client(address, timeout=_CONNECT, set_as_default=True)
         except Exception as error:  # whatever its transports raise at an address that is none
-            raise InputError(f"no dask scheduler answers at {address}") from error
+            raise InputError(no_answer(address)) from error
         with client:
             yield client
 
@@ -228,19 +258,17 @@ def _moved(future: Any) -> bool:
 
 @contextlib.contextmanager
 def joined(
-    address: str, jobs: int, out: Path, probe: Callable[[], str], say: Callable[[str], None]
+    address: str, jobs: int, out: Path | None, probe: Callable[[], str], say: Callable[[str], None]
 ) -> Iterator[Cluster]:
     """The cluster whose scheduler is at ``address``, to work in directory ``out``; at most ``jobs`` workers at a time (-1: all).
+
+    ``out`` is None for work that leaves no files.
 
     ``probe()`` is called on every worker; what it returns is kept, and an InputError of it is told. ``say`` is given a line for each
     worker that dies. Raises InputError, and leaves no trace, if no scheduler answers, it has no worker, or a worker does not see
     ``out`` or has another fstsim.
     """
-    with connected(address) as client, working_in(out), temporary_file(out / "cluster") as (file, marker):
-        token = secrets.token_hex(16)
-        file.write(token.encode())
-        file.flush()
-        place = Place(os.getcwd(), str(marker), token)
+    with connected(address) as client, _shared(out) as place:
         cluster = Cluster(client, address, jobs if jobs > 0 else None, place, probe, say)
         try:
             client.wait_for_workers(1, timeout=_FIRST)
@@ -251,3 +279,16 @@ def joined(
         for wrong in cluster.look(cluster._alive()).values():
             raise InputError(wrong)
         yield cluster
+
+
+@contextlib.contextmanager
+def _shared(out: Path | None) -> Iterator[Place]:
+    """The place of work in ``out``, with a file in it by which workers know the directory."""
+    if out is None:
+        yield Place(os.getcwd())
+        return
+    with working_in(out), temporary_file(out / "cluster") as (file, marker):
+        token = secrets.token_hex(16)
+        file.write(token.encode())
+        file.flush()
+        yield Place(os.getcwd(), str(marker), token)

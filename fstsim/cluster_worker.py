@@ -19,11 +19,11 @@ _busy = threading.Lock()  # held while this worker works for us: one piece at a 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a command works: its working directory, a file in the directory that is to be shared, and what is in that file."""
+    """Where a command works: its working directory, a file in the directory that is to be shared (if any), and what is in it."""
 
     home: str
-    marker: str
-    token: str
+    marker: str = ""
+    token: str = ""
 
 
 class Unwanted(RuntimeError):
@@ -49,6 +49,8 @@ def look(place: Place, probe: Callable[[], str], dask_worker: Any) -> tuple[str,
 
 
 def _check_shared(place: Place) -> None:
+    if not place.marker:
+        return
     marker = Path(place.home, place.marker)
     try:
         shared = marker.read_text() == place.token

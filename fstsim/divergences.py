@@ -23,6 +23,7 @@ from fstsim.logistic_normal import (
     log_logistic_normal_slope,
     logistic_normal_mean,
     logistic_normal_slope,
+    misassigned,
     responsibility_moments,
 )
 from fstsim.overlap import overlap_gap
@@ -207,9 +208,9 @@ def reverse_kl_gradient(
     shape = np.broadcast_shapes(*(a.shape for a, _ in pairs))
     loc = np.stack([np.broadcast_to(a, shape) for a, _ in pairs])
     scale = np.stack([np.broadcast_to(d, shape) for _, d in pairs])
-    away = np.array([-1.0, 1.0, -1.0, 1.0]).reshape(4, *(1,) * len(shape))
-    eps_q, eta_q, eps_p, eta_p = logistic_normal_mean(away * loc, scale)[..., None]
-    correction = expected_softplus(-np.abs(loc), scale)
+    lower, correction = misassigned(loc, scale, own=True)
+    home = np.array([1.0, -1.0, 1.0, -1.0]).reshape(4, *(1,) * len(shape)) * loc > 0.0
+    eps_q, eta_q, eps_p, eta_p = np.where(home, lower, 1.0 - lower)[..., None]
     q_old, q_new, p_old, p_new = (
         _nearest_log_weight(center, loc[k] >= 0.0, *mixture) + correction[k]
         for k, (center, mixture) in enumerate(cases)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 Array = NDArray[np.float64]
 
@@ -31,5 +31,5 @@ def student_interval(values: ArrayLike) -> Interval:
     mean = x.mean(axis=0)
     half = np.full(mean.shape, np.nan)
     if len(x) > 1:
-        half = student.ppf(0.5 + LEVEL / 2.0, len(x) - 1) * x.std(axis=0, ddof=1) / np.sqrt(len(x))
+        half = stdtrit(len(x) - 1, 0.5 + LEVEL / 2.0) * x.std(axis=0, ddof=1) / np.sqrt(len(x))
     return Interval(mean, mean - half, mean + half)

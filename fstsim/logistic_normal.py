@@ -21,21 +21,24 @@ locations follow from ``LN(a) = 1 - LN(-a)``, ``SP(a) = a + SP(-a)``, ``LP(a) = 
 
 Speed: the nodes are equally spaced, so ``exp(z)`` at all of them is an outer product of two short vectors
 (a few tens of exponentials a point instead of hundreds), with points along the contiguous axis. With numba installed
-(extra ``[fast]``) the same sums are compiled loops, three times as fast (`fstsim.compiled_sums`).
+(extra ``[fast]``) the same sums are compiled loops, several times as fast (`fstsim.compiled_sums`).
 
 Source: arXiv 2603.12163 (setting), statement `logistic-normal`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fstsim.errors import InputError
+
+if TYPE_CHECKING:
+    from fstsim.compiled import Bound
 
 Array = NDArray[np.float64]
 
@@ -159,13 +162,13 @@ def _pole_corrections(t: Array, center: Array, scale: Array, step: float) -> tup
 
 
 @cache
-def _compiled() -> tuple[Callable[[Array, Array], Array], Callable[[Array, Array], Array]] | None:
-    """Mean with slope ``(3, n)`` and softplus ``(2, n)`` as compiled loops, None without numba; asked for at first use."""
+def _compiled() -> Bound | None:
+    """The sums as compiled loops, None without numba; asked for at first use."""
     try:
-        from fstsim import compiled_sums
+        from fstsim.compiled import bound_to
     except ImportError:
         return None
-    return compiled_sums.bound_to(_CORRECTED, _PLAIN)
+    return bound_to(_CORRECTED, _PLAIN)
 
 
 def _mean_slope(loc: Array, scale: Array, *, mean: bool, slope: bool) -> tuple[Array, Array, Array]:
@@ -173,7 +176,7 @@ def _mean_slope(loc: Array, scale: Array, *, mean: bool, slope: bool) -> tuple[A
     compiled = _compiled()
     if compiled is None:
         return _numpy_mean_slope(loc, scale, mean=mean, slope=slope)
-    exponent, of_mean, of_slope = compiled[0](loc, scale)
+    exponent, of_mean, of_slope = compiled.mean_slope(loc, scale)
     return exponent, of_mean, of_slope
 
 
@@ -182,7 +185,7 @@ def _softplus(loc: Array, scale: Array) -> tuple[Array, Array]:
     compiled = _compiled()
     if compiled is None:
         return _numpy_softplus(loc, scale)
-    exponent, value = compiled[1](loc, scale)
+    exponent, value = compiled.softplus(loc, scale)
     return exponent, value
 
 
@@ -302,3 +305,18 @@ def responsibility_moments(loc: ArrayLike, scale: ArrayLike) -> tuple[Array, Arr
     upper = 1.0 - lower
     negative = a < 0.0
     return np.where(negative, lower, upper), np.where(negative, upper, lower), (factor * slope).reshape(a.shape)
+
+
+def misassigned(loc: ArrayLike, scale: ArrayLike, *, own: bool = False) -> tuple[Array, Array]:
+    """``LN(-|a|, d)`` and ``SP(-|a|, d)`` in one pass: how often, and how strongly, a sample is taken for one of the other mode.
+
+    Shapes, range and errors as :func:`logistic_normal_mean`. ``own`` says that ``loc[1] = loc[0] - scale[0]**2`` and ``scale[1] =
+    scale[0]``, as for the two modes of one mixture: both are then read off one integral where that is accurate.
+    """
+    a, d = _validate(loc, scale)
+    compiled = _compiled()
+    if compiled is None:
+        return logistic_normal_mean(-np.abs(a), d), expected_softplus(-np.abs(a), d)
+    rows = (a.shape[0], -1) if own else (1, -1)
+    mean, softplus = compiled.mean_softplus(a.reshape(rows), d.reshape(rows), own)
+    return mean.reshape(a.shape), softplus.reshape(a.shape)

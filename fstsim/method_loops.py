@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.integrate import solve_ivp
 
 from fstsim.errors import InputError
 from fstsim.labelled import geometric_mix
@@ -220,6 +219,8 @@ def _sdft_flow(
 
     start = np.concatenate([initial.log_odds[None], problem.whiten(initial.mean_old), problem.whiten(initial.mean_new)])
     rtol = optimizer.rtol
+    from scipy.integrate import solve_ivp  # half of what `import fstsim` would take, and most runs are not flows
+
     solution = solve_ivp(
         velocity,
         (0.0, float(times[-1])),

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.integrate import solve_ivp
 
 from fstsim.errors import InputError
 from fstsim.logistic_normal import MAX_SCALE
@@ -244,6 +243,8 @@ def gradient_flow(
         return out
 
     y0 = np.concatenate([[float(initial.log_odds)], problem.whiten(initial.mean_old), problem.whiten(initial.mean_new)])
+    from scipy.integrate import solve_ivp  # half of what `import fstsim` would take, and most runs are not flows
+
     solution = solve_ivp(
         velocity, (0.0, duration), y0, method="LSODA", dense_output=True, rtol=how.rtol, atol=1e-3 * how.rtol
     )

@@ -13,7 +13,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import entr, expit, logit, ndtr
 
-from fstsim.cluster import connected
+from fstsim.cluster import Cluster, Lost, check_address, joined
 from fstsim.divergences import forward_kl_gradient, reverse_kl_gradient, two_mode_kl
 from fstsim.errors import InputError
 from fstsim.logistic_normal import MAX_SCALE
@@ -34,9 +34,10 @@ from fstsim.records import check_directory, claimed_directory, environment, plai
 from fstsim.settings import check_types
 from fstsim.simulation_run import FARTHEST
 from fstsim.whitened import Whitened
-from fstsim.workers import ending_with_parent, killed_are_told
+from fstsim.workers import WorkerKilled, ending_with_parent, killed_are_told
 
 Array = NDArray[np.float64]
+Rows = list[dict[str, Any]]
 Backend = Literal["loky", "threading", "sequential", "dask"]
 
 CHUNK = 2000  # settings advanced together: enough to fill the vectors, few enough to resume and to balance
@@ -225,15 +226,15 @@ def _measure(state: Whitened, base: Whitened, delta: Array) -> dict[str, Array]:
 
 
 @contextmanager
-def _backend(backend: str, jobs: int, address: str | None) -> Iterator[None]:
-    """joblib's configuration for ``backend``; a dask scheduler is joined at ``address``."""
-    with ExitStack() as stack:
-        if backend == "dask":
-            if address is None:
-                raise InputError("backend dask needs --address of a scheduler (start one with: dask scheduler)")
-            stack.enter_context(connected(address))
-        stack.enter_context(joblib.parallel_config(backend=backend, n_jobs=jobs))
-        yield
+def _backend(backend: str, jobs: int, address: str | None, say: Callable[[str], None]) -> Iterator[Cluster | None]:
+    """joblib's configuration for ``backend``, or the cluster whose scheduler is at ``address``."""
+    if backend == "dask":
+        check_address(backend, address)
+        with joined(str(address), jobs, None, str, say) as cluster:
+            yield cluster
+        return
+    with joblib.parallel_config(backend=backend, n_jobs=jobs):
+        yield None
 
 
 def run_sweep(
@@ -243,12 +244,14 @@ def run_sweep(
     jobs: int = -1,
     address: str | None = None,
     progress: Callable[[int], None] | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Path:
     """Run the grid and write ``out/table.jsonl``, one row a trajectory in grid order; returns its path.
 
     Finished chunks are kept in ``out/parts`` and are not run again, so that an interrupted sweep continues to the same
-    table. ``progress(n)`` is called with the trajectories just finished (those found on disk included). Raises InputError for
-    an unknown backend, a scheduler that does not answer, or an ``out`` that holds another sweep.
+    table. ``progress(n)`` is called with the trajectories just finished (those found on disk included), ``say`` with a line for
+    each worker of a cluster that dies: its chunk is computed once more. Raises InputError for an unknown backend, a scheduler
+    that does not answer, or an ``out`` that holds another sweep, and `WorkerKilled` where two workers died in a chunk.
     """
     if backend not in get_args(Backend):
         raise InputError(f"backend must be one of {', '.join(get_args(Backend))}; got {backend!r}")
@@ -260,10 +263,10 @@ def run_sweep(
             progress(config.size)
         return out / "table.jsonl"
     with (
-        _backend(backend, jobs, address),
+        _backend(backend, jobs, address, say) as cluster,
         claimed_directory(out, asdict(config), environment(config.seed), "sweep"),
     ):
-        return _run_on(config, out, backend, jobs, progress)
+        return _run_on(config, out, cluster or backend, jobs, progress)
 
 
 def _digest(config: SweepConfig, text: str) -> str:
@@ -300,7 +303,7 @@ def _part_path(config: SweepConfig, out: Path, number: int, text: str) -> Path:
 
 
 def _run_on(
-    config: SweepConfig, out: Path, backend: Backend, jobs: int, progress: Callable[[int], None] | None
+    config: SweepConfig, out: Path, where: Backend | Cluster, jobs: int, progress: Callable[[int], None] | None
 ) -> Path:
     """What is missing, chunk by chunk, then the table, in a directory that is this sweep's own."""
     chunks = range(-(-config.size // CHUNK))
@@ -308,14 +311,11 @@ def _run_on(
     missing = [k for k in chunks if k not in done]
     if progress is not None:
         progress(sum(min(CHUNK, config.size - k * CHUNK) for k in done))
-    # rounds of a few chunks a worker: what an interruption can cost, on any backend
-    workers = joblib.effective_n_jobs(jobs)
-    for group in _rounds(missing, 4 * max(1, workers)):
-        for k, chunk_rows in zip(group, _made(config, group, backend), strict=True):
-            done[k] = "".join(map(row_line, chunk_rows))
-            write_text(_part_path(config, out, k, done[k]), done[k])
-            if progress is not None:
-                progress(len(chunk_rows))
+    for k, chunk_rows in _made(config, missing, where, jobs):
+        done[k] = "".join(map(row_line, chunk_rows))
+        write_text(_part_path(config, out, k, done[k]), done[k])
+        if progress is not None:
+            progress(len(chunk_rows))
     text = "".join(done[k] for k in chunks)
     write_text(out / "table.sha256", _digest(config, text) + "\n")
     write_text(out / "table.jsonl", text)
@@ -327,11 +327,25 @@ def _run_on(
     return out / "table.jsonl"
 
 
-def _made(config: SweepConfig, group: Sequence[int], backend: Backend) -> list[list[dict[str, Any]]]:
-    if backend == "loky":
-        with killed_are_told():
-            return joblib.Parallel()(ending_with_parent(run_chunk, config, k) for k in group)
-    return joblib.Parallel()(joblib.delayed(run_chunk)(config, k) for k in group)
+def _made(
+    config: SweepConfig, missing: Sequence[int], where: Backend | Cluster, jobs: int
+) -> Iterator[tuple[int, Rows]]:
+    """The numbers and rows of chunks, as they are finished on a cluster, in order otherwise."""
+    if isinstance(where, Cluster):
+        names = [f"chunk {k}" for k in missing]
+        for i, rows in where.work_through(run_chunk, [(config, k) for k in missing], names):
+            if isinstance(rows, Lost):
+                raise WorkerKilled(f"{names[i]} was given up: {rows}")
+            yield missing[i], rows
+        return
+    # rounds of a few chunks a worker: what an interruption can cost
+    for group in _rounds(missing, 4 * max(1, joblib.effective_n_jobs(jobs))):
+        if where == "loky":
+            with killed_are_told():
+                made = joblib.Parallel()(ending_with_parent(run_chunk, config, k) for k in group)
+        else:
+            made = joblib.Parallel()(joblib.delayed(run_chunk)(config, k) for k in group)
+        yield from zip(group, made, strict=True)
 
 
 def _rounds(items: Sequence[int], size: int) -> list[list[int]]:

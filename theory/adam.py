@@ -29,7 +29,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.integrate import solve_ivp
 from scipy.special import log_expit, logsumexp
 
 from fstsim.errors import InputError
@@ -269,6 +268,8 @@ def adam_flow_shift(base_log_odds: ArrayLike, time: ArrayLike) -> Array:
         return [-np.exp(log_tau) * gradient / np.sqrt(y[1]), gradient * gradient - y[1]]
 
     last = np.log(max(float(tau.max(initial=0.0)), 2.0 * _EARLIEST))
+    from scipy.integrate import solve_ivp
+
     solution = solve_ivp(
         velocity, (np.log(_EARLIEST), last), [-_EARLIEST, 1.0], "LSODA", dense_output=True, rtol=1e-10, atol=1e-13
     )

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import binom
 
 from fstsim.errors import InputError
 from fstsim.theory.clipping import check_batch_size, clipped_replay_mass
@@ -61,6 +60,8 @@ def clipped_prompts_mass(share: ArrayLike, batch_size: ArrayLike, clip: ArrayLik
     )
     k = np.arange(float(n.max()) + 1.0)
     old = np.minimum(k, n[..., None])
+    from scipy.stats import binom
+
     weights = np.where(k <= n[..., None], binom.pmf(old, n[..., None], lam[..., None]), 0.0)
     new = n[..., None] - old
     low, high = np.zeros(lam.shape), np.ones(lam.shape)

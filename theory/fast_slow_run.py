@@ -12,7 +12,6 @@ from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.integrate import solve_ivp
 from scipy.special import entr, expit
 
 from fstsim.errors import InputError
@@ -196,6 +195,8 @@ def _flow_stage(
     now, y, done = 0.0, np.array([start, 0.0]), 0
     filling = eta_fast > 0.0 and capacity > 0.0
     while done < steps and now < steps and y[0] < target:
+        from scipy.integrate import solve_ivp
+
         sol = solve_ivp(
             partial(velocity, quick=eta_fast if filling else 0.0),
             (now, float(steps)),

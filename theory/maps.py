@@ -17,7 +17,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.integrate import solve_ivp
 from scipy.special import log_expit, log_ndtr, logit, logsumexp
 
 from fstsim.errors import InputError
@@ -136,6 +135,8 @@ class FieldMap:
         for index in np.ndindex(s.shape):
             if t[index] > 0.0:
                 span, start = (0.0, float(t[index])), [float(s[index])]
+                from scipy.integrate import solve_ivp
+
                 flow = solve_ivp(lambda _, y: self.velocity(y), span, start, method="LSODA", rtol=1e-10, atol=1e-12)
                 out[index] = flow.y[0, -1]
         return out

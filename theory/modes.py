@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import minimize_scalar
 
 from fstsim.errors import InputError
 from fstsim.general import misassignment_matrix
@@ -38,6 +37,8 @@ def chernoff_information(
     mean_i: ArrayLike, cov_i: ArrayLike, mean_j: ArrayLike, cov_j: ArrayLike
 ) -> tuple[float, float]:
     r"""``(max_t -log C_t, argmax)`` over t in [0, 1], nats; ``delta^2 / 8`` at ``t = 1/2`` for equal covariances."""
+    from scipy.optimize import minimize_scalar
+
     best = minimize_scalar(
         lambda t: float(log_chernoff_coefficient(mean_i, cov_i, mean_j, cov_j, t)),
         bounds=(0.0, 1.0),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import brentq
 from scipy.special import exp1, expi, expit, logit
 
 from fstsim.divergences import reverse_kl, reverse_kl_gradient
@@ -220,6 +219,8 @@ def merged_state(alpha: float, delta: float) -> float:
         raise InputError(
             f"no merged state near the new mean at alpha = {alpha:g}, delta = {delta:g}: the modes overlap"
         )
+    from scipy.optimize import brentq
+
     return float(brentq(lambda m: float(force(m)), grid[inward[0]], delta + 1.0, xtol=1e-13))
 
 

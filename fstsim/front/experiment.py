@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import tyro
 
+from fstsim.cluster import check_answers
 from fstsim.front.command import CONTINUE, Address, Directory, check_jobs, check_seeds, in_own_directory, quiet
 from fstsim.front.console import Progress, complain, show
 from fstsim.llm.experiments import EXPERIMENTS
@@ -51,6 +52,7 @@ class Experiment:
         """Run what is not finished; then figures and tables."""
         check_seeds(self.seeds)
         check_jobs(self.jobs)
+        check_answers(self.backend, self.address)
         if self.show:
             from fstsim.llm.experiments.run import check_shown
 

@@ -9,9 +9,9 @@ from typing import ClassVar
 
 import tyro
 
-from fstsim.cluster import check_address
+from fstsim.cluster import check_answers
 from fstsim.front.command import CONTINUE, Address, Directory, check_jobs, in_own_directory
-from fstsim.front.console import Progress, show
+from fstsim.front.console import Progress, complain, show
 from fstsim.front.tables import sweep_table
 from fstsim.records import read_rows
 from fstsim.sweep import Backend, SweepConfig, run_sweep
@@ -36,9 +36,9 @@ class Sweep:
     def run(self) -> int:
         """Run them."""
         check_jobs(self.jobs)
-        check_address(self.backend, self.address)
+        check_answers(self.backend, self.address)
         with contextlib.closing(Progress("sweep", self.config.size, "trajectories")) as progress:
-            table = run_sweep(self.config, self.out, self.backend, self.jobs, self.address, progress.add)
+            table = run_sweep(self.config, self.out, self.backend, self.jobs, self.address, progress.add, complain)
         from fstsim.paper.records.sweep_picture import save_sweep_picture
 
         rows = read_rows(table)

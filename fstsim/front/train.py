@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
-from fstsim.cluster import check_address
+from fstsim.cluster import check_answers
 from fstsim.errors import InputError
 from fstsim.front.command import CONTINUE, Address, Directory, OfPresetFloat, OfPresetInt, check_seeds, given, quiet
 from fstsim.front.console import Progress, complain, show
@@ -160,7 +160,7 @@ class Train:
 
     def run(self) -> int:
         """Train them; 1 if a loss was not finite."""
-        check_address(self.backend, self.address)
+        check_answers(self.backend, self.address)
         if self.backend == "dask" and self.engine != "own":
             raise InputError("--backend dask is for --engine own; processes of TRL's are started by accelerate launch")
         if self.engine == "own":

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
+from fstsim.cluster import check_answers
 from fstsim.front.command import CONTINUE, Address, Directory, check_jobs, check_seeds, in_own_directory, quiet
 from fstsim.front.console import Progress, complain, show
 from fstsim.front.tables import verdict_table
@@ -49,6 +50,7 @@ class Validate:
         """Run what is not finished, then judge."""
         check_seeds(self.seeds)
         check_jobs(self.jobs)
+        check_answers(self.backend, self.address)
         from fstsim.llm.experiments.spread import runs_on
         from fstsim.llm.validation.validate import Trained, validate
 

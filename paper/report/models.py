@@ -11,6 +11,7 @@ from typing import Any
 
 from fstsim.llm.experiments.run import recorded
 from fstsim.number_text import html_number
+from fstsim.paper import DATA
 from fstsim.paper.bridge import figure as bridge_figure
 from fstsim.paper.experiments.shown import SHOWN
 from fstsim.paper.report.claims import claim_section
@@ -91,12 +92,12 @@ def _experiments(source: Source, folder: Path) -> str:
     return f"<h3>{escape(source.title)}</h3>" + "\n".join(parts) if parts else ""
 
 
-def model_section(experiments: Path, validation: Path) -> str:
-    """HTML of the recorded runs and of the fresh ones below these two directories: verdicts, bridge, experiments.
+def model_section(experiments: Path, validation: Path, data: Path = DATA) -> str:
+    """HTML of the recorded runs, in ``data``, and of the fresh ones below the other two: verdicts, bridge, claims, experiments.
 
     Empty where there are none. Nothing is written into the directories. Raises InputError on a record that is malformed.
     """
-    found = sources(experiments, validation)
+    found = sources(experiments, validation, data)
     judged = [s for s in found if (s.validation / "validation.json").exists()]
     tables = [(s.title, s.validation) for s in judged] + [(s.title, path) for s in found for path in s.further]
     parts = []
@@ -112,7 +113,7 @@ def model_section(experiments: Path, validation: Path) -> str:
         for s in found:
             with understood(s.experiments):
                 drawn.append(_experiments(s, Path(name)))
-    if claims := claim_section():
+    if claims := claim_section(data):
         parts.append(claims)
     if any(drawn):
         parts += ['<h2 id="experiments">Experiments: fast and slow training</h2>', *drawn]

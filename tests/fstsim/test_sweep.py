@@ -18,8 +18,9 @@ from scipy.special import logit
 
 from fstsim import ForwardKL, GradientDescent, InputError, ReverseKL, TwoModeProblem, TwoModeState, simulate
 from fstsim import sweep as sweep_module
+from fstsim.cluster_worker import at_work
 from fstsim.records import read_rows
-from fstsim.sweep import SweepConfig, run_chunk, run_sweep
+from fstsim.sweep import CHUNK, SweepConfig, run_chunk, run_sweep
 
 GRID: dict[str, Any] = {
     "separation": (1.5, 4.0),
@@ -176,6 +177,32 @@ def test_dask_cluster_of_two_workers(tmp_path: Path) -> None:
         table = run_sweep(config, tmp_path / "dask", "dask", 2, address=cluster.scheduler_address)
     plain = run_sweep(config, tmp_path / "plain", "sequential", 1)
     assert table.read_bytes() == plain.read_bytes()
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_named_and_its_chunk_computed_once_more(tmp_path: Path) -> None:
+    distributed = pytest.importorskip("distributed", reason="dask[distributed] is not installed")
+    config = SweepConfig(separation=(2.0,), seeds=6 * CHUNK, batch=16, steps=60)
+    said: list[str] = []
+    killed: list[str] = []
+
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=":0", host="127.0.0.1"
+    ) as cluster:
+        address = cluster.scheduler_address
+
+        def kill_once(_: int) -> None:
+            with distributed.Client(address, set_as_default=False) as client:
+                busy = [worker for worker, at_it in client.run(at_work).items() if at_it]
+                if busy and not killed:
+                    killed.append(busy[0])
+                    os.kill(client.run(os.getpid, workers=busy[:1])[busy[0]], signal.SIGKILL)
+
+        table = run_sweep(config, tmp_path / "dask", "dask", 2, address, kill_once, said.append)
+    (line,) = said
+    assert line.startswith(f"worker {killed[0]} died in chunk ")
+    assert line.endswith("it goes on once more, on another worker")
+    assert table.read_bytes() == run_sweep(config, tmp_path / "plain", "sequential").read_bytes()
 
 
 def test_unreachable_scheduler_is_one_clear_line(tmp_path: Path) -> None:

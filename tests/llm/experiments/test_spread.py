@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 from transformers import PreTrainedModel
 
 from fstsim.__main__ import main
+from fstsim.cluster import check_answers
 from fstsim.errors import InputError
 from fstsim.llm.experiments.plan import Planned
 from fstsim.llm.experiments.run import run_all
@@ -113,6 +116,26 @@ def test_one_of_two_workers_is_killed_and_the_runs_are_those_of_one_process(
     assert ours.keys() == theirs.keys()
     different = [name for name in ours if ours[name].replace(bytes(there), bytes(here)) != theirs[name]]
     assert different == []
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["", "tcp://127.0.0.1", "tcp://127.0.0.1:99999999", "tcp://127.0.0.1:port", "http://127.0.0.1:80", "http://["],
+)
+def test_an_address_where_nothing_listens_is_told_before_anything_large_is_imported(address: str) -> None:
+    with pytest.raises(InputError, match=r"no dask scheduler answers at|--address is empty"):
+        check_answers("dask", address)
+
+
+@pytest.mark.parametrize("command", ["experiment core", "validate"])
+def test_torch_is_not_imported_for_a_scheduler_that_is_not_there(command: str) -> None:
+    program = (
+        "import sys; from fstsim.__main__ import main\n"
+        f"code = main([*{command.split()}, '--backend', 'dask', '--address', 'tcp://127.0.0.1:9'])\n"
+        "print(code, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.split() == ["2", "False"]
 
 
 def test_workers_with_different_devices_are_refused() -> None:

@@ -268,7 +268,7 @@ def test_validations_of_other_models_beside_the_first_are_shown_with_it(tmp_path
     write_json(tmp_path / "validation-smollm2" / "validation.json", [row])
     (source,) = sources(tmp_path / "experiments", tmp_path / "validation", tmp_path / "none")
     assert [path.name for path in source.folders] == ["validation", "validation-smollm2"]
-    html = model_section(tmp_path / "experiments", tmp_path / "validation")
+    html = model_section(tmp_path / "experiments", tmp_path / "validation", tmp_path / "none")
     page = Page(html)
     assert "Runs made with this report (preset smoke, model smollm2, adapter lora:r=8<script>)" in page.text
     assert HOSTILE in page.text
