@@ -53,6 +53,8 @@ class Shown:
     names: tuple[str, ...]
     tables: Callable[[Path], Sequence[Table]]
     pictures: tuple[Picture, ...] = ()
+    preset: str = "small"
+    """size of the runs that are recorded"""
 
     @property
     def command(self) -> str:
@@ -172,6 +174,7 @@ SHOWN = (
                 systems.draw_systems,
             ),
         ),
+        preset="smoke",
     ),
     Shown(
         FORGETTING,
@@ -186,6 +189,7 @@ SHOWN = (
                 forgetting.draw_forgetting,
             ),
         ),
+        preset="smoke",
     ),
 )
 PICTURES = tuple(picture for shown in SHOWN for picture in shown.pictures)
