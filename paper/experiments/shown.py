@@ -21,6 +21,7 @@ from fstsim.llm.experiments import (
     ZERO,
 )
 from fstsim.llm.experiments.experiment import Experiment
+from fstsim.llm.experiments.plan import Scale
 from fstsim.paper.experiments import figures, forgetting, page, reflectors, systems, tables
 
 
@@ -53,7 +54,7 @@ class Shown:
     names: tuple[str, ...]
     tables: Callable[[Path], Sequence[Table]]
     pictures: tuple[Picture, ...] = ()
-    preset: str = "small"
+    preset: Scale = "small"
     """size of the runs that are recorded"""
 
     @property
