@@ -28,7 +28,7 @@ def _bare(e: Evidence, arm: str, column: str) -> Estimate:
 
 def _rescued(e: Evidence) -> Finding:
     rl, p2o = (_bare(e, arm, "reward") for arm in ("rl", "p2o"))
-    halfway = estimate(e.curves("dead-groups-p2o", CLAIM_RUNS)["reward_no_context"][:, 1])
+    halfway = estimate(e.curves("dead-groups-p2o", CLAIM_RUNS)["reward_no_context"][:, -2])
     return Finding(
         f"reward without context at the end: P2O {p2o} (halfway {halfway}), RL {rl}",
         all_of([above(p2o.low - rl.high, p2o.high - rl.low, 0.0)]),

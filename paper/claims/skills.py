@@ -21,8 +21,9 @@ _FEWER = 0.5
 def _right(e: Evidence, name: str, where: str) -> Estimate:
     """Skills at the end that do the task they were stored for."""
     c = e.curves(name, where)
-    false = np.nan_to_num(c["skills_false"][:, -1])  # of an empty library
-    return estimate(c["skills"][:, -1] * (1.0 - false))
+    false = c.columns.get("skills_false")  # none of an empty library
+    shares = 0.0 if false is None else np.nan_to_num(false[:, -1])
+    return estimate(c["skills"][:, -1] * (1.0 - shares))
 
 
 def _gate(e: Evidence) -> Finding:
