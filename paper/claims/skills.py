@@ -57,8 +57,8 @@ def _practised(e: Evidence) -> Finding:
         for order in _ORDERS
     )
     novel, chance = stored["novelty"], stored["random"]
-    missed = [1.0 - chance.high / novel.low, 1.0 - chance.low / novel.high]
-    outcome = all_of([above(*missed, _FEWER)])
+    least, most = 1.0 - chance.high / novel.low, 1.0 - chance.low / novel.high
+    outcome = all_of([above(least, most, _FEWER)])
     why = "of a small pool of tasks that are alike in depth any order finds skills" if outcome is Outcome.FAILS else ""
     return Finding(f"right skills after 40 steps by order of practice: {said}", outcome, why)
 
