@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fstsim.paper.claims.claim import Claim, Finding, above, all_of
+from fstsim.paper.claims.claim import Claim, Finding, Outcome, above, all_of
 from fstsim.paper.claims.evidence import CLAIM_RUNS, Evidence, when_recorded
 from fstsim.paper.experiments.numbers import Curves, estimate
 from fstsim.paper.records.claim_runs import CHANNEL, CHANNELS
@@ -37,7 +37,8 @@ def _bare(e: Evidence) -> Finding:
 
 
 def _own(e: Evidence) -> Finding:
-    parts, holds, slower = [], [], []
+    parts = []
+    kept: dict[str, bool | None] = {}
     for name in _SYSTEMS:
         c = e.curves(f"channel-{name}", CLAIM_RUNS)
         steps = c["relearn_state"]
@@ -47,12 +48,13 @@ def _own(e: Evidence) -> Finding:
             f"[{np.exp(ratio.low):.3g}, {np.exp(ratio.high):.3g}]; reward on the first task {estimate(c['reward'][:, -1])})"
         )
         lost = above(ratio.low, ratio.high, float(np.log(_SLOWER)))
-        holds.append(None if lost is None else not lost)
-        if lost:
-            slower.append(name)
-    why = f"what is stored does not answer in the new one's place: {', '.join(slower)} is slower" if slower else ""
-    outcome = all_of(holds)
+        kept[name] = None if lost is None else not lost
     said = f"steps of its own learner to half on another rule, from an empty state and from what it had learned (61: not within 60): {'; '.join(parts)}"
+    outcome = all_of(list(kept.values()))
+    slower = ", ".join(name for name, value in kept.items() if value is False)
+    why = f"what is stored does not answer in the new one's place, as it does for {slower}" if slower else ""
+    if slower and outcome is Outcome.OPEN:
+        why = f"{slower} lose plasticity; {', '.join(name for name, value in kept.items() if value is None)} cannot be told"
     return Finding(said, outcome, why)
 
 
