@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,13 @@ from fstsim.errors import InputError
 from fstsim.llm.runs.recorded import read_metrics
 from fstsim.paper import DATA
 from fstsim.paper.bridge.numbers import Verdict, read_verdicts
+from fstsim.paper.claims.claim import Finding, Outcome
 from fstsim.paper.experiments.numbers import Curves, Estimate, estimate, read_curves
 from fstsim.records import read_json
 
 Array = NDArray[np.float64]
+CLAIM_RUNS = "claims"
+"""folder of the runs that were made for single claims (`fstsim.paper.records.claim_runs`)"""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,10 @@ class Evidence:
             raise InputError(f"{self.data / where} holds no finished run {name}")
         return found
 
+    def has(self, names: Sequence[str], where: str) -> bool:
+        """Whether a finished run of each name is recorded."""
+        return all(_curves(self.data / where, name) is not None for name in names)
+
     def end(self, name: str, column: str, where: str = "experiments") -> Estimate:
         """A column at the end of a run, over seeds."""
         return estimate(self.curves(name, where)[column][:, -1])
@@ -81,7 +88,18 @@ class Evidence:
         return tuple(_end(path) for path in paths if (path / "summary.json").exists())
 
 
-@functools.lru_cache(maxsize=256)
+def when_recorded(
+    find: Callable[[Evidence], Finding], names: Sequence[str], where: str = CLAIM_RUNS
+) -> Callable[[Evidence], Finding]:
+    """``find``, or that nothing can be said because not every one of these runs is recorded."""
+
+    def found(e: Evidence) -> Finding:
+        return find(e) if e.has(names, where) else Finding("–", Outcome.UNTESTABLE, "not every run of it is recorded")
+
+    return found
+
+
+@functools.lru_cache(maxsize=512)
 def _curves(out: Path, name: str) -> Curves | None:
     return read_curves(out, name)
 
