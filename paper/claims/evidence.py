@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,10 @@ from fstsim.errors import InputError
 from fstsim.llm.runs.recorded import read_metrics
 from fstsim.paper import DATA
 from fstsim.paper.bridge.numbers import Verdict, read_verdicts
-from fstsim.paper.claims.claim import Finding, Outcome
 from fstsim.paper.experiments.numbers import Curves, Estimate, estimate, read_curves
 from fstsim.records import read_json
 
 Array = NDArray[np.float64]
-CLAIM_RUNS = "claims"
-"""folder of the runs that were made for single claims (`fstsim.paper.records.claim_runs`)"""
 
 
 @dataclass(frozen=True)
@@ -86,17 +83,6 @@ class Evidence:
             p for where in ("experiments", "validation") for p in sorted((self.data / where).glob("runs/*/seed-*"))
         ]
         return tuple(_end(path) for path in paths if (path / "summary.json").exists())
-
-
-def when_recorded(
-    find: Callable[[Evidence], Finding], names: Sequence[str], where: str = CLAIM_RUNS
-) -> Callable[[Evidence], Finding]:
-    """``find``, or that nothing can be said because not every one of these runs is recorded."""
-
-    def found(e: Evidence) -> Finding:
-        return find(e) if e.has(names, where) else Finding("–", Outcome.UNTESTABLE, "not every run of it is recorded")
-
-    return found
 
 
 @functools.lru_cache(maxsize=512)

@@ -6,7 +6,8 @@ What is predicted was written before the runs (`fstsim.paper.records.claim_runs`
 from __future__ import annotations
 
 from fstsim.paper.claims.claim import Claim, Finding, above, all_of
-from fstsim.paper.claims.evidence import CLAIM_RUNS, Evidence, when_recorded
+from fstsim.paper.claims.evidence import Evidence
+from fstsim.paper.claims.recorded import CLAIM_RUNS, when_recorded
 from fstsim.paper.experiments.numbers import Estimate, estimate
 from fstsim.paper.records.claim_runs import EDITS, HARD, SWITCH, TWO_RULES, edits_name
 

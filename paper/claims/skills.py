@@ -8,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from fstsim.paper.claims.claim import Claim, Finding, Outcome, above, all_of
-from fstsim.paper.claims.evidence import CLAIM_RUNS, Evidence, when_recorded
+from fstsim.paper.claims.evidence import Evidence
+from fstsim.paper.claims.recorded import CLAIM_RUNS, when_recorded
 from fstsim.paper.experiments.numbers import Estimate, estimate
 
 _SOURCE = "VOYAGER 2305.16291"

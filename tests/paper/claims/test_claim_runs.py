@@ -9,7 +9,8 @@ import pytest
 
 from fstsim.paper.claims import channels, rivals, self_distillation, skills
 from fstsim.paper.claims.claim import Claim, Finding, Outcome
-from fstsim.paper.claims.evidence import CLAIM_RUNS, Evidence
+from fstsim.paper.claims.evidence import Evidence
+from fstsim.paper.claims.recorded import CLAIM_RUNS
 from fstsim.paper.records.claim_runs import CHANNELS, EDITS, ORDERS, SETS, SWITCH, TWO_RULES, edits_name
 from fstsim.records import write_json, write_rows
 
