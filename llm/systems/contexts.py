@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from torch.nn.functional import pad
 
 from fstsim.llm.policy.blocks import block_size
 from fstsim.llm.policy.policy import Policy
@@ -51,7 +52,12 @@ def mixture_logits(policy: Policy, asked: Sequence[Asked], mixed: Mixed, rollout
     shown = policy.with_prompts(shown, prompts)
     every = torch.arange(len(owner), device=policy.device)
     size = block_size(policy, rollouts.completions.shape[1])
-    logits = torch.cat([policy.logits(shown if len(owner) <= size else shown.take(k)) for k in every.split(size)])
+    if len(owner) <= size:
+        logits = policy.logits(shown)
+    else:  # a block is as wide as its own longest completion, whatever stands beyond it is masked
+        blocks = [policy.logits(shown.take(k)) for k in every.split(size)]
+        width = rollouts.completions.shape[1]
+        logits = torch.cat([pad(block, (0, 0, 0, width - block.shape[1])) for block in blocks])
     if mixed.most == 1:
         return logits
     parts = logits.new_zeros(len(asked), mixed.most, *logits.shape[1:])

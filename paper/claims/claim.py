@@ -49,6 +49,11 @@ class Claim:
     find: Callable[[Evidence], Finding]
 
 
+def untested(why: str) -> Callable[[Evidence], Finding]:
+    """A finding of what is not tested, and why."""
+    return lambda e: Finding("–", Outcome.UNTESTABLE, why)  # noqa: ARG005 -- nothing is recorded
+
+
 def all_of(holds: Sequence[bool | None]) -> Outcome:
     """HOLDS where every comparison does, FAILS where none does, PARTLY where some do; OPEN where one is not resolved (None)."""
     if any(value is None for value in holds):

@@ -52,6 +52,10 @@ class Evidence:
             raise InputError(f"{self.data / where} holds no finished run {name}")
         return found
 
+    def has(self, names: Sequence[str], where: str) -> bool:
+        """Whether a finished run of each name is recorded."""
+        return all(_curves(self.data / where, name) is not None for name in names)
+
     def end(self, name: str, column: str, where: str = "experiments") -> Estimate:
         """A column at the end of a run, over seeds."""
         return estimate(self.curves(name, where)[column][:, -1])
@@ -81,7 +85,7 @@ class Evidence:
         return tuple(_end(path) for path in paths if (path / "summary.json").exists())
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=512)
 def _curves(out: Path, name: str) -> Curves | None:
     return read_curves(out, name)
 

@@ -82,14 +82,24 @@ def read_curves(out: Path, name: str) -> Curves | None:
 
 
 def totals(out: Path, name: str, column: str) -> Array:
-    """Sum of a column over all slow steps, measured or not, of each finished seed of a run; 0 where it has no such column."""
+    """Sum of a column over all slow steps, measured or not, of each finished seed of a run.
+
+    0 where it has no such column, nan where it has one and steps are missing: records once kept measured rows alone.
+    """
     return np.array(
         [
-            sum(row.get(column) or 0.0 for row in read_metrics(path))
+            _total(read_metrics(path), column)
             for path in sorted((out / "runs" / name).glob("seed-*"))
             if (path / "summary.json").exists()
-        ]
+        ],
+        dtype=float,
     )
+
+
+def _total(rows: Sequence[Mapping[str, Any]], column: str) -> float:
+    counts = [row[column] for row in rows if row.get(column)]
+    whole = len({row["step"] for row in rows}) > max((row["step"] for row in rows), default=0)
+    return float(sum(counts)) if whole or not counts else np.nan
 
 
 def own_context(curves: Curves, task: int) -> Array | None:

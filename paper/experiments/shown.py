@@ -21,6 +21,7 @@ from fstsim.llm.experiments import (
     ZERO,
 )
 from fstsim.llm.experiments.experiment import Experiment
+from fstsim.llm.experiments.plan import Scale
 from fstsim.paper.experiments import figures, forgetting, page, reflectors, systems, tables
 
 
@@ -53,6 +54,8 @@ class Shown:
     names: tuple[str, ...]
     tables: Callable[[Path], Sequence[Table]]
     pictures: tuple[Picture, ...] = ()
+    preset: Scale = "small"
+    """size of the runs that are recorded"""
 
     @property
     def command(self) -> str:
@@ -172,6 +175,7 @@ SHOWN = (
                 systems.draw_systems,
             ),
         ),
+        preset="smoke",
     ),
     Shown(
         FORGETTING,
@@ -186,6 +190,7 @@ SHOWN = (
                 forgetting.draw_forgetting,
             ),
         ),
+        preset="smoke",
     ),
 )
 PICTURES = tuple(picture for shown in SHOWN for picture in shown.pictures)

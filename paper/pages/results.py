@@ -165,7 +165,7 @@ def experiment_tables(data: Path = DATA) -> str:
     cells = _cells(data)
     parts = []
     for shown in SHOWN:
-        parts.append(f"### {shown.experiment.name}\n\n`{shown.command} --preset small`\n")
+        parts.append(f"### {shown.experiment.name}\n\n`{shown.command} --preset {shown.preset}`\n")
         for name in shown.names:
             found = cells[name]
             head = [column or "quantity" for column in found.header]

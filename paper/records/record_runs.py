@@ -1,7 +1,7 @@
 """``python -m fstsim.paper.records.record_runs SOURCE TARGET``: run directories cut down to what tables and figures read.
 
 Keeps configurations, environments, summaries, prompts, decompositions, predictions and verdicts, and of the metrics the
-rows that the probes measured, to six digits; a validation also gets the masses of its base, so that the bridge figure is
+rows that the probes measured, to six digits, with the counts of all others that tables add up; a validation also gets the masses of its base, so that the bridge figure is
 drawn without the weights. Weights and checkpoints stay behind. Unfinished runs are left out and named.
 
 With ``--add`` a validation of further chapters (`fstsim validate --only`), or of more seeds, joins one that is recorded: its
@@ -24,6 +24,8 @@ from fstsim.places import published
 from fstsim.reading import understood
 from fstsim.records import plain, prepare_directory, read_json, read_rows, write_json, write_rows
 
+_SUMMED = ("shown", "fast_rollouts", "reused")
+"""counts of a step that tables add up over all steps, measured or not"""
 _OF_A_RUN = ("config.json", "environment.json", "summary.json", "decomposition.json")
 
 
@@ -71,14 +73,21 @@ def _check(source: Path, target: Path) -> None:
         raise InputError(f"{source} has predictions but no validation.json: let fstsim validate come to its end")
 
 
+def _kept(row: dict[str, Any]) -> dict[str, Any]:
+    """A measured row whole; of another one what is added up, with its place; nothing where there is no such count."""
+    if row.get("reward") is not None:
+        return row
+    counts = {name: row[name] for name in _SUMMED if row.get(name)}
+    return {name: row[name] for name in ("step", "samples", "task") if name in row} | counts if counts else {}
+
+
 def _record_run(run: Path, place: Path) -> list[Path]:
     written = []
     for name in _OF_A_RUN:
         if (run / name).exists():
             write_json(place / name, rounded(published(read_json(run / name))))
             written.append(place / name)
-    measured = [row for row in read_rows(run / "metrics.jsonl") if row.get("reward") is not None]
-    tables = {"metrics.jsonl": measured}
+    tables = {"metrics.jsonl": [kept for row in read_rows(run / "metrics.jsonl") if (kept := _kept(row))]}
     if (run / "prompts.jsonl").exists():
         tables["prompts.jsonl"] = read_rows(run / "prompts.jsonl")
     for name, rows in tables.items():

@@ -12,7 +12,8 @@ import fstsim.paper
 from fstsim.llm.experiments import CORE, EXPERIMENTS, ZERO
 from fstsim.paper import DATA
 from fstsim.paper.experiments.planned import grouped, kind_and_task
-from fstsim.paper.experiments.shown import PICTURES, SHOWN
+from fstsim.paper.experiments.shown import PICTURES, SHOWN, Shown
+from fstsim.records import read_json
 
 
 def test_every_experiment_is_shown() -> None:
@@ -25,6 +26,13 @@ def test_the_records_have_each_table_under_one_name(shown: object) -> None:
     tables = shown.tables(DATA / "experiments")  # type: ignore[attr-defined]
     assert len(tables) == len(shown.names)  # type: ignore[attr-defined]
     assert all(table.row_count for table in tables)
+
+
+@pytest.mark.parametrize("shown", SHOWN, ids=lambda shown: shown.experiment.name)
+def test_the_preset_of_the_page_is_that_of_the_recorded_runs(shown: Shown) -> None:
+    for planned in shown.experiment.runs(shown.preset):
+        config = read_json(DATA / "experiments" / "runs" / planned.name / "seed-0" / "config.json")
+        assert (config["steps"], config["probe"]["problems"]) == (planned.config.steps, planned.config.probe.problems)
 
 
 def test_names_are_not_given_twice() -> None:
