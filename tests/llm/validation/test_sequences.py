@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,14 @@ import numpy as np
 import pytest
 from scipy.special import expit, logit
 
+from fstsim.llm.experiments.plan import Scale
 from fstsim.llm.policy.policy import Policy
-from fstsim.llm.validation.claim import Claim, Records
+from fstsim.llm.validation.claim import Chapter, Claim, Records
 from fstsim.llm.validation.methods import OWN_RATES, RATE_STEPS, RATES, sdft_rates
 from fstsim.llm.validation.prediction import judge
 from fstsim.llm.validation.sequences import BUDGET, PAIRS, STAGES, alternating, stalls
+from fstsim.paper import DATA
+from fstsim.records import read_json
 from fstsim.theory import sdft_retention_time_bounds
 
 
@@ -113,3 +117,17 @@ def test_old_mass_below_the_bound_falsifies(base: Policy, tmp_path: Path) -> Non
     name = chapter.claims[0].prediction.name
     put(tmp_path, name, [{"step": 0, "old_mass": 0.3}, {"step": RATE_STEPS, "old_mass": 1e-9}])
     assert judged(chapter.claims, name, Records(tmp_path, 3, base)).verdict == "falsified"
+
+
+@pytest.mark.parametrize("chapter", [alternating, stalls])
+def test_recorded_runs_are_those_that_the_chapter_plans(
+    chapter: Callable[[Scale, Policy], Chapter], base: Policy
+) -> None:
+    """A verdict on record is of the runs that the code describes: as many steps, on the same tasks, at the same rate."""
+    recorded = DATA / "validation"
+    planned = chapter(read_json(recorded / "predictions.json")["scale"], base).runs
+    assert planned
+    for run in planned:
+        held = read_json(recorded / "runs" / run.name / "seed-0" / "config.json")
+        now = run.config
+        assert (held["steps"], tuple(held["tasks"]), held["lr"]) == (now.steps, now.tasks, now.lr), run.name

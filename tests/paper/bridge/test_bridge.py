@@ -15,7 +15,7 @@ from scipy.special import expit, logit
 from fstsim import InputError
 from fstsim.llm.validation.kinds import Label
 from fstsim.llm.validation.prediction import BaseMasses, tilted
-from fstsim.paper.bridge import toy
+from fstsim.paper.bridge import numbers, toy
 from fstsim.paper.bridge.course import read_course
 from fstsim.paper.bridge.figure import draw_bridge, main, save_bridge
 from fstsim.paper.bridge.numbers import (
@@ -28,6 +28,7 @@ from fstsim.paper.bridge.numbers import (
     read_forgetting,
     read_verdicts,
 )
+from fstsim.paper.experiments.numbers import Curves
 from fstsim.paper.records.record_runs import Config, record, rounded
 from fstsim.records import read_json, read_rows, write_json, write_rows
 from fstsim.theory import group_escape_time, mass_forgetting_separated
@@ -168,6 +169,15 @@ def test_an_answer_of_two_tokens_is_their_product() -> None:
     one, two, three = (mass_forgetting_separated(b, time) for b in (0.5, 0.8, 0.4))
     expected = (one * two + three) / (0.4 + 0.4)
     np.testing.assert_allclose(toy.forgetting(tokens, time, "logit"), expected, rtol=0.01)
+
+
+def test_the_first_gradient_says_what_clipping_lets_through() -> None:
+    """The row of step 0 has none; that of step 1, over seeds, is the first: later ones are of a model that has learned."""
+    norms = np.array([[np.nan, 3.0, 0.1, 0.1], [np.nan, 5.0, 0.1, 0.1]])
+    steps = np.arange(4.0)
+    assert numbers._clip_share(Curves("run", steps, {"grad_norm": norms})) == pytest.approx(1.0 / 4.0)
+    assert numbers._clip_share(Curves("run", steps, {"grad_norm": norms / 10.0})) == 1.0, "nothing was clipped"
+    assert numbers._clip_share(Curves("run", steps, {})) == 1.0
 
 
 def test_the_models_optimizer_is_that_of_torch() -> None:
