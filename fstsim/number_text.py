@@ -6,6 +6,7 @@ All of them are rounded for people; files hold every digit.
 from __future__ import annotations
 
 import math
+import re
 
 MISSING = "–"
 
@@ -57,3 +58,8 @@ def short_number(value: float) -> str:
 def ratio_number(value: float) -> str:
     """Three significant digits of a ratio of at least 0; from 10,000 on one and the power of ten: ``2e+05``."""
     return f"{value:.3g}" if value < 1e4 else f"{value:.0e}"
+
+
+def signed(text: str) -> str:
+    """``text`` with a minus sign before each negative number in it; exponents (``9e-05``), ranges and names keep their hyphens."""
+    return re.sub(r"(?<![\w.)])-(?=[\d.])", "−", text)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 
+from fstsim.number_text import signed
+
 _GREEK = {
     "alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "epsilon": "ϵ", "eta": "η", "kappa": "κ", "lambda": "λ",
     "mu": "μ", "nu": "ν", "xi": "ξ", "pi": "π", "rho": "ρ", "sigma": "σ", "tau": "τ", "phi": "ϕ", "psi": "ψ",
@@ -36,7 +38,7 @@ def readable(text: str) -> str:
         power = f"10{str(exponent).translate(_POWERS)}"
         return power if mantissa == "1" else f"{mantissa} × {power}"
 
-    text = re.sub(r"(?<![\w.)])-(?=[\d.])", "−", _SCIENTIFIC.sub(number, text))
+    text = signed(_SCIENTIFIC.sub(number, text))
     return "–" if text == "-" else text
 
 

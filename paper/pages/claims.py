@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+from fstsim.number_text import signed
 from fstsim.paper import DATA
 from fstsim.paper.claims.ledger import GROUPS, findings
 from fstsim.paper.pages.blocks import table
@@ -19,7 +20,10 @@ def claim_tables(data: Path = DATA) -> str:
     parts = [f"{len(found)} claims: {', '.join(f'{n} {outcome.value}' for outcome, n in count.most_common())}.\n"]
     for group in GROUPS:
         rows = [
-            [claim.text, claim.source, claim.tested, claim.predicted or "–", finding.measured, f"**{finding.verdict}**"]
+            [
+                *(claim.text, claim.source, claim.tested, claim.predicted or "–"),
+                *(signed(finding.measured), f"**{signed(finding.verdict)}**"),
+            ]
             for name, claim, finding in found
             if name == group
         ]

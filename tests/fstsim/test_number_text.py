@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fstsim.number_text import html_number, ratio_number, short_number, table_number, terminal_number
+from fstsim.number_text import html_number, ratio_number, short_number, signed, table_number, terminal_number
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False, allow_subnormal=False)
 
@@ -85,3 +85,16 @@ def test_examples(text: str, wanted: str) -> None:
 def test_what_is_missing_is_a_dash() -> None:
     assert [f(None) for f in (terminal_number, html_number, table_number)] == ["-", "–", "–"]
     assert [f(math.nan) for f in (terminal_number, html_number, table_number, short_number)] == ["-", "–", "–", "–"]
+
+
+@pytest.mark.parametrize(
+    ("text", "printed"),
+    [
+        ("-0.5 ± 0.1", "−0.5 ± 0.1"),
+        ("[-1, -.5], from -2 to 3", "[−1, −.5], from −2 to 3"),
+        ("9e-05 for 1e-4", "9e-05 for 1e-4"),
+        ("2026-11-28, seeds 3-4, strings:rotate-2", "2026-11-28, seeds 3-4, strings:rotate-2"),
+    ],
+)
+def test_negative_numbers_have_a_minus_sign(text: str, printed: str) -> None:
+    assert signed(text) == printed
