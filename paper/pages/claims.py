@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -22,10 +23,15 @@ def claim_tables(data: Path = DATA) -> str:
         rows = [
             [
                 *(claim.text, claim.source, claim.tested, claim.predicted or "–"),
-                *(signed(finding.measured), f"**{signed(finding.verdict)}**"),
+                *(_printed(finding.measured), f"**{_printed(finding.verdict)}**"),
             ]
             for name, claim, finding in found
             if name == group
         ]
         parts.append(f"## {group}\n\n{table(_HEAD, rows)}")
     return "\n".join(parts)
+
+
+def _printed(text: str) -> str:
+    """Numbers as a page shows them: a minus sign, and what stands in an exponent raised."""
+    return re.sub(r"10\^(−?[\d.]*\d)", r"10<sup>\1</sup>", signed(text))
