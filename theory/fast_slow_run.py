@@ -191,12 +191,12 @@ def _flow_stage(
         return target - float(y[0]) if np.isfinite(target) else 1.0
 
     full.terminal = reached.terminal = True  # type: ignore[attr-defined]
+    from scipy.integrate import solve_ivp
+
     out = np.empty((2, steps))
     now, y, done = 0.0, np.array([start, 0.0]), 0
     filling = eta_fast > 0.0 and capacity > 0.0
     while done < steps and now < steps and y[0] < target:
-        from scipy.integrate import solve_ivp
-
         sol = solve_ivp(
             partial(velocity, quick=eta_fast if filling else 0.0),
             (now, float(steps)),

@@ -130,13 +130,13 @@ class FieldMap:
 
     def iterate(self, s0: ArrayLike, k: ArrayLike) -> Array:
         """Log-odds at time ``k``: LSODA to relative tolerance 1e-10, one solution for each pair."""
+        from scipy.integrate import solve_ivp
+
         s, t = np.broadcast_arrays(finite(s0, "s0"), nonnegative(k, "k"))
         out = np.array(s, dtype=np.float64)
         for index in np.ndindex(s.shape):
             if t[index] > 0.0:
                 span, start = (0.0, float(t[index])), [float(s[index])]
-                from scipy.integrate import solve_ivp
-
                 flow = solve_ivp(lambda _, y: self.velocity(y), span, start, method="LSODA", rtol=1e-10, atol=1e-12)
                 out[index] = flow.y[0, -1]
         return out

@@ -115,9 +115,8 @@ def convert(file: Path, out: Path, origin: str = "") -> bool:
         _write_model(file, beside)
         (beside / _CARD).write_text(_card(file, sha256, origin), encoding="utf-8")
 
-    with working_in(
-        out.parent
-    ):  # not in ``out``, which is to appear whole; what a killed call left beside it is removed
+    # not in ``out``, which is to appear whole; what a killed call left beside it is removed
+    with working_in(out.parent):
         if _holds(out, sha256):  # another process was faster
             return False
         write_folder(out, write)

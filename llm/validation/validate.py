@@ -116,7 +116,7 @@ def validate(
 
     ``only`` names chapters whose runs are made; predictions are written (forecasts aside), and finished claims judged, for all. A run that
     diverges is an event that ``failed``, and what needs it is not judged. With an adapter every run trains one in place of all
-    weights, at `ADAPTER_LR` times the learning rate; the predictions are the same. Raises InputError, before anything is
+    weights, at `ADAPTER_LR` times the learning rate; the predictions are the same, and what needs no run is not judged again. Raises InputError, before anything is
     written, for an unknown chapter, a model or an adapter that no chapter is for or an ``out`` that belongs to something else.
     """
     for name in only:
@@ -161,6 +161,8 @@ def validate(
         for claim in claims:
             prediction = written.get(claim.prediction.name)
             if prediction is None or not records.finished(claim.needs):
+                continue
+            if adapter and not claim.needs:  # of the base alone: judged where its weights are trained
                 continue
             if claim.calibrated is not None:
                 prediction = claim.calibrated(records)

@@ -107,7 +107,7 @@ TILT = Statement(
 def _sample_anchored(rng: np.random.Generator, n: int) -> Sample:
     return {
         "base_log_odds": sometimes(rng, rng.uniform(-700.0, 700.0, n), rng.uniform(-3.0, 3.0, n)),
-        "gap": log_uniform(rng, 0.1, 100.0, n),
+        "gap": log_uniform(rng, 0.01, 100.0, n),
         "tau": log_uniform(rng, 0.01, 10.0, n),
         "refreshes": np.floor(log_uniform(rng, 1.0, 1e6, n)),
         "anchor": sometimes(rng, 1.0 - log_uniform(rng, 1e-12, 1e-2, n), rng.uniform(0.0, 0.99, n)),

@@ -12,7 +12,7 @@ from small_chapters import small_chapters
 from fstsim import InputError
 from fstsim.llm.validation.kinds import KINDS, Label
 from fstsim.paper.bridge.numbers import Verdict, read_verdicts
-from fstsim.paper.records.verdict_summary import grouped, verdict_summary
+from fstsim.paper.records.verdict_summary import grouped, pretrained_folders, verdict_summary
 
 ROOT = Path(__file__).parents[3]
 LABEL = Label("replay", run="replay-0.1", x=0.1)
@@ -58,3 +58,11 @@ def test_numbers_and_verdicts_are_those_of_the_row() -> None:
 def test_what_has_no_place_is_refused() -> None:
     with pytest.raises(InputError, match="kind of prediction 'tea' is unknown; allowed: replay,"):
         Label("tea")
+
+
+def test_what_needs_no_run_is_counted_once_of_the_pretrained_model() -> None:
+    """Of the base alone: a validation with an adapter says nothing new of it."""
+    rows = [row for folder in pretrained_folders() for row in read_verdicts(folder)]
+    base_alone = [row.name for row in rows if not row.label.run]
+    assert base_alone
+    assert len(base_alone) == len(set(base_alone))
