@@ -8,13 +8,12 @@ from __future__ import annotations
 from fstsim.paper.claims.claim import Claim, Finding, above, all_of
 from fstsim.paper.claims.evidence import Evidence
 from fstsim.paper.claims.recorded import CLAIM_RUNS, when_recorded
+from fstsim.paper.claims.system_runs import TIE
 from fstsim.paper.experiments.numbers import Estimate, estimate
 from fstsim.paper.records.claim_runs import EDITS, HARD, SWITCH, TWO_RULES, edits_name
 
 _P2O, _SKILLOPT = "P2O 2603.21877", "SkillOpt 2605.23904"
 _ARMS = ("rl", "fst", "p2o")
-_TIE = 0.02
-"""rewards that differ by less are equal"""
 
 
 def _end(e: Evidence, arm: str, column: str) -> Estimate:
@@ -58,7 +57,7 @@ def _as_good(e: Evidence) -> Finding:
     for task in (TWO_RULES, SWITCH):
         one, many = _edited(e, task, str(EDITS[-1])), _edited(e, task, "population")
         parts.append(f"{task} {one} against {many}")
-        holds.append(above(one.low - many.high, one.high - many.low, -_TIE))
+        holds.append(above(one.low - many.high, one.high - many.low, -TIE))
     said = (
         f"reward at the end, one document (at most {EDITS[-1]} edits a time) against a population: {'; '.join(parts)}"
     )

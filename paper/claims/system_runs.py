@@ -6,13 +6,14 @@ from collections.abc import Callable
 
 from fstsim.llm.experiments.plan import SIZES
 from fstsim.llm.experiments.systems import TASKS, arms
-from fstsim.paper.claims.claim import Finding, Outcome
+from fstsim.paper.claims.claim import Finding
 from fstsim.paper.claims.evidence import Evidence
+from fstsim.paper.claims.recorded import when
 from fstsim.paper.experiments.numbers import Estimate
 
 LABELS = {name: arm.label for name, arm in arms(SIZES["smoke"]).items()}
 """Every arm as it is called in words."""
-_TIE = 0.02
+TIE = 0.02
 """rewards that differ by less are equal"""
 
 
@@ -30,13 +31,7 @@ def recorded(e: Evidence) -> list[str]:
 
 def when_all_recorded(find: Callable[[Evidence], Finding]) -> Callable[[Evidence], Finding]:
     """``find``, or that nothing is recorded: of a part of the arms nothing is said."""
-
-    def found(e: Evidence) -> Finding:
-        return (
-            find(e) if recorded(e) else Finding("–", Outcome.UNTESTABLE, "not every arm of the experiment is recorded")
-        )
-
-    return found
+    return when(lambda e: bool(recorded(e)), find, "not every arm of the experiment is recorded")
 
 
 def better(e: Evidence, arm: str, other: str) -> tuple[str, list[bool | None]]:
@@ -46,6 +41,6 @@ def better(e: Evidence, arm: str, other: str) -> tuple[str, list[bool | None]]:
     for task in recorded(e):
         one, two = (end(e, task, name, "reward") for name in (arm, other))
         parts.append(f"{task}: {one} against {two}")
-        equal = abs(one.value - two.value) < _TIE
+        equal = abs(one.value - two.value) < TIE
         holds.append(False if equal or one.high < two.low else True if one.low > two.high else None)
     return "; ".join(parts), holds
