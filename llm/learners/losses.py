@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 
 from fstsim.errors import InputError
-from fstsim.llm.policy.divergence import inside, token_kl
+from fstsim.llm.policy.divergence import inside
 
 Advantage = Literal["normalised", "centred", "leave-one-out"]
 KLEstimator = Literal["exact", "k1", "k2", "k3"]
@@ -86,29 +86,25 @@ def sft_loss(logprobs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return -inside(logprobs, mask).sum() / len(logprobs)
 
 
-def leash_loss(logits: torch.Tensor, base_logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """KL(policy || base) along the sampled sequences with the full vocabulary at every token, nats a sequence.
+def leash_loss(kl: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """KL(policy || base) along the sampled sequences, nats a sequence: ``kl (B, T)`` has the full vocabulary at every token.
 
     Its gradient moves the next-token distributions only; that of which prefixes are visited is left out, and stands in
     `prefix_loss`.
     """
-    kept = mask[..., None]
-    return inside(token_kl(inside(logits, kept), inside(base_logits, kept)), mask).sum() / len(logits)
+    return inside(kl, mask).sum() / len(kl)
 
 
-def prefix_loss(
-    logits: torch.Tensor, base_logits: torch.Tensor, logprobs: torch.Tensor, mask: torch.Tensor
-) -> torch.Tensor:
+def prefix_loss(kl: torch.Tensor, logprobs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     r"""What `leash_loss` leaves out: the gradient of KL(policy || base) through the prefixes, nats a sequence.
 
-    \(\frac{1}{B} \sum_{b,t} \mathrm{sg}[\sum_{s>t} k_{bs}] \log \pi(y_{bt})\) with \(k_{bs}\) the KL of the next-token
+    \(\frac{1}{B} \sum_{b,t} \mathrm{sg}[\sum_{s>t} k_{bs}] \log \pi(y_{bt})\) with \(k_{bs}\) = ``kl (B, T)``, the KL of the next-token
     distributions at token s: each token pays for the KL to come behind it. Added to `leash_loss`, the expected gradient is
     that of the KL of whole sequences. Its value is no KL. Statement `leash-loss-prefix`.
     """
-    kept = mask[..., None]
-    kl = inside(token_kl(inside(logits, kept), inside(base_logits, kept)), mask).detach()
+    kl = inside(kl, mask).detach()
     to_come = kl.sum(-1, keepdim=True) - kl.cumsum(-1)
-    return (to_come * inside(logprobs, mask)).sum() / len(logits)
+    return (to_come * inside(logprobs, mask)).sum() / len(kl)
 
 
 def estimated_leash_loss(

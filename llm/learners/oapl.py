@@ -22,7 +22,7 @@ from fstsim.llm.learners.learner import Learner
 from fstsim.llm.learners.method_losses import anchored_rewards, oapl_loss, soft_value
 from fstsim.llm.learners.shadow import ShadowedWeights
 from fstsim.llm.learners.weights import Diverged, chunks
-from fstsim.llm.policy.rollouts import check_batch, token_logprobs
+from fstsim.llm.policy.rollouts import check_batch
 from fstsim.llm.types import Population, Task
 from fstsim.settings import check_types
 
@@ -97,7 +97,7 @@ class OAPL(Learner):
         every = torch.arange(len(rollouts), device=rewards.device)
         for rows in chunks(rollouts, every, weights.policy.vocabulary):
             part = rollouts.take(rows)
-            logp = token_logprobs(weights.policy.logits(part), part).sum(-1)
+            logp = weights.policy.logprobs(part).sum(-1)
             loss = oapl_loss(logp, lag[rows], advantages[rows], self.tau, len(rollouts))
             if not torch.isfinite(loss):
                 weights.optimizer.zero_grad(set_to_none=True)

@@ -33,9 +33,10 @@ from fstsim.llm.learners.losses import (
 )
 from fstsim.llm.learners.shadow import ShadowedWeights
 from fstsim.llm.learners.weights import Diverged, Weights, chunks, generator_from, sample_problems, share_out
-from fstsim.llm.policy.divergence import inside, token_entropy
+from fstsim.llm.policy.divergence import inside
+from fstsim.llm.policy.next_tokens import NextTokens
 from fstsim.llm.policy.policy import Policy
-from fstsim.llm.policy.rollouts import Rollouts, check_batch, token_logprobs
+from fstsim.llm.policy.rollouts import Rollouts, check_batch
 from fstsim.llm.types import Population, Problem, Task
 from fstsim.settings import check_types
 
@@ -153,15 +154,14 @@ class PolicyGradient(Learner):
         """What the leash is tied to: the shadow where there is one, else the base."""
         return weights.shadow if isinstance(weights, ShadowedWeights) else weights.base
 
-    def leash(
-        self, logits: torch.Tensor, base_logits: torch.Tensor, logp: torch.Tensor, part: Rollouts
-    ) -> torch.Tensor:
-        """The leash as a loss on ``part``, nats a sequence: ``logits`` and ``logp`` of the policy, ``base_logits`` of its reference."""
+    def leash(self, own: NextTokens, base: NextTokens, logp: torch.Tensor, part: Rollouts) -> torch.Tensor:
+        """The leash as a loss on ``part``, nats a sequence: ``own`` and ``logp`` of the policy, ``base`` of its reference."""
         if self.kl_estimator != "exact":
             held = part.logprobs if self.kl_estimator_ratio else None
-            return estimated_leash_loss(logp, token_logprobs(base_logits, part), part.mask, self.kl_estimator, held)
-        loss = leash_loss(logits, base_logits, part.mask)
-        return loss + prefix_loss(logits, base_logits, logp, part.mask) if self.leash_loss_prefix else loss
+            return estimated_leash_loss(logp, base.logprobs(part), part.mask, self.kl_estimator, held)
+        kl = own.kl(base, part.mask)
+        loss = leash_loss(kl, part.mask)
+        return loss + prefix_loss(kl, logp, part.mask) if self.leash_loss_prefix else loss
 
     def step(
         self, weights: Weights, context: Population, task: Task, rng: np.random.Generator
@@ -228,9 +228,15 @@ class PolicyGradient(Learner):
                 generator_from(rng, policy),
                 max_new_tokens=self.max_new_tokens,
                 temperature=self.temperature,
+                scored=not self._first,
             )
             parts.append(sampled)
         return parts[0] if len(parts) == 1 else join(parts), groups.to(policy.device), len(rows)
+
+    @property
+    def _first(self) -> bool:
+        """Whether rollouts are learned from once, and nothing but their ratio needs their log-probabilities at sampling: it is 1."""
+        return self.updates == 1 and self.leash_reward == 0.0 and not self.kl_estimator_ratio
 
     def learn(
         self, weights: Weights, rollouts: Rollouts, rewards: torch.Tensor, groups: torch.Tensor, what: str
@@ -241,8 +247,8 @@ class PolicyGradient(Learner):
         shaped = rewards
         if self.leash_reward > 0.0:
             with torch.no_grad():
-                base = self.reference(weights).logprobs(rollouts)
-            shaped = leashed_rewards(rewards, rollouts.logprobs, base, rollouts.mask, self.leash_reward)
+                there = self.reference(weights).logprobs(rollouts)
+            shaped = leashed_rewards(rewards, rollouts.logprobs, there, rollouts.mask, self.leash_reward)
         advantages, dead = group_advantages(shaped, groups, self.advantage)
         live = torch.arange(len(rollouts), device=rewards.device)
         if self.leash_loss == 0.0:
@@ -256,27 +262,27 @@ class PolicyGradient(Learner):
             sums = torch.zeros(5, dtype=torch.float64, device=rewards.device)
             for rows in chunks(rollouts, live, weights.policy.vocabulary):
                 part = rollouts.take(rows)
-                logits = weights.policy.logits(part)
-                logp = token_logprobs(logits, part)
+                own = weights.policy.next_tokens(part)
+                logp = own.logprobs(part)
                 if self.loss == "cispo":
-                    loss, share = cispo_loss(
-                        logp, part.logprobs, advantages[rows], part.mask, self.ratio_cap, tokens=tokens
-                    )
+                    # in bfloat16 sampling and scoring round differently, and the ratio is of the policy to itself
+                    sampled = logp.detach() if self._first and weights.policy.bfloat16 else part.logprobs
+                    loss, share = cispo_loss(logp, sampled, advantages[rows], part.mask, self.ratio_cap, tokens=tokens)
                     sums[1] += share.double() * part.mask.sum()
                 else:
                     loss = reinforce_loss(logp, advantages[rows], part.mask, sequences)
                 if self.leash_loss > 0.0:
                     with torch.no_grad():
-                        base_logits = self.reference(weights).logits(part)
-                    leash = self.leash(logits, base_logits, logp, part) * len(rows) / sequences
+                        base = self.reference(weights).next_tokens(part)
+                    leash = self.leash(own, base, logp, part) * len(rows) / sequences
                     if self.reset_every:
                         with torch.no_grad():
-                            sums[4] += leash_loss(logits, base_logits, part.mask) * len(rows) / sequences
+                            sums[4] += leash_loss(own.kl(base, part.mask), part.mask) * len(rows) / sequences
                     # the mean over tokens of CISPO is a mean over sequences divided by their mean length
                     scale = metrics["length"] if self.loss == "cispo" else 1.0
                     loss = loss + self.leash_loss * leash / scale
                 with torch.no_grad():
-                    sums[2] += inside(token_entropy(logits), part.mask).sum()
+                    sums[2] += inside(own.entropy(), part.mask).sum()
                     sums[3] += part.mask.sum()
                 loss.backward()
                 sums[0] += loss.detach()

@@ -15,9 +15,8 @@ import numpy as np
 import torch
 
 from fstsim.llm.learners.losses import leash_loss, prefix_loss
-from fstsim.llm.learners.method_losses import Direction, distillation_loss
+from fstsim.llm.learners.method_losses import Direction
 from fstsim.llm.learners.weights import Diverged, Weights, chunks, generator_from
-from fstsim.llm.policy.rollouts import token_logprobs
 
 
 def pull(
@@ -39,14 +38,15 @@ def pull(
     for rows in chunks(rollouts, torch.arange(len(rollouts), device=policy.device), 2 * policy.vocabulary):
         part = rollouts if len(rows) == len(rollouts) else rollouts.take(rows)
         share = len(part) / len(rollouts)
-        logits = policy.logits(part)
+        own = policy.next_tokens(part)
         with torch.no_grad():
-            fixed = base.logits(part)
+            fixed = base.next_tokens(part)
         if direction == "reverse":
-            kl = leash_loss(logits, fixed, part.mask)
-            loss = kl + prefix_loss(logits, fixed, token_logprobs(logits, part), part.mask)
+            each = own.kl(fixed, part.mask)
+            kl = leash_loss(each, part.mask)
+            loss = kl + prefix_loss(each, own.logprobs(part), part.mask)
         else:
-            kl = loss = distillation_loss(logits, fixed, part.mask, "forward")
+            kl = loss = leash_loss(fixed.kl(own, part.mask), part.mask)
         if not torch.isfinite(loss):
             weights.optimizer.zero_grad(set_to_none=True)
             raise Diverged(f"the leash to the base is {float(kl.detach())} nats a sequence")

@@ -19,7 +19,7 @@ from fstsim.llm.learners.own_replay import own_answers
 from fstsim.llm.learners.sequence_leash import pull
 from fstsim.llm.learners.weights import Diverged, Weights, chunks, sample_problems
 from fstsim.llm.policy.policy import Policy
-from fstsim.llm.policy.rollouts import check_batch, token_logprobs
+from fstsim.llm.policy.rollouts import check_batch
 from fstsim.llm.types import Answered, Demonstrated, Population, Problem, Task
 from fstsim.settings import check_types
 
@@ -133,7 +133,7 @@ def show(weights: Weights, prompts: Sequence[Sequence[int]], answers: Sequence[S
     value = 0.0
     for rows in chunks(shown, torch.arange(len(shown), device=policy.device), policy.vocabulary):
         part = shown if len(rows) == len(shown) else shown.take(rows)
-        loss = sft_loss(token_logprobs(policy.logits(part), part), part.mask) * (len(part) / len(shown))
+        loss = sft_loss(policy.logprobs(part), part.mask) * (len(part) / len(shown))
         if not torch.isfinite(loss):
             weights.optimizer.zero_grad(set_to_none=True)
             raise Diverged(f"loss is {float(loss.detach())} on {what}")

@@ -26,8 +26,8 @@ from fstsim.llm.learners.method_losses import (
     others_mean_removed,
 )
 from fstsim.llm.learners.weights import Diverged, Weights, chunks
-from fstsim.llm.policy.divergence import inside, token_entropy
-from fstsim.llm.policy.rollouts import check_batch, check_sizes, token_logprobs
+from fstsim.llm.policy.divergence import inside
+from fstsim.llm.policy.rollouts import check_batch, check_sizes
 from fstsim.llm.types import Population, Task
 from fstsim.settings import check_types
 
@@ -122,18 +122,21 @@ class TTTDiscover(Learner):
         value, entropy, seen = 0.0, 0.0, 0.0
         for rows in chunks(rollouts, live, weights.policy.vocabulary):
             part = rollouts.take(rows)
-            logits = weights.policy.logits(part)
-            loss = reinforce_loss(token_logprobs(logits, part), weight[rows], part.mask, len(rollouts))
+            own = weights.policy.next_tokens(part)
+            loss = reinforce_loss(own.logprobs(part), weight[rows], part.mask, len(rollouts))
             if self.leash_loss > 0.0:
                 with torch.no_grad():
-                    fixed = weights.base.logits(part)
-                loss = loss + self.leash_loss * leash_loss(logits, fixed, part.mask) * len(rows) / len(rollouts)
+                    fixed = weights.base.next_tokens(part)
+                loss = loss + self.leash_loss * leash_loss(own.kl(fixed, part.mask), part.mask) * len(rows) / len(
+                    rollouts
+                )
             if not torch.isfinite(loss):
                 weights.optimizer.zero_grad(set_to_none=True)
                 raise Diverged(f"loss is {float(loss.detach())} on {what}")
             loss.backward()
             value += float(loss.detach())
-            entropy += float(inside(token_entropy(logits.detach()), part.mask).sum())
+            with torch.no_grad():
+                entropy += float(inside(own.entropy(), part.mask).sum())
             seen += float(part.mask.sum())
         metrics["grad_norm"] = weights.apply(what)
         metrics["loss"] = value

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from fstsim.errors import InputError
 from fstsim.llm.measure.config import MeasureSettings
 from fstsim.llm.measure.paired import flips, mean_se, pass_fan, ratio_se
-from fstsim.llm.policy.divergence import inside, token_entropy, token_kl
+from fstsim.llm.policy.divergence import inside
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import Rollouts
 from fstsim.llm.runs.probes import answer_logprobs
@@ -117,9 +117,9 @@ def kl_entropy_length(p: Policy, q: Policy | None, sampled: Sampled) -> tuple[Ar
     found = []
     for rollouts in sampled.parts:
         for part in _blocks(rollouts, p.vocabulary):
-            own = p.logits(part)
-            kl = token_kl(own, q.logits(part)) if q is not None else torch.zeros_like(own[..., 0])
-            each = torch.stack([inside(kl, part.mask), inside(token_entropy(own), part.mask), part.mask.float()])
+            own = p.next_tokens(part)
+            kl = own.kl(q.next_tokens(part), part.mask) if q is not None else torch.zeros_like(part.logprobs)
+            each = torch.stack([kl, inside(own.entropy(), part.mask), part.mask.float()])
             found.append(each.double().sum(-1).cpu().numpy())
     values = np.concatenate(found, 1).reshape(3, *sampled.rewards.shape).mean(-1)
     return values[0], values[1], values[2]

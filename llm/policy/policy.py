@@ -27,7 +27,8 @@ from fstsim.llm.policy.chat import ChatForm, chat_form, end_of_turn
 from fstsim.llm.policy.declared import position_limit, vocabulary_size
 from fstsim.llm.policy.lengths import check_rows, sample_lengths, score_lengths
 from fstsim.llm.policy.loading import SHIPPED, load_model
-from fstsim.llm.policy.rollouts import Request, Rollouts, ended_logprobs, owners, token_logprobs
+from fstsim.llm.policy.next_tokens import NextTokens
+from fstsim.llm.policy.rollouts import Request, Rollouts, ended_logprobs, owners
 from fstsim.llm.policy.running import Switch, recomputed
 from fstsim.llm.policy.sampling import sample_rows, sample_tree
 from fstsim.llm.policy.scoring import score_groups, score_rows, score_tree
@@ -270,10 +271,12 @@ class Policy:
         *,
         max_new_tokens: int,
         temperature: float = 1.0,
+        scored: bool = True,
     ) -> Rollouts:
         """Sample ``repeats`` completions of each prompt (of prompt i, ``repeats[i]``), in the order of the prompts.
 
-        ``temperature`` 0 is greedy decoding. All randomness comes from ``generator`` (of the model's device).
+        ``temperature`` 0 is greedy decoding. In bfloat16 log-probabilities are those of the scoring pass; without ``scored``,
+        which saves that pass, they are those of sampling, equal to rounding. All randomness comes from ``generator`` (of the model's device).
         """
         ask = self.request(prompts, repeats, generator, max_new_tokens, temperature)
         was_training = self.model.training
@@ -288,7 +291,7 @@ class Policy:
             path = sample_rows
         with self.running():
             sampled = ask.rollouts(*path(self.model, ask))
-        if self.bfloat16:  # so that the learner's ratio is 1 before its first update, as it is in float32
+        if self.bfloat16 and scored:  # so that the learner's ratio is 1 before its first update, as it is in float32
             sampled = replace(sampled, logprobs=self.logprobs(sampled))
         self.model.train(was_training)
         return sampled
@@ -318,23 +321,28 @@ class Policy:
         self._check_length(tokens.shape[1], rollouts.completions.shape[1])
         return replace(rollouts, prompts=tokens, prompt_mask=mask)
 
-    def logits(self, rollouts: Rollouts) -> torch.Tensor:
-        """Logits ``(B, T, V)``, float32, from which each token of the completions was (or would be) drawn, over temperature."""
+    def next_tokens(self, rollouts: Rollouts) -> NextTokens:
+        """Distributions from which the tokens of the completions were (or would be) drawn, at the temperature of sampling."""
         again = self.checkpointing and torch.is_grad_enabled()
         with self.running(), recomputed(self.model) if again else nullcontext():
             if not self.padded:
-                logits = score_lengths(self.model, rollouts)
+                found = NextTokens.apart(score_lengths(self.model, rollouts))
             elif not self.share_prompts or (again and not self.tree):  # a layer that is computed again has no cache
-                logits = score_rows(self.model, rollouts)
+                found = NextTokens.apart(score_rows(self.model, rollouts))
             elif self.tree and not self.static:
-                logits = score_tree(self.model, rollouts)
+                found = NextTokens(*score_tree(self.model, rollouts))
             else:
-                logits = score_groups(self.model, rollouts, given=self.static)
-        return logits.float() / rollouts.temperature
+                found = NextTokens.apart(score_groups(self.model, rollouts, given=self.static))
+        logits = found.logits.float()
+        return replace(found, logits=logits if rollouts.temperature == 1.0 else logits / rollouts.temperature)
+
+    def logits(self, rollouts: Rollouts) -> torch.Tensor:
+        """Logits ``(B, T, V)``, float32, from which each token of the completions was (or would be) drawn, over temperature."""
+        return self.next_tokens(rollouts).whole()
 
     def logprobs(self, rollouts: Rollouts) -> torch.Tensor:
         """Log-probabilities ``(B, T)`` of the completions' tokens at the temperature of sampling, nats; 0 outside the mask."""
-        return token_logprobs(self.logits(rollouts), rollouts)
+        return self.next_tokens(rollouts).logprobs(rollouts)
 
     def answer_logprobs(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> torch.Tensor:
         """Log-probability ``(B,)``, nats, of writing each answer, one a prompt, and ending with any of ``end_tokens``.

@@ -1,6 +1,7 @@
 """Logits of the tokens of given completions, in one pass with gradients: a row a completion, every prefix once, or the prompt of a group once.
 
-All return the logits ``(B, T, V)`` from which each token of ``Rollouts`` was (or would be) drawn, before the temperature.
+They return the logits from which each token of ``Rollouts`` was (or would be) drawn, before the temperature: ``(B, T, V)``, of
+trees the distinct ones.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ def score_rows(model: PreTrainedModel, r: Rollouts) -> torch.Tensor:
     return out.logits[:, r.prompts.shape[1] - 1 : -1]
 
 
-def score_tree(model: PreTrainedModel, r: Rollouts) -> torch.Tensor:
-    """Each prefix once however many rollouts have it."""
+def score_tree(model: PreTrainedModel, r: Rollouts) -> tuple[torch.Tensor, torch.Tensor]:
+    """Each prefix once however many rollouts have it: distinct logits ``(n, V)``, and which ``(B, T)`` are each token's."""
     prompts, size = from_left(r.prompts, r.prompt_mask)
     start = size[r.prompt_of][:, None]
     here = torch.arange(r.completions.shape[1], device=r.completions.device)

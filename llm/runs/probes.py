@@ -24,7 +24,8 @@ import torch
 from fstsim.errors import InputError
 from fstsim.llm.measure.layers import weight_distances
 from fstsim.llm.policy.blocks import block_size
-from fstsim.llm.policy.divergence import inside, token_entropy, token_kl
+from fstsim.llm.policy.divergence import inside
+from fstsim.llm.policy.next_tokens import NextTokens
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import Rollouts
 from fstsim.llm.types import Answered, Demonstrated, Population, Problem, Skills, Task
@@ -110,10 +111,10 @@ def sequence_kl_and_entropy(p: Policy, q: Policy, rollouts: Rollouts) -> tuple[n
 
 @dataclass(frozen=True)
 class Written:
-    """What a model wrote, and its logits of it, a tensor a block, where they are few enough to be kept: the base's never change."""
+    """What a model wrote, and its next-token distributions of it, block by block, where they are few enough to be kept: the base's never change."""
 
     rollouts: Rollouts
-    logits: tuple[torch.Tensor, ...] | None
+    distributions: tuple[NextTokens, ...] | None
 
     @classmethod
     @torch.no_grad()
@@ -121,11 +122,11 @@ class Written:
         """What ``p`` wrote."""
         if rollouts.completions.numel() * p.vocabulary > _KEPT:
             return cls(rollouts, None)
-        return cls(rollouts, tuple(p.logits(rollouts.take(rows)) for rows in _blocks(p, rollouts)))
+        return cls(rollouts, tuple(p.next_tokens(rollouts.take(rows)) for rows in _blocks(p, rollouts)))
 
     def kl(self, p: Policy, q: Policy) -> np.ndarray:
         """KL(p || q) of ``p``, which wrote it; nats, ``(B,)``."""
-        (kl,), _ = sequence_kls(p, self.rollouts, [(q, self.rollouts)], self.logits)
+        (kl,), _ = sequence_kls(p, self.rollouts, [(q, self.rollouts)], self.distributions)
         return kl
 
 
@@ -138,22 +139,22 @@ def sequence_kls(
     p: Policy,
     rollouts: Rollouts,
     others: Sequence[tuple[Policy, Rollouts]],
-    kept: Sequence[torch.Tensor] | None = None,
+    kept: Sequence[NextTokens] | None = None,
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """KL(p || q) of each q in ``others`` and the entropy of ``p``, nats, ``(B,)`` each, from one pass of ``p``.
 
     ``rollouts`` were sampled by ``p``; beside each q stand the same completions after the prompts that q sees. ``kept`` are the
-    logits of ``p``, where they are known (`Written`).
+    distributions of ``p``, where they are known (`Written`).
     """
     kls: list[list[np.ndarray]] = [[] for _ in others]
     entropy = []
     for k, rows in enumerate(_blocks(p, rollouts)):
         part = rollouts.take(rows)
-        own = p.logits(part) if kept is None else kept[k]
+        own = p.next_tokens(part) if kept is None else kept[k]
         for found, (q, shown) in zip(kls, others, strict=True):
-            given = token_kl(own, q.logits(part if shown is rollouts else shown.take(rows)))
-            found.append(inside(given, part.mask).sum(-1).double().cpu().numpy())
-        entropy.append(inside(token_entropy(own), part.mask).sum(-1).double().cpu().numpy())
+            given = own.kl(q.next_tokens(part if shown is rollouts else shown.take(rows)), part.mask)
+            found.append(given.sum(-1).double().cpu().numpy())
+        entropy.append(inside(own.entropy(), part.mask).sum(-1).double().cpu().numpy())
     return [np.concatenate(found) for found in kls], np.concatenate(entropy)
 
 
@@ -292,7 +293,7 @@ class Probe:
         if told:
             bare = self._base_wrote(("",))
             seen = policy.with_prompts(bare.rollouts, self._prompts(policy, contexts))
-            (from_bare,), _ = sequence_kls(self.base, bare.rollouts, [(policy, seen)], bare.logits)
+            (from_bare,), _ = sequence_kls(self.base, bare.rollouts, [(policy, seen)], bare.distributions)
         row[f"kl_to_base{tail}"], row[f"kl_to_base{tail}_se"] = mean_se(to_base)
         row[f"kl_from_base{tail}"], row[f"kl_from_base{tail}_se"] = mean_se(from_base)
         row[f"kl_to_base{tail}_token"] = float(to_base.sum() / length.sum())

@@ -17,6 +17,7 @@ import torch
 
 from fstsim.errors import InputError
 from fstsim.llm.measure.loading import check_same_tokenizer
+from fstsim.llm.policy.next_tokens import NextTokens
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import Rollouts
 from fstsim.llm.policy.sampling import CachedRows, draw_rows
@@ -56,10 +57,11 @@ class Steered(Policy):
         assert self.anti is not None
         return self.expert, self.anti
 
-    def logits(self, rollouts: Rollouts) -> torch.Tensor:
-        """Combined logits ``(B, T, V)``, each model's over temperature; see `Policy.logits`."""
+    def next_tokens(self, rollouts: Rollouts) -> NextTokens:
+        """Of the combined logits, each model's over temperature; see `Policy.next_tokens`."""
         expert, anti = self._parts()
-        return combined(super().logits(rollouts), expert.logits(rollouts), anti.logits(rollouts), self.alpha)
+        own = super().next_tokens(rollouts).whole()
+        return NextTokens.apart(combined(own, expert.logits(rollouts), anti.logits(rollouts), self.alpha))
 
     @torch.no_grad()
     def sample(
@@ -70,8 +72,9 @@ class Steered(Policy):
         *,
         max_new_tokens: int,
         temperature: float = 1.0,
+        scored: bool = True,  # noqa: ARG002
     ) -> Rollouts:
-        """As `Policy.sample`: a cache for each of the three models, the prompts run once by each."""
+        """As `Policy.sample`, with the log-probabilities of sampling: a cache for each of the three models, the prompts run once by each."""
         ask, small = self.request(prompts, repeats, generator, max_new_tokens, temperature), self._parts()
         for each in small:
             each._check_length(max(map(len, prompts)), max_new_tokens)

@@ -15,6 +15,7 @@ import torch
 
 from fstsim.errors import InputError
 from fstsim.llm.measure.loading import check_same_tokenizer
+from fstsim.llm.policy.next_tokens import NextTokens
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import Rollouts, positions_of
 from fstsim.llm.policy.sampling import CachedRows, draw_rows
@@ -132,10 +133,10 @@ class Softened(Policy):
             return words
         return words.masked_scatter(soft[..., None].expand_as(words), self.thought(prompts, mask).to(words.dtype))
 
-    def logits(self, rollouts: Rollouts) -> torch.Tensor:
-        """Logits ``(B, T, V)`` as `Policy.logits`, a row a completion. Without vectors they are the policy's own, to the bit."""
+    def next_tokens(self, rollouts: Rollouts) -> NextTokens:
+        """As `Policy.next_tokens`, a row a completion. Without vectors they are the policy's own, to the bit."""
         if not self.vectors:
-            return super().logits(rollouts)
+            return super().next_tokens(rollouts)
         r = rollouts
         table = self.model.get_input_embeddings()
         prompts = self._embedded(r.prompts, r.prompt_mask)[r.prompt_of]
@@ -143,7 +144,7 @@ class Softened(Policy):
         mask = torch.cat((r.prompt_mask[r.prompt_of], r.mask), 1)
         with self.running():
             out = self.model(inputs_embeds=whole, attention_mask=mask, position_ids=positions_of(mask), use_cache=False)
-        return out.logits[:, r.prompts.shape[1] - 1 : -1].float() / r.temperature
+        return NextTokens.apart(out.logits[:, r.prompts.shape[1] - 1 : -1].float() / r.temperature)
 
     @torch.no_grad()
     def sample(
@@ -154,10 +155,13 @@ class Softened(Policy):
         *,
         max_new_tokens: int,
         temperature: float = 1.0,
+        scored: bool = True,
     ) -> Rollouts:
         """As `Policy.sample`; each prompt is run once with its vectors, then tokens follow in words."""
         if not self.vectors:
-            return super().sample(prompts, repeats, generator, max_new_tokens=max_new_tokens, temperature=temperature)
+            return super().sample(
+                prompts, repeats, generator, max_new_tokens=max_new_tokens, temperature=temperature, scored=scored
+            )
         ask = self.request(prompts, repeats, generator, max_new_tokens, temperature)
         with self.running():
             out = self.model(

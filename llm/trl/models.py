@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from fstsim.errors import InputError
 from fstsim.llm.measure.layers import Pairs, distances, hash_weights, weight_distances
 from fstsim.llm.measure.loading import beside, check_same_architecture, check_same_tokenizer, is_adapter
+from fstsim.llm.policy.next_tokens import NextTokens
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import Rollouts
 
@@ -32,10 +33,10 @@ class AdapterOff(Policy):
         with self.adapted.disable_adapter():
             return super().sample(*args, **named)
 
-    def logits(self, rollouts: Rollouts) -> torch.Tensor:
-        """As `Policy.logits`."""
+    def next_tokens(self, rollouts: Rollouts) -> NextTokens:
+        """As `Policy.next_tokens`."""
         with self.adapted.disable_adapter():
-            return super().logits(rollouts)
+            return super().next_tokens(rollouts)
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ from fstsim.llm.learners.losses import (
 )
 from fstsim.llm.learners.method_losses import distillation_loss, mixture_logprobs
 from fstsim.llm.policy.divergence import token_entropy, token_kl
+from fstsim.llm.policy.next_tokens import NextTokens
 
 KINDS: tuple[Advantage, ...] = ("normalised", "centred", "leave-one-out")
 
@@ -296,7 +297,7 @@ def test_leash_loss_is_a_mean_over_sequences(seed: int) -> None:
     p, q = logit_pairs(seed, 1.0)
     mask = torch.tensor([[True, True, False], [True, False, False]])
     kl = token_kl(p, q)
-    assert near(leash_loss(p, q, mask), (kl[0, 0] + kl[0, 1] + kl[1, 0]) / 2)
+    assert near(leash_loss(token_kl(p, q), mask), (kl[0, 0] + kl[0, 1] + kl[1, 0]) / 2)
 
 
 # --- estimators, by enumeration --------------------------------------------------------------------------------------
@@ -398,7 +399,9 @@ def test_leash_loss_is_the_kl_of_sequences(seed: int) -> None:
     theta, base = parameters(seed), parameters(seed + 100)
     probability = token_logp(theta).sum(-1).exp()
     logits, base_logits = sequence_logits(theta), sequence_logits(base)
-    values = torch.stack([leash_loss(logits[[i]], base_logits[[i]], MASK[[i]]) for i in range(len(SEQUENCES))])
+    values = torch.stack(
+        [leash_loss(token_kl(logits[[i]], base_logits[[i]]), MASK[[i]]) for i in range(len(SEQUENCES))]
+    )
     assert near((probability * values).sum(), exact_kl(theta, base))
 
 
@@ -408,7 +411,7 @@ def test_leash_loss_gradient_leaves_out_only_the_visited_prefixes(seed: int) -> 
     theta, base = parameters(seed).requires_grad_(), parameters(seed + 100)
     probability = token_logp(theta).sum(-1).exp().detach()
     logits, base_logits = sequence_logits(theta), sequence_logits(base)
-    loss = sum(p * leash_loss(logits[[i]], base_logits[[i]], MASK[[i]]) for i, p in enumerate(probability))
+    loss = sum(p * leash_loss(token_kl(logits[[i]], base_logits[[i]]), MASK[[i]]) for i, p in enumerate(probability))
     found, exact = gradient(loss, theta), gradient(exact_kl(theta, base), theta)
     assert near(found[1:], exact[1:])
     first = torch.log_softmax(theta[0], -1)
@@ -428,14 +431,14 @@ def test_the_prefix_term_completes_the_leash(seed: int) -> None:
     loss = sum(
         p
         * (
-            leash_loss(logits[[i]], base_logits[[i]], MASK[[i]])
-            + prefix_loss(logits[[i]], base_logits[[i]], logp[[i]], MASK[[i]])
+            leash_loss(token_kl(logits[[i]], base_logits[[i]]), MASK[[i]])
+            + prefix_loss(token_kl(logits[[i]], base_logits[[i]]), logp[[i]], MASK[[i]])
         )
         for i, p in enumerate(probability)
     )
     exact = gradient(exact_kl(theta, base), theta)
     assert near(gradient(loss, theta), exact)
-    without = sum(p * leash_loss(logits[[i]], base_logits[[i]], MASK[[i]]) for i, p in enumerate(probability))
+    without = sum(p * leash_loss(token_kl(logits[[i]], base_logits[[i]]), MASK[[i]]) for i, p in enumerate(probability))
     assert not near(gradient(without, theta), exact)
 
 
@@ -533,8 +536,9 @@ def test_nothing_outside_the_mask_counts(filling: float) -> None:
         (new, lambda x, f: cispo_loss(x, f(old), advantages, mask, 2.0)[0]),
         (new, lambda x, _: reinforce_loss(x, advantages, mask)),
         (new, lambda x, _: sft_loss(x, mask)),
-        (logits, lambda x, f: leash_loss(x, f(fixed), mask)),
-        (new, lambda x, f: prefix_loss(f(logits), f(fixed), x, mask)),  # no gradient flows into its KL
+        (logits, lambda x, f: leash_loss(NextTokens.apart(x).kl(NextTokens.apart(f(fixed)), mask), mask)),
+        (new, lambda x, _: leash_loss(x, mask)),
+        (new, lambda x, f: prefix_loss(f(old), x, mask)),  # no gradient flows into its KL
         *(
             (new, lambda x, f, kind=kind, held=held: estimated_leash_loss(x, f(base), mask, kind, held and f(old)))
             for kind in ("k1", "k2", "k3")

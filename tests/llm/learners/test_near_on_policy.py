@@ -33,6 +33,7 @@ from fstsim.llm.learners.sft import SupervisedFineTuning
 from fstsim.llm.learners.shadow import ShadowedWeights
 from fstsim.llm.learners.ttt import TTTDiscover
 from fstsim.llm.learners.weights import Diverged, Weights
+from fstsim.llm.policy.next_tokens import NextTokens
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import Rollouts, token_logprobs
 from fstsim.llm.tasks.rules import parse_rules
@@ -106,9 +107,12 @@ class TwoWords:
     def with_prompts(self, rollouts: Rollouts, prompts: Sequence[list[int]]) -> Rollouts:
         return replace(rollouts, prompts=torch.tensor(prompts))
 
-    def logits(self, rollouts: Rollouts) -> torch.Tensor:
+    def next_tokens(self, rollouts: Rollouts) -> NextTokens:
         s = self.model.s - self.tilt * rollouts.prompts[rollouts.prompt_of].double()
-        return torch.stack((s, torch.zeros_like(s)), -1)
+        return NextTokens.apart(torch.stack((s, torch.zeros_like(s)), -1))
+
+    def logits(self, rollouts: Rollouts) -> torch.Tensor:
+        return self.next_tokens(rollouts).whole()
 
     def logprobs(self, rollouts: Rollouts) -> torch.Tensor:
         return token_logprobs(self.logits(rollouts), rollouts)
