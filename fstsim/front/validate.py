@@ -41,6 +41,8 @@ class Validate:
     """torch device; auto is cuda where there is one, on a cluster what its workers have"""
     adapter: str = ""
     """adapter that every run trains in place of all weights, as lora:r=16, at ten times the learning rate; the predictions are the same"""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """of activations while weights are trained; predictions and measurements are in float32 always"""
     only: _Chapters = ()
     """make the runs of these chapters only (dead-groups, replay, ...; of chat models language-replay, ...); an unknown name lists those that exist"""
     stopped: ClassVar[str] = CONTINUE
@@ -58,9 +60,8 @@ class Validate:
         last: Any = None
         failed = False
         with runs_on(self.backend, self.address, self.jobs, self.out, self.device, complain) as (jobs, device):
-            events = validate(
-                self.preset, self.model, self.seeds, self.out, jobs, self.only, Trained(device, self.adapter)
-            )
+            trained = Trained(device, self.adapter, self.precision)
+            events = validate(self.preset, self.model, self.seeds, self.out, jobs, self.only, trained)
             first = next(events)
             with contextlib.closing(Progress("validate", first.runs, "runs")) as progress:
                 progress.add(0, first.what)

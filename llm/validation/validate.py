@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from fstsim.errors import InputError
 from fstsim.llm.experiments.plan import Planned, Scale
@@ -21,7 +21,7 @@ from fstsim.llm.policy.adapters import check_adapter
 from fstsim.llm.policy.folder import weights_digest
 from fstsim.llm.policy.loading import find_model
 from fstsim.llm.policy.policy import Policy
-from fstsim.llm.runs.config import METHODS, TrainConfig
+from fstsim.llm.runs.config import METHODS, Precision, TrainConfig
 from fstsim.llm.validation.claim import Ahead, Chapter, Claim, Records
 from fstsim.llm.validation.distance import fast_slow, overlap_slope, razor
 from fstsim.llm.validation.equilibria import dead_groups, replay, tilts
@@ -77,10 +77,30 @@ their own, the others came after it was judged."""
 
 @dataclass(frozen=True)
 class Trained:
-    """How runs are trained: on which torch device, and with which ``adapter`` in place of all weights, if any (as ``lora:r=16``)."""
+    """How runs are trained: on which torch device, with which ``adapter`` in place of all weights, if any (as ``lora:r=16``), how precisely."""
 
     device: str = "cpu"
     adapter: str = ""
+    precision: Precision = "float32"
+    """of activations where weights are trained; predictions and measurements are in float32"""
+
+    def __post_init__(self) -> None:
+        if self.precision not in get_args(Precision):
+            raise InputError(f"precision must be one of {', '.join(get_args(Precision))}; got {self.precision!r}")
+        if self.adapter:
+            check_adapter(self.adapter)
+
+    def about(self) -> dict[str, str]:
+        """What the records of a validation say of it."""
+        return {"adapter": self.adapter, "precision": self.precision}
+
+    def config(self, config: TrainConfig) -> TrainConfig:
+        """The run of ``config``, trained so where it trains weights."""
+        config = replace(config, device=self.device)
+        if METHODS[config.method].learner is None or (config.learner is not None and config.learner.deploys):
+            return config
+        config = replace(config, precision=self.precision)
+        return replace(config, adapter=self.adapter, lr=ADAPTER_LR * config.lr) if self.adapter else config
 
 
 @dataclass(frozen=True)
@@ -126,21 +146,19 @@ def validate(
             )
     check_runs((), seeds, out, jobs)
     trained = trained or Trained()
-    device, adapter = trained.device, trained.adapter
-    if adapter:
-        check_adapter(adapter)
-    about = {"model": published(model), "scale": scale, "adapter": adapter}
+    adapter = trained.adapter
+    about = {"model": published(model), "scale": scale, **trained.about()}
     if about["model"] != model:  # a path of this machine: which model it is, its weights say
         about["model_sha256"] = weights_digest(find_model(model))
     found = _predicted(about, out)
-    here = device_here(jobs, device)
+    here = device_here(jobs, trained.device)
     base = Policy.load(model, here)
     _check_model(base, model, only)
     base.model.eval()
     chapters = all_chapters(scale, base)
     claims = [claim for chapter in chapters.values() for claim in chapter.claims]
     planned = {
-        run.name: replace(run, config=_adapted(replace(run.config, model=model, device=device), adapter))
+        run.name: replace(run, config=trained.config(replace(run.config, model=model)))
         for name, chapter in chapters.items()
         if not only or name in only
         for run in chapter.runs
@@ -191,13 +209,6 @@ def _check_model(base: Policy, model: str, only: Sequence[str]) -> None:
             raise InputError(f"chapter {name!r} is not of {kind}; for {model!r} allowed: {', '.join(own)}")
 
 
-def _adapted(config: TrainConfig, adapter: str) -> TrainConfig:
-    """The run with an adapter, where one is wanted and the run trains weights."""
-    if not adapter or METHODS[config.method].learner is None:
-        return config
-    return replace(config, adapter=adapter, lr=ADAPTER_LR * config.lr)
-
-
 def _check_starts(planned: Iterable[Planned], adapter: str) -> None:
     """InputError where a run starts from the model of another one, which an adapter's folder alone is not."""
     after = sorted({run.name for run in planned if run.after is not None})
@@ -219,8 +230,13 @@ def _predicted(about: Mapping[str, str], out: Path) -> list[Prediction]:
     if not is_there(place):
         return []
     record = check_object(place, read_json(place), {"model": str, "scale": str, "predictions": list})
-    # adapters and hashes came later
-    was = {"adapter": "", "model_sha256": about.get("model_sha256"), **record, "model": published(record["model"])}
+    # these came later
+    was = {
+        **Trained().about(),
+        "model_sha256": about.get("model_sha256"),
+        **record,
+        "model": published(record["model"]),
+    }
     check_settings(out, was, about, "validation")
     with understood(place):
         return [_read(row, place) for row in record["predictions"]]

@@ -13,6 +13,7 @@ from small_chapters import small_chapters
 from fstsim.errors import InputError
 from fstsim.llm.experiments.plan import Scale
 from fstsim.llm.policy.policy import Policy
+from fstsim.llm.runs.config import TrainConfig
 from fstsim.llm.tasks.rules import parse_rules
 from fstsim.llm.validation.claim import Ahead, Claim, Records, settled, steps_to
 from fstsim.llm.validation.distance import binned_slope, old_answers, old_prompts
@@ -165,6 +166,15 @@ def test_with_an_adapter_the_runs_are_others_and_the_predictions_the_same(tmp_pa
     found = [read_json(tmp_path / name / "predictions.json") for name in ("lora", "whole")]
     assert found[0]["predictions"] == found[1]["predictions"]
     assert [record["adapter"] for record in found] == ["lora:r=4", ""]
+    with pytest.raises(InputError, match="precision must be one of float32, bfloat16; got 'float16'"):
+        Trained(precision="float16")  # type: ignore[arg-type]
+    half = validate("smoke", "base", 3, tmp_path / "lora", trained=Trained(adapter="lora:r=4", precision="bfloat16"))
+    with pytest.raises(InputError, match="holds a validation with precision float32, not bfloat16"):
+        next(half)
+    config = Trained(adapter="lora:r=4", precision="bfloat16").config(TrainConfig(method="sft", tasks=("digits:sort",)))
+    assert (config.adapter, config.precision, config.lr) == ("lora:r=4", "bfloat16", 10.0 * TrainConfig.lr)
+    config = Trained(precision="bfloat16").config(TrainConfig(method="gepa", tasks=("digits:sort",)))
+    assert config.precision == "float32", "nothing is trained"
     with pytest.raises(InputError, match="holds a validation with adapter lora:r=4, not "):
         next(validate("smoke", "base", 3, tmp_path / "lora", only=("replay",)))
 
