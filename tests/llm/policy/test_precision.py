@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -19,11 +20,13 @@ import fstsim.llm.runs.run as train_run
 from fstsim.__main__ import main
 from fstsim.errors import InputError
 from fstsim.llm.contexts.prompt_evolution import PromptEvolution
+from fstsim.llm.learners.losses import group_advantages
 from fstsim.llm.learners.mixture import MixtureDistillation
 from fstsim.llm.learners.oapl import OAPL
 from fstsim.llm.learners.policy_gradient import PolicyGradient
 from fstsim.llm.learners.sdft import SDFT
 from fstsim.llm.learners.sft import SupervisedFineTuning
+from fstsim.llm.learners.weights import Weights
 from fstsim.llm.policy.loading import shipped_path
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.pretraining.tokenizer import build_tokenizer
@@ -31,6 +34,8 @@ from fstsim.llm.runs.checkpoint import read_checkpoint
 from fstsim.llm.runs.config import METHODS, PRESETS, TrainConfig
 from fstsim.llm.runs.probes import Probe, ProbeConfig, relearn_steps
 from fstsim.llm.runs.run import run_training
+from fstsim.llm.tasks.parse import parse_task
+from fstsim.llm.types import Population
 from fstsim.records import check_directory, read_json, read_rows
 
 MakeModel = Callable[..., PreTrainedModel]
@@ -193,7 +198,10 @@ def test_recorded_runs_are_in_float32() -> None:
     assert len(RECORDED) > 100
     for path in RECORDED:
         config = TrainConfig.from_dict(read_json(path))
-        assert config.precision == "float32"
+        if config.precision != "float32":  # of a validation that says so
+            about = read_json(path.parents[3] / "predictions.json")
+            assert about["precision"] == config.precision == "bfloat16"
+            continue
         defaults = asdict(TrainConfig(method=config.method))
         check_directory(path.parent, asdict(config), "training run", defaults)
         if config.learner is not None and config.learner.deploys:
@@ -203,3 +211,61 @@ def test_recorded_runs_are_in_float32() -> None:
         other = asdict(replace(config, precision="bfloat16"))
         with pytest.raises(InputError, match="precision float32, not bfloat16"):
             check_directory(path.parent, other, "training run", defaults)
+
+
+def test_sampling_may_leave_the_scoring_out(model: str) -> None:
+    """The same completions; without it their log-probabilities are those of sampling, which in float32 they always are."""
+    for half in (False, True):
+        policy = replace(Policy.load(model), bfloat16=half)
+        prompts = [policy.encode("", p) for p in parse_task("strings:next/share").problems("train")[:3]]
+        both = [
+            policy.sample(prompts, 4, torch.Generator().manual_seed(1), max_new_tokens=5, scored=scored)
+            for scored in (True, False)
+        ]
+        assert torch.equal(both[0].completions, both[1].completions)
+        assert torch.equal(both[0].mask, both[1].mask)
+        if half:
+            assert torch.equal(both[0].logprobs, policy.logprobs(both[0]).detach()), "with gradients or without"
+            torch.testing.assert_close(both[1].logprobs, both[0].logprobs, rtol=0.02, atol=0.05)
+        else:
+            assert torch.equal(both[0].logprobs, both[1].logprobs)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{}, {"updates": 2}, {"leash_reward": 0.1}, {"leash_loss": 0.1, "kl_estimator": "k3", "kl_estimator_ratio": True}],
+)
+def test_the_ratio_before_the_first_update_is_one(how: dict[str, Any], model: str) -> None:
+    """Whether rollouts were scored or not: CISPO's first gradient is that of plain log-probabilities times advantages."""
+    policy = replace(Policy.load(model), bfloat16=True)
+    learner = PolicyGradient(problems=2, rollouts=6, max_new_tokens=5, **how)
+    task = parse_task("strings:next/share")
+    r, groups = learner.roll_out(policy, Population(("",)), task.problems("train")[:2], np.random.default_rng(0))
+    scored = torch.equal(r.logprobs, policy.logprobs(r).detach())
+    assert scored == bool(how), "where they are needed they are those of the scoring pass"
+    if how.keys() - {"updates"}:
+        return  # the leash has a gradient of its own
+    rewards = torch.zeros(len(r))
+    rewards[::3] = 1.0
+    advantages, _ = group_advantages(rewards, groups)
+    loss = -(advantages[:, None] * policy.logprobs(r)).sum() / r.mask.sum()
+    parameters = list(policy.model.parameters())
+    expected = torch.autograd.grad(loss, parameters, allow_unused=True)
+    optimizer = Recorder(parameters)
+    learner.learn(Weights(policy, policy, optimizer, clip=1e9), r, rewards, groups, "test")
+    for found, wanted in zip(optimizer.first, expected, strict=True):
+        assert (found is None) == (wanted is None)
+        if wanted is not None:
+            torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-7)
+
+
+class Recorder(torch.optim.SGD):
+    """Keeps the gradients of its first step."""
+
+    def __init__(self, parameters: list[torch.nn.Parameter]) -> None:
+        super().__init__(parameters, lr=1e-3)
+        self.own, self.first = parameters, []
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        self.first = self.first or [None if p.grad is None else p.grad.clone() for p in self.own]
+        super().step(closure)
