@@ -12,10 +12,9 @@ agree to three digits only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from fstsim.errors import InputError
-from fstsim.llm.policy.chat import ChatForm, chat_form, end_of_turn
+from fstsim.llm.policy.chat import chat_form, end_of_turn
 from fstsim.llm.policy.declared import position_limit, vocabulary_size
 from fstsim.llm.policy.lengths import check_rows, sample_lengths, score_lengths
 from fstsim.llm.policy.loading import SHIPPED, load_model
@@ -35,20 +34,14 @@ from fstsim.llm.policy.scoring import score_groups, score_rows, score_tree
 from fstsim.llm.policy.shared_prompts import can_share, keeps_cache
 from fstsim.llm.policy.static_decode import Decoders, takes_slots
 from fstsim.llm.policy.tree import takes_trees
-from fstsim.llm.policy.world import has_world, world_sizes, world_words
-from fstsim.llm.types import Problem
-
-_ASKED = "Answer:"  # how a plain prompt ends
+from fstsim.llm.policy.wording import Wording
+from fstsim.llm.policy.world import has_world
 
 
 @dataclass(frozen=True)
-class Policy:
-    """A causal LM with its tokenizer; ``template`` says how a problem is put: chat, world (short notation) or plain."""
+class Policy(Wording):
+    """A causal LM with its tokenizer: sampled and scored, with the same numbers on every path."""
 
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    template: str
-    end_tokens: tuple[int, ...]
     share_prompts: bool = True
     """run the prompt of a group once; without it every rollout is a row of its own"""
     tree: bool = False
@@ -105,122 +98,6 @@ class Policy:
     def device(self) -> torch.device:
         """Where the model is."""
         return next(self.model.parameters()).device
-
-    @cached_property
-    def _form(self) -> ChatForm:
-        return chat_form(self.tokenizer)
-
-    @cached_property
-    def end_token(self) -> int:
-        """The end of a given answer: that which the chat template writes, else the tokenizer's own, else the first of ``end_tokens``."""
-        written = end_of_turn(self.tokenizer, self._form) if self.template == "chat" else None
-        known = [end for end in (written, self.tokenizer.eos_token_id) if end in self.end_tokens]
-        return known[0] if known else self.end_tokens[0]
-
-    @property
-    def sizes(self) -> Mapping[str, int]:
-        """Symbols of a start list, by family, in the world that the model was trained on (the largest); of others, the shipped one's."""
-        return world_sizes(self.model)
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """Words of the rules in the world that the model was trained on; of others, none."""
-        return world_words(self.model) if self.template == "world" else ()
-
-    def unknown(self, text: str) -> list[str]:
-        """Words of ``text`` that are no tokens of the world that the model was trained on; none for other models."""
-        if self.template != "world":
-            return []
-        words, unknown = text.split(), self.tokenizer.unk_token_id
-        tokens = self.tokenizer(words, add_special_tokens=False)["input_ids"] if words else []
-        return [word for word, found in zip(words, tokens, strict=True) if unknown in found]
-
-    def encode(self, context: str, problem: Problem) -> list[int]:
-        """Tokens of the prompt: the context, then the problem.
-
-        A problem with chat messages is shown as them to a chat model, the context before the user's last message.
-        """
-        if self.template == "world":
-            return self.tokenizer(_world_prompt(context, problem))["input_ids"]
-        if self.template == "chat":
-            *before, (role, content) = problem.messages or (("user", problem.question),)
-            return self._turn(*before, (role, f"{context}\n\n{content}" if context else content))
-        return self._opened(f"{context}\n{problem.question}\n{_ASKED}".lstrip())
-
-    def encode_all(self, pairs: Sequence[tuple[str, Problem]]) -> list[list[int]]:
-        """Prompts of many (context, problem) pairs: `encode`, in one call of the tokenizer where that is the same."""
-        if self.template == "world":
-            return self.tokenizer([_world_prompt(context, problem) for context, problem in pairs])["input_ids"]
-        return [self.encode(context, problem) for context, problem in pairs]
-
-    def encode_text(self, message: str) -> list[int]:
-        """Tokens of one user's message in the chat template, or of the message alone where there is none."""
-        if self.template != "chat":
-            return self._opened(message)
-        return self._turn(("user", message))
-
-    def _turn(self, *messages: tuple[str, str]) -> list[int]:
-        """Messages (role, content), the last of the user, in the chat template, and the beginning of the answer."""
-        return self._tokens(self._form.prompt(self.tokenizer, messages))
-
-    def encode_answer(self, answer: str) -> list[int]:
-        """Tokens of a given answer with `end_token`, as they continue a prompt of `encode`.
-
-        After a plain prompt the answer begins with a space, as a pretrained model would write it: "Answer: ABCDE". In a chat
-        template it is what the template makes of an assistant's message: trimmed, or with spaces of its own. Outside
-        of the shipped world an answer may have several tokenisations, of which this is the tokenizer's own: its probability
-        is a lower bound of the probability of writing the answer.
-        """
-        if self.template == "world":
-            return [*self._tokens(answer), self.end_token]
-        if self.template == "plain":
-            return [*(self._continued(_ASKED, f" {answer}") if answer else ()), self.end_token]
-        return [*self._continued(self._form.asked, self._form.answer(self.tokenizer, answer)), self.end_token]
-
-    def _continued(self, before: str, text: str) -> list[int]:
-        """Tokens of ``text`` where it follows ``before``: tokenizers like Llama's put a space of their own before whatever they are given."""
-        asked, whole = self._tokens(before), self._tokens(before + text)
-        return whole[len(asked) :] if whole[: len(asked)] == asked else self._tokens(text)
-
-    def _opened(self, text: str) -> list[int]:
-        """Tokens of a plain prompt: what the tokenizer puts before a text belongs to it, what it puts after one would end it."""
-        whole, bare = self.tokenizer(text)["input_ids"], self._tokens(text)
-        for first in range(len(whole) - len(bare) + 1):
-            if whole[first : first + len(bare)] == bare:
-                return whole[: first + len(bare)]
-        return bare
-
-    def _tokens(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
-
-    def decode(self, rollouts: Rollouts) -> list[str]:
-        """Texts of the completions, without their end and special tokens."""
-        return self.read(
-            [row[m].tolist() for row, m in zip(rollouts.completions.cpu(), rollouts.mask.cpu(), strict=True)]
-        )
-
-    def read(self, tokens: Sequence[Sequence[int]]) -> list[str]:
-        """Texts of completions in tokens, as they follow a prompt: a leading space is kept, an end token is not, special or not.
-
-        Nor are words that the chat template closes every answer with, where the completion has ended.
-        """
-        ended = [bool(row) and row[-1] in self.end_tokens for row in tokens]
-        texts = self._texts([list(row[:-1] if end else row) for row, end in zip(tokens, ended, strict=True)])
-        if self.template != "chat" or not self._form.close.strip():
-            return texts
-        return [self._form.without_close(text) if end else text for text, end in zip(texts, ended, strict=True)]
-
-    def _texts(self, rows: list[list[int]]) -> list[str]:
-        options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
-        if self.template == "world":
-            return self.tokenizer.batch_decode(rows, **options)
-        # decoders like Llama's drop the space of whatever comes first
-        before = self._tokens(_ASKED)
-        head = str(self.tokenizer.decode(before, **options))
-        whole = self.tokenizer.batch_decode([[*before, *row] for row in rows], **options)
-        if all(text.startswith(head) for text in whole):
-            return [text[len(head) :] for text in whole]
-        return self.tokenizer.batch_decode(rows, **options)
 
     @property
     def vocabulary(self) -> int:
@@ -371,11 +248,6 @@ class Policy:
             kept.to(here),
             torch.zeros(len(answers), longest, device=here),
         )
-
-
-def _world_prompt(context: str, problem: Problem) -> str:
-    """``rules | problem =``: the rules of the context, then those that the problem itself states."""
-    return f"{' '.join((context, *problem.rules))} | {problem.text} ="
 
 
 def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
