@@ -94,4 +94,5 @@ def command_of(folder: Path) -> str:
     """What made a recorded validation, as Markdown."""
     made = read_json(folder / "predictions.json")
     adapter = f" --adapter {made['adapter']}" if made.get("adapter") else ""
-    return f"`fstsim validate --model {made['model']} --preset {made['scale']}{adapter}`"
+    half = f" --precision {made['precision']}" if made.get("precision", "float32") != "float32" else ""
+    return f"`fstsim validate --model {made['model']} --preset {made['scale']}{adapter}{half}`"
