@@ -6,6 +6,7 @@ checkpoints. Every file is written beside its place and renamed, so that a reade
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import platform
@@ -249,8 +250,12 @@ def plain(value: Any) -> Any:
     return value
 
 
+@functools.cache
 def _commit() -> str | None:
-    """Commit of the checkout that this code runs from, with ``+dirty`` when it has changes; None outside of one."""
+    """Commit of the checkout that this code runs from, with ``+dirty`` when it has changes; None outside of one.
+
+    Asked once a process: later changes are not what it runs.
+    """
     here = Path(__file__).resolve().parent
     try:
         commit = subprocess.run(
@@ -278,18 +283,22 @@ def _commit() -> str | None:
 
 def environment(seed: int | None = None, device: str = "cpu") -> dict[str, Any]:
     """Versions, platform, device, commit and seed of this process, for ``environment.json``."""
-    versions = {}
-    for name in _PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return {
-        "commit": _commit(),
+    about = {
         "cores": os.cpu_count(),
         "device": device,
         "platform": platform.platform(),
         "python": platform.python_version(),
         "seed": seed,
-        "versions": versions,
+        "versions": dict(_versions()),
     }
+    return {"commit": _commit(), **about}
+
+
+@functools.cache
+def _versions() -> Mapping[str, str]:
+    """Of the packages that numbers depend on, where they are installed; once a process, which has loaded them."""
+    found = {}
+    for name in _PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found

@@ -62,7 +62,7 @@ def learn_from_teacher(
     which = rng.integers(len(context.prompts), size=len(sampled))
     contexts = [context.prompts[k] for k in which]
     rollouts = student.sample(
-        [student.encode(c, p) for c, p in zip(contexts, sampled, strict=True)],
+        student.encode_all(list(zip(contexts, sampled, strict=True))),
         1,
         generator_from(rng, student),
         max_new_tokens=ask.max_new_tokens,

@@ -32,7 +32,7 @@ def own_answers(
     """
     if not prompts:
         return []
-    declared = [policy.encode_answer(answer) for answer in old_answers]
+    declared = policy.encode_answers(old_answers)
     longest = max(map(len, declared))
     rollouts = policy.sample(prompts, tries, generator_from(rng, policy), max_new_tokens=longest)
     if not torch.isfinite(rollouts.logprobs).all():

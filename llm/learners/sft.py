@@ -90,10 +90,10 @@ class SupervisedFineTuning(Learner):
         problems = sample_problems(task.problems("train"), self.problems, rng)
         old = rng.random(self.problems) < self.replay_share
         which = rng.integers(len(context.prompts), size=self.problems)
-        prompts = [policy.encode(context.prompts[k], p) for k, p in zip(which, problems, strict=True)]
+        prompts = policy.encode_all([(context.prompts[k], p) for k, p in zip(which, problems, strict=True)])
         replayed = np.flatnonzero(old)
         given = self._replayed(policy, task, [(prompts[i], problems[i]) for i in replayed], rng)
-        answers: list[Sequence[int] | None] = [policy.encode_answer(task.answer(p)) for p in problems]
+        answers: list[Sequence[int] | None] = list(policy.encode_answers([task.answer(p) for p in problems]))
         for i, answer in zip(replayed, given, strict=True):
             answers[i] = answer
         what = f"{task.name}, problems {problems[0].text}..."
@@ -105,7 +105,7 @@ class SupervisedFineTuning(Learner):
             more["own_right"] = (len(pairs) - new) / max(len(replayed), 1)
         if self.leash_loss > 0.0:
             sampled += len(prompts)
-            longest = max(len(policy.encode_answer(task.answer(p))) for p in problems)
+            longest = max(map(len, policy.encode_answers([task.answer(p) for p in problems])))
             more["leash_kl"] = pull(weights, prompts, (self.leash_loss, self.leash_direction), longest, rng)
             value += self.leash_loss * more["leash_kl"]
         norm = weights.apply(what)
@@ -122,7 +122,7 @@ class SupervisedFineTuning(Learner):
         """What is shown of the old behaviour on each (prompt, problem); None: nothing."""
         texts = [task.old_answer(problem) for _, problem in asked]
         if self.replay == "old":
-            return [policy.encode_answer(text) for text in texts]
+            return list(policy.encode_answers(texts))
         return own_answers(policy, [prompt for prompt, _ in asked], texts, self.replay_tries, rng)
 
 

@@ -59,28 +59,24 @@ class Wording:
 
         A problem with chat messages is shown as them to a chat model, the context before the user's last message.
         """
-        if self.template == "world":
-            return self.tokenizer(_world_prompt(context, problem))["input_ids"]
-        if self.template == "chat":
-            *before, (role, content) = problem.messages or (("user", problem.question),)
-            return self._turn(*before, (role, f"{context}\n\n{content}" if context else content))
-        return self._opened(f"{context}\n{problem.question}\n{_ASKED}".lstrip())
+        return self._prompts([(context, problem)])[0]
 
     def encode_all(self, pairs: Sequence[tuple[str, Problem]]) -> list[list[int]]:
-        """Prompts of many (context, problem) pairs: `encode`, in one call of the tokenizer where that is the same."""
+        """Prompts of many (context, problem) pairs, each as of `encode`, in one call of the tokenizer."""
+        return self._prompts(pairs)
+
+    def _prompts(self, pairs: Sequence[tuple[str, Problem]]) -> list[list[int]]:
         if self.template == "world":
-            return self.tokenizer([_world_prompt(context, problem) for context, problem in pairs])["input_ids"]
-        return [self.encode(context, problem) for context, problem in pairs]
+            return self._all_tokens([_world_prompt(*pair) for pair in pairs], special=True)
+        if self.template == "chat":
+            return self._all_tokens([self._form.prompt(self.tokenizer, _messages(*pair)) for pair in pairs])
+        return self._opened([f"{context}\n{problem.question}\n{_ASKED}".lstrip() for context, problem in pairs])
 
     def encode_text(self, message: str) -> list[int]:
         """Tokens of one user's message in the chat template, or of the message alone where there is none."""
         if self.template != "chat":
-            return self._opened(message)
-        return self._turn(("user", message))
-
-    def _turn(self, *messages: tuple[str, str]) -> list[int]:
-        """Messages (role, content), the last of the user, in the chat template, and the beginning of the answer."""
-        return self._tokens(self._form.prompt(self.tokenizer, messages))
+            return self._opened([message])[0]
+        return self._tokens(self._form.prompt(self.tokenizer, [("user", message)]))
 
     def encode_answer(self, answer: str) -> list[int]:
         """Tokens of a given answer with `end_token`, as they continue a prompt of `encode`.
@@ -90,27 +86,47 @@ class Wording:
         of the shipped world an answer may have several tokenisations, of which this is the tokenizer's own: its probability
         is a lower bound of the probability of writing the answer.
         """
+        return self.encode_answers([answer])[0]
+
+    def encode_answers(self, answers: Sequence[str]) -> list[list[int]]:
+        """Tokens of many answers, each as of `encode_answer`, in one call of the tokenizer."""
         if self.template == "world":
-            return [*self._tokens(answer), self.end_token]
-        if self.template == "plain":
-            return [*(self._continued(_ASKED, f" {answer}") if answer else ()), self.end_token]
-        return [*self._continued(self._form.asked, self._form.answer(self.tokenizer, answer)), self.end_token]
+            found = self._all_tokens(answers)
+        elif self.template == "plain":
+            found = self._continued(_ASKED, [f" {answer}" if answer else "" for answer in answers])
+        else:
+            found = self._continued(self._form.asked, [self._form.answer(self.tokenizer, text) for text in answers])
+        return [[*tokens, self.end_token] for tokens in found]
 
-    def _continued(self, before: str, text: str) -> list[int]:
-        """Tokens of ``text`` where it follows ``before``: tokenizers like Llama's put a space of their own before whatever they are given."""
-        asked, whole = self._tokens(before), self._tokens(before + text)
-        return whole[len(asked) :] if whole[: len(asked)] == asked else self._tokens(text)
+    def _continued(self, before: str, texts: Sequence[str]) -> list[list[int]]:
+        """Tokens of ``texts`` where each follows ``before``: tokenizers like Llama's put a space of their own before whatever they are given."""
+        asked, *wholes = self._all_tokens([before, *(before + text for text in texts)])
+        size = len(asked)
+        return [
+            whole[size:] if whole[:size] == asked else self._tokens(text)
+            for text, whole in zip(texts, wholes, strict=True)
+        ]
 
-    def _opened(self, text: str) -> list[int]:
-        """Tokens of a plain prompt: what the tokenizer puts before a text belongs to it, what it puts after one would end it."""
-        whole, bare = self.tokenizer(text)["input_ids"], self._tokens(text)
-        for first in range(len(whole) - len(bare) + 1):
-            if whole[first : first + len(bare)] == bare:
-                return whole[: first + len(bare)]
-        return bare
+    def _opened(self, texts: Sequence[str]) -> list[list[int]]:
+        """Tokens of plain prompts: what the tokenizer puts before a text belongs to it, what it puts after one would end it."""
+        return [
+            next(
+                (
+                    whole[: first + len(bare)]
+                    for first in range(len(whole) - len(bare) + 1)
+                    if whole[first : first + len(bare)] == bare
+                ),
+                bare,
+            )
+            for whole, bare in zip(self._all_tokens(texts, special=True), self._all_tokens(texts), strict=True)
+        ]
 
     def _tokens(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return self._all_tokens([text])[0]
+
+    def _all_tokens(self, texts: Sequence[str], special: bool = False) -> list[list[int]]:
+        """One call for all: the tokenizer takes longer to be called than to read a text."""
+        return self.tokenizer(list(texts), add_special_tokens=special)["input_ids"] if texts else []
 
     def decode(self, rollouts: Rollouts) -> list[str]:
         """Texts of the completions, without their end and special tokens."""
@@ -140,6 +156,12 @@ class Wording:
         if all(text.startswith(head) for text in whole):
             return [text[len(head) :] for text in whole]
         return self.tokenizer.batch_decode(rows, **options)
+
+
+def _messages(context: str, problem: Problem) -> list[tuple[str, str]]:
+    """Messages (role, content) of a problem, the context before what the user says last."""
+    *before, (role, content) = problem.messages or (("user", problem.question),)
+    return [*before, (role, f"{context}\n\n{content}" if context else content)]
 
 
 def _world_prompt(context: str, problem: Problem) -> str:

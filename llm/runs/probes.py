@@ -83,8 +83,8 @@ def answer_logprobs(
     policy: Policy, contexts: Sequence[str], problems: Sequence[Problem], answers: Sequence[str]
 ) -> np.ndarray:
     """Log-probability of given answers and an end, any that sampling stops at, exactly, nats: ``(contexts, problems)``."""
-    prompts = [policy.encode(c, p) for c in contexts for p in problems]
-    encoded = [policy.encode_answer(answer) for answer in answers] * len(contexts)
+    prompts = policy.encode_all([(c, p) for c in contexts for p in problems])
+    encoded = policy.encode_answers(answers) * len(contexts)
     return _in_blocks(policy, prompts, encoded).reshape(len(contexts), len(problems))
 
 
@@ -183,7 +183,7 @@ def sample_once(
     policy: Policy, contexts: Sequence[str], problems: Sequence[Problem], seed: int, max_new_tokens: int
 ) -> Rollouts:
     """One completion of each problem, the contexts in turn; always the same random numbers."""
-    prompts = [policy.encode(contexts[i % len(contexts)], p) for i, p in enumerate(problems)]
+    prompts = policy.encode_all([(contexts[i % len(contexts)], p) for i, p in enumerate(problems)])
     generator = torch.Generator(policy.device).manual_seed(seed)
     return policy.sample(prompts, 1, generator, max_new_tokens=max_new_tokens)
 
@@ -317,7 +317,7 @@ class Probe:
         task = self.task
         if not (task.exact and isinstance(task, Answered)):
             return
-        answers = [policy.encode_answer(task.answer(p)) for p in self._problems]
+        answers = policy.encode_answers([task.answer(p) for p in self._problems])
         if self._base_logps is None:
             self._base_logps = _in_blocks(self.base, self._prompts(self.base, ("",)), answers)
         logps = _in_blocks(policy, self._prompts(policy, contexts), answers) if right is None else right[0]

@@ -136,7 +136,7 @@ def _check_fit(policy: Policy, task: Task, context: str, max_new_tokens: int, mo
 
 
 def _check_room(policy: Policy, task: Answered, problems: Sequence[Problem], max_new_tokens: int) -> None:
-    encoded = [policy.encode_answer(task.answer(p)) for p in problems]
+    encoded = policy.encode_answers([task.answer(p) for p in problems])
     # in other vocabularies than the world's, some answers have more tokens than others
     worst = max(range(len(problems)), key=lambda k: len(encoded[k]))
     longest = len(encoded[worst])
@@ -162,7 +162,7 @@ def _check_answers(policy: Policy, task: Answered, problems: Sequence[Problem], 
                 raise InputError(
                     f"{_place(problem, task)}: the {what} has words that {model} does not know: {strange[0]!r}; {_known(policy)}"
                 )
-    encoded = [policy.encode_answer(task.answer(p)) for p in problems[:_TRIED]]
+    encoded = policy.encode_answers([task.answer(p) for p in problems[:_TRIED]])
     written = policy.read(encoded)
     for problem, text in zip(problems, written, strict=False):
         try:

@@ -85,7 +85,7 @@ class Softened(Policy):
         before, _, after = text.partition(_MARK)
         head: list[int] = []
         if self.template != "chat":  # what the tokenizer puts before a text
-            whole = self._opened(before + after)
+            whole = self._opened([before + after])[0]
             head = whole[: len(whole) - len(self._tokens(before + after))]
         return [*head, *self._tokens(before), *soft, *self._tokens(after)]
 

@@ -84,6 +84,9 @@ class TwoWords:
     def encode_answer(self, answer: str) -> list[int]:
         return [OLD if answer == "old" else NEW]
 
+    def encode_answers(self, answers: Sequence[str]) -> list[list[int]]:
+        return [self.encode_answer(answer) for answer in answers]
+
     def decode(self, rollouts: Rollouts) -> list[str]:
         return ["old" if row == OLD else "new" for row in rollouts.completions[:, 0].tolist()]
 
