@@ -105,10 +105,14 @@ def _whole(digits: str) -> int:
     return value
 
 
+_DECODER = json.JSONDecoder(parse_int=_whole)  # made once: json.loads would make one for every line
+_PLAIN = frozenset((int, float, type(None)))
+
+
 def parse_json(text: str) -> Any:
     """JSON as fstsim writes it; ValueError for what is none, for numbers beyond 64 bits and for deep nesting."""
     try:
-        value = json.loads(text, parse_int=_whole)
+        value = _DECODER.decode(text)
     except RecursionError as error:
         raise ValueError("lists in lists without end") from error
     _check_depth(value)
@@ -134,13 +138,12 @@ def check_rows(
     """
     if not isinstance(rows, list) or not rows:
         raise InputError(f"{path} holds no rows")
+    asked = frozenset(numbers)
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
             raise InputError(f"{path}, row {number} is no object")
-        for name in numbers:
-            value = row.get(name)
-            fits = value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
-            if not fits:
+        for name, value in row.items():
+            if type(value) not in _PLAIN and name in asked:
                 raise InputError(f"{path}, row {number}: {name} must be a number, got {str(value)[:40]!r}")
         for name in needed:
             if not isinstance(row.get(name), (int, float)) or not math.isfinite(row[name]):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from fstsim.llm.policy.policy import Policy
+from fstsim.llm.validation.base import Base
 from fstsim.llm.validation.validate import all_chapters
 
 
 @functools.cache
 def small_chapters() -> Any:
     """`all_chapters` at the scale of small from the shipped model; nobody changes them."""
-    base = Policy.load("base")
+    base = Base.load("base")
     base.model.eval()
     return all_chapters("small", base)

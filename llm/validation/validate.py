@@ -22,6 +22,7 @@ from fstsim.llm.policy.folder import weights_digest
 from fstsim.llm.policy.loading import find_model
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.config import METHODS, Precision, TrainConfig
+from fstsim.llm.validation.base import Base
 from fstsim.llm.validation.claim import Ahead, Chapter, Claim, Records
 from fstsim.llm.validation.distance import fast_slow, overlap_slope, razor
 from fstsim.llm.validation.equilibria import dead_groups, replay, tilts
@@ -152,7 +153,7 @@ def validate(
         about["model_sha256"] = weights_digest(find_model(model))
     found = _predicted(about, out)
     here = device_here(jobs, trained.device)
-    base = Policy.load(model, here)
+    base = Base.load(model, here)
     _check_model(base, model, only)
     base.model.eval()
     chapters = all_chapters(scale, base)
