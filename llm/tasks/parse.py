@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from fstsim.llm.tasks.python import load_task, objects_of, source_hash
 from fstsim.llm.tasks.reasoning_gym import PREFIX, load_gym
 from fstsim.llm.tasks.scratch import PREFIX as SCRATCH
 from fstsim.llm.tasks.scratch import parse_scratch
-from fstsim.llm.types import SPLITS, Answered, Demonstrated, Task
+from fstsim.llm.types import SPLITS, Answered, Demonstrated, Problem, Task
 
 _PYTHON = re.compile(r".+\.py:\w+|[^\W\d]\w*(\.[^\W\d]\w*)+:\w+")
 
@@ -72,12 +72,14 @@ def _fixes(name: str, task: Task) -> bool:
 def problems_hash(task: Task) -> str:
     """SHA-256 of all that a task shows: problems by split, answers and old answers where it has them, and of a user's own source."""
     digest = hashlib.sha256(source_hash(task).encode())
+    answers: list[Callable[[Problem], str]] = []
+    if isinstance(task, Answered):
+        answers.append(task.answer)
+    if isinstance(task, Demonstrated):
+        answers.append(task.old_answer)
     for split in SPLITS:
         for problem in task.problems(split):
             shown: list[Any] = [split, problem.family, problem.stated, problem.question, problem.messages]
-            if isinstance(task, Answered):
-                shown.append(task.answer(problem))
-            if isinstance(task, Demonstrated):
-                shown.append(task.old_answer(problem))
+            shown += [answer(problem) for answer in answers]
             digest.update(json.dumps(shown).encode() + b"\n")
     return digest.hexdigest()
