@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import numbers
 import types
+from collections.abc import Mapping
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from fstsim.errors import InputError
@@ -15,13 +17,19 @@ _LARGEST_SEED = 2**63 - 1
 _LONGEST = 100_000  # characters of a name or a context
 
 
+@functools.cache
+def type_hints(kind: type) -> Mapping[str, Any]:
+    """Types of the fields of a dataclass by name, worked out once a class: annotations are texts, and reading them takes long."""
+    return get_type_hints(kind)
+
+
 def check_types(settings: Any) -> None:
     """InputError unless each field of the frozen dataclass ``settings`` is of its annotated type.
 
     numpy's numbers become Python's and lists tuples. Whole numbers are at most 10^9, those called seed below 2^63. Fields of
     other types than numbers, texts, choices, tuples and dataclasses are left alone.
     """
-    hints = get_type_hints(type(settings))
+    hints = type_hints(type(settings))
     for entry in dataclasses.fields(settings):
         value = getattr(settings, entry.name)
         held = _of_type(entry.name, value, hints[entry.name])

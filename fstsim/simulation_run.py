@@ -14,7 +14,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args, get_type_hints
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from fstsim.objectives import ForwardKL, Objective, ReverseKL
 from fstsim.optimizers import SGD, AdamMoments, AdamW, Geometry, GradientDescent, GradientFlow, Optimizer, Trained
 from fstsim.reading import is_there, understood
 from fstsim.records import claimed_directory, environment, keep_text, row_line, write_text
+from fstsim.settings import type_hints
 from fstsim.simulate import Part, adam_moments, simulate
 from fstsim.trajectory import Trajectory
 from fstsim.two_mode import TwoModeProblem, TwoModeState
@@ -84,7 +85,7 @@ class SimulationConfig:
 
     def __post_init__(self) -> None:
         """Raise InputError, naming the field and what is allowed, unless the run makes sense."""
-        hints = get_type_hints(SimulationConfig)
+        hints = type_hints(SimulationConfig)
         for name, kind in hints.items():
             value = getattr(self, name)
             if kind is int:

@@ -11,7 +11,7 @@ import inspect
 import textwrap
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, field, fields, is_dataclass, make_dataclass
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import tyro
 
@@ -19,6 +19,7 @@ from fstsim.errors import InputError
 from fstsim.llm.contexts.prompt_evolution import PromptEvolution
 from fstsim.llm.runs.config import METHODS
 from fstsim.llm.runs.optimizer import OptimizerConfig
+from fstsim.settings import type_hints
 
 _C = TypeVar("_C")
 
@@ -48,6 +49,7 @@ def field_help(cls: type) -> dict[str, str]:
     return found
 
 
+@functools.cache
 def setting_fields(cls: Any) -> dict[str, Field[Any]]:
     """The fields of a channel's settings that are flags, by flag: the field's name, or what its metadata say."""
     flags = ((entry.metadata.get("flag", entry.name), entry) for entry in fields(cls))
@@ -104,13 +106,14 @@ def _default(flag: str, users: Mapping[str, type]) -> str:
     return "(default: " + ", ".join(f"{value} for {'/'.join(m)}" for value, m in values.items()) + ")"
 
 
+@functools.cache
 def with_settings(command: type[_C]) -> type[_C]:
     """The command `train` with a flag for every setting of every channel."""
     about = tyro.conf.arg(help="; ".join(f"{name}: {method.about}" for name, method in METHODS.items()))
     names: Any = Literal.__getitem__(tuple(METHODS))
     own: list[tuple[str, Any, Any]] = [("method", Annotated[names, about], field(default="rl"))]
     for flag, users in USERS.items():
-        kinds = {get_type_hints(cls)[setting_fields(cls)[flag].name] for cls in users.values()}
+        kinds = {type_hints(cls)[setting_fields(cls)[flag].name] for cls in users.values()}
         kind = kinds.pop()
         for other in kinds:
             kind |= other
