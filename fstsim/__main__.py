@@ -25,6 +25,7 @@ from fstsim.front.faithful import Faithful
 from fstsim.front.figures import Figures
 from fstsim.front.forecast import Forecast
 from fstsim.front.layers import Layers
+from fstsim.front.loading import loading
 from fstsim.front.measure import Measure
 from fstsim.front.model import Model
 from fstsim.front.pretrain import Pretrain
@@ -64,17 +65,20 @@ COMMANDS: dict[str, type[Command]] = {
     )
 }
 """Name on the command line -> class, in the order of ``fstsim --help``."""
+_BY_FLAG = {"check": "a statement is named by --statement"}
 
 
 def _union(arguments: Sequence[str]) -> Any:
     """All commands, for tyro; `train` and `forecast` have the flags of learners, which takes torch, only where they are asked for."""
     commands: dict[str, Any] = dict(COMMANDS)
     if arguments[:1] == ["train"]:
-        from fstsim.front.train_flags import with_settings
+        with loading():
+            from fstsim.front.train_flags import with_settings
 
         commands["train"] = with_settings(Train)
     if arguments[:1] == ["forecast"]:
-        from fstsim.front.forecast_flags import with_grid
+        with loading():
+            from fstsim.front.forecast_flags import with_grid
 
         commands["forecast"] = with_grid(Forecast)
     return reduce(operator.or_, (Annotated[each, tyro.conf.subcommand(name)] for name, each in commands.items()))
@@ -90,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def work() -> int:
         nonlocal stopped
-        command: Command = parse(_union(arguments), arguments, "fstsim", _ABOUT)
+        command: Command = parse(_union(arguments), arguments, "fstsim", _ABOUT, _BY_FLAG)
         stopped = command.stopped
         return command.run()
 

@@ -18,7 +18,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import joblib
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import entr, expit, logit, ndtr
@@ -233,6 +232,8 @@ def _backend(backend: str, jobs: int, address: str | None, say: Callable[[str], 
         with joined(str(address), jobs, None, str, say) as cluster:
             yield cluster
         return
+    import joblib  # here and below: a twentieth of a second of every other command's start
+
     with joblib.parallel_config(backend=backend, n_jobs=jobs):
         yield None
 
@@ -338,6 +339,8 @@ def _made(
                 raise WorkerKilled(f"{names[i]} was given up: {rows}")
             yield missing[i], rows
         return
+    import joblib
+
     # rounds of a few chunks a worker: what an interruption can cost
     for group in _rounds(missing, 4 * max(1, joblib.effective_n_jobs(jobs))):
         if where == "loky":

@@ -12,9 +12,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
-import joblib
-from joblib.externals.loky.process_executor import TerminatedWorkerError
-
 _T = TypeVar("_T")
 _LOOK = 0.1  # seconds between two looks at the parent
 _watched = threading.Lock()
@@ -45,12 +42,16 @@ def _run(parent: int, work: Callable[..., _T], arguments: tuple[Any, ...]) -> _T
 
 def ending_with_parent(work: Callable[..., _T], *piece: Any) -> Any:
     """``work(*piece)`` for `joblib.Parallel` with processes of this machine, which end with this one."""
+    import joblib  # here and below: commands without workers, which know `WorkerKilled`, do not wait for it
+
     return joblib.delayed(_run)(os.getpid(), work, piece)
 
 
 @contextlib.contextmanager
 def killed_are_told() -> Iterator[None]:
     """Raises `WorkerKilled` if a process of what is inside was ended from outside."""
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
     try:
         yield
     except TerminatedWorkerError as error:
@@ -62,6 +63,8 @@ def in_processes(work: Callable[..., _T], pieces: Iterable[tuple[Any, ...]], job
 
     Raises `WorkerKilled` if a process was ended from outside.
     """
+    import joblib
+
     parallel = joblib.Parallel(n_jobs=jobs, prefer="processes", return_as="generator_unordered")
     with killed_are_told():
         yield from parallel(ending_with_parent(work, *piece) for piece in pieces)

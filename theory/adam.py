@@ -93,8 +93,12 @@ def adam_step_bound(step: ArrayLike, beta1: ArrayLike = BETAS[0], beta2: ArrayLi
 def log_gradient(base_log_odds: Array, shift: ArrayLike) -> Array:
     """``log G(x) = log mean_i sigmoid(s_i + x)``: ``base_log_odds (..., n)``, ``shift (...)``; -inf entries are no prompts."""
     s = base_log_odds + np.asarray(shift, dtype=np.float64)[..., None]
-    value: Array = logsumexp(log_expit(s), axis=-1) - np.log(s.shape[-1])
-    return value
+    log_p = log_expit(s)
+    # scipy's logsumexp takes longer for the few numbers of one step than the step itself
+    top = log_p.max(axis=-1)
+    top = np.where(np.isfinite(top), top, 0.0)
+    with np.errstate(divide="ignore"):
+        return top + np.log(np.exp(log_p - top[..., None]).mean(axis=-1))
 
 
 def adam_shift_path(

@@ -121,20 +121,31 @@ def inverse_learning_clock(clock: ArrayLike, mobility: Mobility = "plain") -> Ar
     return np.copysign(x, y)
 
 
-def integrate(f: Callable[[Array], Array], low: ArrayLike, high: ArrayLike) -> Array:
-    """``int_low^high f(x) dx`` for each pair of limits, composite Gauss-Legendre in panels of log-odds width 2.
+def integrate(f: Callable[..., Array], low: ArrayLike, high: ArrayLike, *parameters: ArrayLike) -> Array:
+    """``int_low^high f(x, *parameters) dx`` for each pair of limits, composite Gauss-Legendre in panels of log-odds width 2.
 
     ``f`` maps an array ``(..., 16)`` to one of the same shape. Exact to rounding where f has no pole nearer to the
-    real axis than about pi, as ``1 / M`` and its relatives do not.
+    real axis than about pi, as ``1 / M`` and its relatives do not. ``parameters`` broadcast with the limits and come to f with a last
+    axis of 1; with them short intervals do not wait for long ones: pairs that need the same number of panels are taken together.
     """
-    a, b = np.broadcast_arrays(np.asarray(low, dtype=np.float64), np.asarray(high, dtype=np.float64))
+    a, b, *others = np.broadcast_arrays(*(np.asarray(x, dtype=np.float64) for x in (low, high, *parameters)))
     width = b - a
-    panels = max(1, int(np.ceil(np.abs(width).max(initial=0.0) / _PANEL)))
+    panels = np.maximum(1.0, np.ceil(np.abs(width) / _PANEL))
+    if not others:
+        return _panels(f, a, width, int(panels.max(initial=1.0)))
+    total = np.empty(width.shape)
+    for count in np.unique(panels):
+        here = panels == count
+        total[here] = _panels(f, a[here], width[here], int(count), *(x[here][..., None] for x in others))
+    return total
+
+
+def _panels(f: Callable[..., Array], low: Array, width: Array, panels: int, *parameters: Array) -> Array:
     half = 0.5 * width / panels
     total = np.zeros(width.shape)
     for panel in range(panels):
-        x = (a + (2 * panel + 1) * half)[..., None] + half[..., None] * _NODES
-        total = total + half * (_WEIGHTS * f(x)).sum(axis=-1)
+        x = (low + (2 * panel + 1) * half)[..., None] + half[..., None] * _NODES
+        total = total + half * (_WEIGHTS * f(x, *parameters)).sum(axis=-1)
     return total
 
 

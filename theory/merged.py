@@ -20,24 +20,24 @@ from scipy.special import logit
 from fstsim.errors import InputError
 from fstsim.logistic_normal import logistic_normal_slope
 from fstsim.theory.numerics.inputs import finite, mass, nonnegative, positive
-from fstsim.theory.reverse_kl import merged_state
+from fstsim.theory.reverse_kl import merged_states
 
 Array = NDArray[np.float64]
 
 
-def merged_pull(alpha: float, delta: float, radius: ArrayLike) -> Array:
+def merged_pull(alpha: ArrayLike, delta: ArrayLike, radius: ArrayLike) -> Array:
     r"""``A_r = delta^2 max E_(N(m))[r_o r_n]`` over ``|m - m*| <= radius``: the most that the target pulls a split apart, per unit.
 
     ``E[r_o r_n]`` is greatest half way between the modes: the maximum is there, or at the end of the range that is nearest.
-    ``radius (...)`` at least 0. Raises InputError where there is no merged state (`merged_state`).
+    ``radius`` at least 0; all arguments broadcast. Raises InputError where there is no merged state (`merged_state`).
 
     >>> [round(float(a), 5) for a in merged_pull(0.5, 8.0, [0.0, 1.0, 8.0])]
     [0.00157, 0.04326, 3.11361]
     """
-    r = nonnegative(radius, "radius")
-    middle = float(logit(alpha)) + 0.5 * delta * delta - delta * merged_state(alpha, delta)
-    nearest = np.clip(0.0, middle - delta * r, middle + delta * r)
-    return delta * delta * np.asarray(logistic_normal_slope(nearest, np.full(r.shape, delta)))
+    r, d = nonnegative(radius, "radius"), np.asarray(delta, dtype=np.float64)
+    middle = logit(alpha) + 0.5 * d * d - d * merged_states(alpha, d)
+    nearest = np.clip(0.0, middle - d * r, middle + d * r)
+    return d * d * logistic_normal_slope(nearest, d)
 
 
 def merged_growth_bound(beta: ArrayLike, old: ArrayLike, new: ArrayLike, pull: ArrayLike) -> Array:

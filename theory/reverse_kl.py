@@ -18,7 +18,7 @@ from fstsim.objectives import ReverseKL
 from fstsim.optimizers import SGD, Geometry, GradientFlow, Trained
 from fstsim.overlap import overlap_gap, validate_separation
 from fstsim.simulate import simulate
-from fstsim.theory.clocks import integrate
+from fstsim.theory.clocks import integrate, solve_increasing
 from fstsim.theory.overlap import second_moment_constant
 from fstsim.trajectory import Trajectory
 from fstsim.two_mode import TwoModeProblem
@@ -42,6 +42,7 @@ Array = NDArray[np.float64]
 
 _GAUSS_NODES, _GAUSS_WEIGHTS = np.polynomial.legendre.leggauss(20)
 _ASYMPTOTIC = 50.0
+_WIDEST = 64.0  # separation
 
 
 def skeleton_kl(
@@ -92,7 +93,7 @@ def weight_flow_rate(log_odds: ArrayLike, target_log_odds: ArrayLike, delta: Arr
         np.asarray(target_log_odds, dtype=np.float64),
         validate_separation(delta),
     )
-    return -expit(s) * expit(-s) * integrate(lambda x: overlap_gap(x, d[..., None]), s_p, s)
+    return -expit(s) * expit(-s) * integrate(overlap_gap, s_p, s, d)
 
 
 def reverse_kl_weight_time(s0: ArrayLike, s1: ArrayLike, s_alpha: ArrayLike) -> Array:
@@ -201,27 +202,37 @@ def merged_state(alpha: float, delta: float) -> float:
     weight (theory 3.2). It is a strict saddle. Raises InputError on alpha outside (0, 1), delta outside (0, 64], or when
         the target modes overlap so much that there is no such state.
     """
-    if not 0.0 < alpha < 1.0:
-        raise InputError(f"alpha must lie strictly between 0 and 1, got {alpha!r}")
-    if not 0.0 < delta <= 64.0:
-        raise InputError(f"delta must lie in (0, 64], got {delta!r}")
-    s = float(logit(alpha))
+    return float(merged_states(alpha, delta))
 
-    def force(m: ArrayLike) -> Array:
-        # log-odds (old against new) of a sample of N(m, 1): s + delta^2/2 - delta m
-        m = np.asarray(m, dtype=np.float64)
-        return m - delta + delta * logistic_normal_mean(s + 0.5 * delta * delta - delta * m, delta)
+
+def merged_states(alpha: ArrayLike, delta: ArrayLike) -> Array:
+    """:func:`merged_state` of many targets at once; ``alpha`` and ``delta`` broadcast. Errors as there."""
+    a, d = np.broadcast_arrays(np.asarray(alpha, dtype=np.float64), np.asarray(delta, dtype=np.float64))
+    if not ((a > 0.0) & (a < 1.0)).all():
+        raise InputError(f"alpha must lie strictly between 0 and 1, got {alpha!r}")
+    if not ((d > 0.0) & (d <= _WIDEST)).all():
+        raise InputError(f"delta must lie in (0, 64], got {delta!r}")
+    s = logit(a)
+
+    # log-odds (old against new) of a sample of N(m, 1): s + delta^2/2 - delta m
+    def force(m: Array, s: Array, d: Array) -> Array:
+        return m - d + d * logistic_normal_mean(s + 0.5 * d * d - d * m, d)
 
     # the force is positive beyond the new mean; walk inward to the first place where it pulls outward
-    grid = np.linspace(delta, 0.5 * delta, 257)
-    inward = np.flatnonzero(force(grid) < 0.0)
-    if inward.size == 0:
-        raise InputError(
-            f"no merged state near the new mean at alpha = {alpha:g}, delta = {delta:g}: the modes overlap"
-        )
-    from scipy.optimize import brentq
-
-    return float(brentq(lambda m: float(force(m)), grid[inward[0]], delta + 1.0, xtol=1e-13))
+    grid = np.linspace(d, 0.5 * d, 257, axis=-1)
+    outward = force(grid, s[..., None], d[..., None]) < 0.0
+    if not (found := outward.any(axis=-1)).all():
+        none = f"alpha = {a[~found][0]:g}, delta = {d[~found][0]:g}"
+        raise InputError(f"no merged state near the new mean at {none}: the modes overlap")
+    first = outward.argmax(axis=-1)[..., None]
+    low, high = (np.take_along_axis(grid, i, axis=-1)[..., 0] for i in (first, first - 1))
+    return solve_increasing(
+        lambda m: force(m, s, d),
+        lambda m: 1.0 - d * d * logistic_normal_slope(s + 0.5 * d * d - d * m, d),
+        np.zeros_like(d),
+        low,
+        high,
+    )
 
 
 def merged_saddle_growth(beta: ArrayLike, alpha: float, delta: float) -> Array:

@@ -24,7 +24,7 @@ class Check:
     examples: int = 2000
     """random instances of each statement"""
     statement: _Slug = None
-    """check this statement only; an unknown name lists those that exist"""
+    """check this statement only; a name that is like none lists those that exist"""
     json: bool = False
     """print JSON instead of a table"""
     seed: int = 0

@@ -10,7 +10,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from typing import Any, TypeVar
 
@@ -85,9 +85,12 @@ def unboxed(text: str) -> str:
     return said
 
 
-def parse(kind: Any, arguments: Sequence[str], program: str, description: str | None) -> Any:
+def parse(
+    kind: Any, arguments: Sequence[str], program: str, description: str | None, by_flag: Mapping[str, str] | None = None
+) -> Any:
     """A value of ``kind``, whose fields are the flags; InputError with one line instead of tyro's box.
 
+    ``by_flag`` says, by command, which flag a bare word may have been meant for.
     Raises SystemExit after ``--help`` has been printed.
     """
     for flag, value in itertools.pairwise([*arguments, "-"]):
@@ -111,7 +114,17 @@ def parse(kind: Any, arguments: Sequence[str], program: str, description: str | 
             if isinstance(cause, InputError):
                 raise cause from None
             cause = cause.__cause__ or cause.__context__
-        raise InputError(unboxed(said.getvalue())) from None
+        raise InputError(_with_what_is_taken(unboxed(said.getvalue()), arguments, program, by_flag or {})) from None
+
+
+def _with_what_is_taken(said: str, arguments: Sequence[str], program: str, by_flag: Mapping[str, str]) -> str:
+    """``said``, where it says nothing but that words are unknown, with what the command takes and where that is listed."""
+    word = said.removeprefix("unknown: ")
+    if word == said or ";" in word:
+        return said
+    command = program if word.startswith(arguments[0]) else f"{program} {arguments[0]}"
+    hint = f"{by_flag[arguments[0]]}; " if arguments[0] in by_flag and not word.startswith("-") else ""
+    return f"{said}; {hint}what it takes is listed by {command} --help"
 
 
 def missing_package(error: ModuleNotFoundError) -> str:

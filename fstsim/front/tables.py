@@ -14,7 +14,6 @@ from rich.text import Text
 
 from fstsim.columns import COLUMNS
 from fstsim.number_text import terminal_number
-from fstsim.sweep import AXES
 from fstsim.tightness import deviations
 
 _ROWS = 30  # of a table that could be long
@@ -117,6 +116,8 @@ def run_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
 
 def sweep_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
     """Ends of the first trajectories of a sweep: what varies between them, then what was measured."""
+    from fstsim.sweep import AXES  # joblib comes with it, and this table alone needs it
+
     varied = [name for name in (*AXES, "seed") if len({row[name] for row in rows}) > 1]
     diverged = sum(row["status"] == "diverged" for row in rows)
     table = _table("index")

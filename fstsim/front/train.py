@@ -240,5 +240,7 @@ class Train:
                 )
         picture = save_train_picture(config, runs, self.out / "picture.png")
         what = f"{self.method} on {', '.join(config.tasks)} from {config.model} in {config.precision}"
+        if config.reflector is not None:
+            what += f", reflector {' '.join(filter(None, (config.reflector.kind, config.reflector.model)))}"
         show(training_table(runs, summaries, f"{self.out}: {what}, {seeds.total:,} steps"), f"picture: {picture}")
         return 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
-import textwrap
+import sys
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, field, fields, is_dataclass, make_dataclass
 from typing import Annotated, Any, Literal, TypeVar, get_args
@@ -29,15 +29,24 @@ _OF_ALL = "max_new_tokens"
 """The setting that the probe has as well: a flag of its own."""
 
 
-@functools.cache  # reading the source takes long, and a class is asked for once a field
+@functools.cache  # reading a source takes long: once a file, where inspect.getsource of a class reads its file for each class
+def _classes(module: str) -> dict[str, ast.ClassDef]:
+    """The classes of a module, by name."""
+    return {
+        each.name: each
+        for each in ast.parse(inspect.getsource(sys.modules[module])).body
+        if isinstance(each, ast.ClassDef)
+    }
+
+
+@functools.cache  # a class is asked for once a field
 def field_help(cls: type) -> dict[str, str]:
     """The docstring under each field of a dataclass, its bases' included, in one line."""
     found = {}
     for kind in reversed(cls.__mro__):
         if not is_dataclass(kind):
             continue
-        body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
-        assert isinstance(body, ast.ClassDef)
+        body = _classes(kind.__module__)[kind.__name__]
         for before, after in zip(body.body, body.body[1:], strict=False):
             if (
                 isinstance(before, ast.AnnAssign)

@@ -13,6 +13,7 @@ import torch
 from fstsim.errors import InputError
 from fstsim.llm.contexts.chat_endpoint import LENGTH, ChatEndpoint
 from fstsim.llm.contexts.reflection import Record, Reflector, ReflectorTooSmall, SelfReflection, write_instruction
+from fstsim.llm.policy.loading import load_tokenizer
 from fstsim.llm.policy.policy import Policy
 from fstsim.settings import check_types
 
@@ -88,6 +89,11 @@ class ReflectorConfig:
             )
         if self.max_tokens < 0:
             raise InputError(LENGTH.format(self.max_tokens))
+
+    def check_model(self) -> None:
+        """InputError, before any weights are loaded, unless the model of a local reflector is there."""
+        if self.kind == "local":
+            load_tokenizer(self.model)
 
     def build(self) -> Reflector:
         """The reflector."""

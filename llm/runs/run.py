@@ -95,10 +95,12 @@ def run_training(
     check_memory(config)
     if config.learner is not None:
         config.learner.check_models(config.model)
+    if config.reflector is not None:
+        config.reflector.check_model()
     policy = Policy.load(config.model, config.device)
     check_tasks(config, policy, tasks, old)
     slow, start = config.begin()
-    fast, every = config.evolution()  # a reflector that is not there is found here
+    fast, every = config.evolution()
     tasks = with_old_answers(tasks, policy)
     if config.learner is not None:
         for task in tasks:

@@ -79,12 +79,14 @@ def run_training_on_trl(
     if config.adapter:
         check_adapter(config.adapter)
     check_memory(config)
+    if config.reflector is not None:
+        config.reflector.check_model()
     processes = begin_processes(config.device, timeout_of(config))
     policy = Policy.load(config.model, config.device)
     check_padding(policy)
     check_tasks(config, policy, tasks, old)
     _, start = config.begin()
-    fast, _ = config.evolution()  # a reflector that is not there is found here
+    fast, _ = config.evolution()
     tasks = with_old_answers(tasks, policy)
     for task in tasks:
         learner_of(config).check(policy, config.context, task)

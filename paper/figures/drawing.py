@@ -18,7 +18,6 @@ import matplotlib.figure
 import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike, NDArray
 
@@ -83,6 +82,10 @@ def styled(draw: Callable[[], Drawing]) -> Callable[[], Drawing]:
 
 def save_pdf(figure: Drawing, path: Path, title: str | None = None) -> Path:
     """Write ``figure`` as PDF, whole or not at all; returns ``path``. The same figure gives the same bytes."""
+    from matplotlib.backends.backend_pdf import (
+        FigureCanvasPdf,  # fonts of a PDF take as long as a PNG, which commands write
+    )
+
     # Where a figure has a layout engine, savefig draws it twice, the first time only to run the engine.
     figure.set_dpi(72)  # that of the PDF backend, whose lengths of text the layout then uses
     figure.set_canvas(FigureCanvasPdf(figure))

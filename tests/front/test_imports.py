@@ -134,7 +134,22 @@ SLOW = {"scipy.integrate", "scipy.stats"}  # half a second and a second of start
     ("code", "absent"),
     [
         ("import fstsim", {*HEAVY, *SLOW, "fstsim.theory", "fstsim.llm", "fstsim.paper", "tyro", "rich", "tqdm"}),
-        ("from fstsim.__main__ import main; main(['--help'])", {*HEAVY, *SLOW}),
+        ("from fstsim.__main__ import main; main(['--help'])", {*HEAVY, *SLOW, "joblib"}),
+        # torch brings sympy; what draws, sweeps and checks is not asked for by a training's start
+        (
+            "from fstsim.__main__ import main; main(['train', '--steps', 'many'])",
+            {
+                "matplotlib",
+                "joblib",
+                "dask",
+                "pandas",
+                "numba",
+                "scipy.stats",
+                "fstsim.theory.statements",
+                "fstsim.paper",
+            },
+        ),
+        ("import fstsim.paper.figures.drawing", {"torch", "sympy", "matplotlib.backends.backend_pdf"}),
         ("import fstsim.llm; dir(fstsim.llm)", {*HEAVY, "fstsim.theory", "fstsim.paper"}),
         ("from fstsim.__main__ import main; main(['check', '--examples', '0'])", HEAVY),
         ("import fstsim.theory", {*HEAVY, *SLOW, "fstsim.theory.statements", "fstsim.paper", "fstsim.llm"}),

@@ -290,6 +290,17 @@ def test_seeds_are_checked_before_the_first_is_trained(place: Path, capfd: pytes
     assert contents(place) == before
 
 
+def test_a_local_reflector_is_looked_for_before_the_model_is_loaded(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    loaded: list[Any] = []
+    monkeypatch.setattr(Policy, "load", lambda *names: loaded.append(names))
+    before = contents(place)
+    assert run("--method", "fst", "--reflector", "local", "--reflector-model", "no/such/model") == 2
+    assert "there is no model at 'no/such/model'" in capfd.readouterr().err
+    assert (loaded, contents(place)) == ([], before)
+
+
 def test_a_checkpoint_of_another_model(place: Path, make_policy: MakePolicy, capfd: pytest.CaptureFixture[str]) -> None:
     """Weights of another shape or vocabulary under the old path, with a run that is not finished: one line, nothing changed."""
     (place / "mine").mkdir()
@@ -386,6 +397,7 @@ def test_every_method_ends_the_same_way(method: str, place: Path, capsys: pytest
     assert (place / "run" / "picture.png").read_bytes().startswith(PNG)
     assert (place / "run" / "seed-0" / "prompts.jsonl").exists() == (method in ("fst", "gepa"))
     assert ("fast_rollouts" in said) == (method in ("fst", "gepa"))
+    assert (", reflector self, " in " ".join(said.split())) == (method in ("fst", "gepa"))
     written = {name for row in read_rows(place / "run" / "seed-0" / "metrics.jsonl") for name in row}
     assert [name for name in written if find_column(name) is None] == [], "declare it in fstsim/columns.py"
     code = main(["prompts", "run/seed-0"])

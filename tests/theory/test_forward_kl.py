@@ -24,6 +24,7 @@ from fstsim.theory import (
     simulate_forward_kl,
 )
 from fstsim.theory.overlap import second_moment_constant
+from fstsim.theory.statements.forward_joint import long_flow
 
 masses = st.floats(0.01, 0.99)
 
@@ -131,6 +132,19 @@ def test_joint_flow_ends_collapsed_with_positive_mass(delta: float, beta_inf: fl
     end = gradient_flow(problem, ForwardKL(problem), problem.initial(0.5), 1e7, GradientFlow(rtol=1e-8))(1e7)
     assert float(end.old_mass) == pytest.approx(beta_inf, rel=6e-3)
     np.testing.assert_allclose(end.mean_old, problem.mean_new, atol=0.02 * delta)  # the gap closes like t^(-1/2)
+
+
+def test_many_joint_flows_at_once_are_those_of_the_simulator() -> None:
+    delta, duration, share = np.array([1.5, 3.0]), np.array([1e5, 400.0]), np.array([0.0, 0.01, 1.0])
+    zero = np.zeros(2)
+    s, old, new = long_flow((zero, zero, delta), delta, duration, 1e-9)(share)
+    for k, d in enumerate(delta):
+        problem = TwoModeProblem.separated(float(d))
+        flow = gradient_flow(problem, ForwardKL(problem), problem.initial(0.5), duration[k], GradientFlow(rtol=1e-10))
+        states = flow(share * duration[k])
+        np.testing.assert_allclose(s[k], states.log_odds, atol=1e-6)
+        np.testing.assert_allclose(old[k], states.mean_old[:, 0], atol=1e-6)
+        np.testing.assert_allclose(new[k], states.mean_new[:, 0], atol=1e-6)
 
 
 def test_old_region_empties_although_the_weight_stays() -> None:

@@ -43,6 +43,8 @@ def test_pull_is_the_greatest_in_its_range() -> None:
         loc = logit(ALPHA) + 0.5 * DELTA**2 - DELTA * at
         most = float((DELTA**2 * logistic_normal_slope(loc, DELTA)).max())
         assert float(merged_pull(ALPHA, DELTA, radius)) == pytest.approx(most, rel=1e-5)
+    many = merged_pull(np.array([ALPHA, 0.3]), np.array([DELTA, 7.0]), np.array([0.7, 1.0]))
+    assert many == pytest.approx([float(merged_pull(ALPHA, DELTA, 0.7)), float(merged_pull(0.3, 7.0, 1.0))], rel=1e-12)
     assert float(merged_pull(ALPHA, DELTA, 0.0)) == pytest.approx(float(merged_saddle_growth(0.5, ALPHA, DELTA)) * 2.0)
 
 

@@ -7,10 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
+from scipy.optimize import bisect
 from scipy.special import expit, logit
 from scipy.stats import norm
 
 from fstsim import GradientFlow, InputError, ReverseKL, TwoModeProblem, TwoModeState, gradient_flow
+from fstsim.logistic_normal import logistic_normal_mean
 from fstsim.theory import (
     merged_saddle_growth,
     merged_state,
@@ -22,7 +24,12 @@ from fstsim.theory import (
     simulate_reverse_kl,
     skeleton_kl,
 )
-from fstsim.theory.reverse_kl import polyak_lojasiewicz_constant, weight_flow_bounds, weight_flow_rate
+from fstsim.theory.reverse_kl import (
+    merged_states,
+    polyak_lojasiewicz_constant,
+    weight_flow_bounds,
+    weight_flow_rate,
+)
 
 log_odds = st.floats(-4.0, 4.0)
 
@@ -108,6 +115,21 @@ def test_merged_state_is_stationary_and_splits_at_the_predicted_rate(delta: floa
     end = gradient_flow(problem, ReverseKL(problem), state, duration, GradientFlow(rtol=1e-11))(duration)
     measured = np.log(abs(float(end.mean_new[0] - end.mean_old[0])) / split) / duration
     assert measured == pytest.approx(growth, rel=2e-3)
+
+
+def test_many_merged_states_are_those_of_bisection() -> None:
+    alpha, delta = np.array([[0.2], [0.5], [0.8]]), np.array([5.0, 6.0, 20.0, 64.0])
+    found = merged_states(alpha, delta)
+    assert found.shape == (3, 4)
+    for (i, j), m in np.ndenumerate(found):
+        s, d = logit(alpha[i, 0]), delta[j]
+
+        def force(m: float, s: float = s, d: float = d) -> float:
+            return float(m - d + d * logistic_normal_mean(s + 0.5 * d * d - d * m, d))
+
+        assert m == pytest.approx(bisect(force, 0.75 * d, d + 1.0, xtol=1e-13), abs=2e-13)
+    with pytest.raises(InputError, match=r"no merged state near the new mean at alpha = 0\.5, delta = 0\.5"):
+        merged_states(0.5, np.array([6.0, 0.5]))
 
 
 def test_mode_collapse_is_metastable() -> None:

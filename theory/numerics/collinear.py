@@ -7,7 +7,7 @@ from the real axis (theory 0.2). Source: own derivation; used by statements `rep
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -89,16 +89,30 @@ class Draw(NamedTuple):
     weight: Array
 
 
-def policy_average(line: Line, replay_fraction: Array, function: Callable[[Draw, slice], Array]) -> Array:
-    """``E_q[function]``, ``(M, n)``; ``function(draw, rows)`` returns ``(M, rows, K)`` for a slice of the ``n`` learners."""
+class Samples(NamedTuple):
+    """A slice ``rows`` of the learners with what samples of each component bring: its mass ``(rows,)`` and a `Draw` at the nodes."""
+
+    rows: slice
+    parts: list[tuple[Array, Draw]]
+    weights: Array  # (K,), of the nodes
+
+    def average(self, function: Callable[[Draw, slice], Array]) -> Array:
+        """``E_q[function]``, ``(M, rows)``; ``function(draw, rows)`` returns ``(M, rows, K)``."""
+        total: Array = np.zeros(())
+        for mass, draw in self.parts:
+            total = total + mass * (function(draw, self.rows) @ self.weights)
+        return total
+
+
+def samples(line: Line, replay_fraction: Array) -> Iterator[Samples]:
+    """Slices of the ``n`` learners, small enough for the memory, with the nodes of every average over a learner's samples."""
     spread = np.stack([line.old, line.new, line.target_old, line.target_new])
     u, weights = gaussian_nodes(float(np.ptp(spread, axis=0).max(initial=1.0)))
     step = max(1, _BLOCK // u.size)
-    parts = []
     for start in range(0, line.log_odds.size, step):
         rows = slice(start, start + step)
         here, share = line.at(rows), replay_fraction[rows, None]
-        total: Array = np.zeros(())
+        parts = []
         for mass, center in ((expit(here.log_odds), here.old), (expit(-here.log_odds), here.new)):
             x = center[:, None] + u
             log_q = _log_mixture(*here[:3], x)
@@ -109,9 +123,13 @@ def policy_average(line: Line, replay_fraction: Array, function: Callable[[Draw,
                 expit(z) - expit(here.log_odds)[:, None],
                 replay_importance_weights(log_q, log_old, share),
             )
-            total = total + mass * (function(draw, rows) @ weights)
-        parts.append(total)
-    return np.concatenate(parts, axis=-1)
+            parts.append((mass, draw))
+        yield Samples(rows, parts, weights)
+
+
+def policy_average(line: Line, replay_fraction: Array, function: Callable[[Draw, slice], Array]) -> Array:
+    """``E_q[function]``, ``(M, n)``; ``function(draw, rows)`` returns ``(M, rows, K)`` for a slice of the ``n`` learners."""
+    return np.concatenate([some.average(function) for some in samples(line, replay_fraction)], axis=-1)
 
 
 class Moments(NamedTuple):
@@ -124,14 +142,18 @@ class Moments(NamedTuple):
 
 def score_moments(line: Line, replay_fraction: Array) -> Moments:
     """All moments that the variance of a score-function estimate needs."""
-    mean = policy_average(line, replay_fraction, lambda draw, _: draw.reward[None])[0]
+    means, moments = [], []
+    for some in samples(line, replay_fraction):
+        (mean,) = some.average(lambda draw, _: draw.reward[None])
 
-    def powers(draw: Draw, rows: slice) -> Array:
-        reward = draw.reward - mean[rows, None]
-        one = np.ones_like(reward)
-        by_reward = (draw.weight, draw.weight * reward, draw.weight * reward * reward)
-        by_score = (one, draw.score, draw.score * draw.score)
-        return np.stack([*(a * b for a in by_reward for b in by_score), reward * draw.score])
+        def powers(draw: Draw, _: slice, mean: Array = mean) -> Array:
+            reward = draw.reward - mean[:, None]
+            one = np.ones_like(reward)
+            by_reward = (draw.weight, draw.weight * reward, draw.weight * reward * reward)
+            by_score = (one, draw.score, draw.score * draw.score)
+            return np.stack([*(a * b for a in by_reward for b in by_score), reward * draw.score])
 
-    both = policy_average(line, replay_fraction, powers)
-    return Moments(mean, both[9], both[:9].reshape(3, 3, -1))
+        means.append(mean)
+        moments.append(some.average(powers))
+    both = np.concatenate(moments, axis=-1)
+    return Moments(np.concatenate(means), both[9], both[:9].reshape(3, 3, -1))

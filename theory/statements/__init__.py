@@ -6,6 +6,8 @@ random instances are made of.
 
 from __future__ import annotations
 
+from difflib import get_close_matches
+
 from fstsim.errors import InputError
 from fstsim.theory.statements import (
     adam,
@@ -118,9 +120,17 @@ SECTIONS: tuple[tuple[str, tuple[Statement, ...]], ...] = (
 ALL_STATEMENTS: tuple[Statement, ...] = tuple(statement for _, section in SECTIONS for statement in section)
 
 
+_NEAR = 4  # slugs that are named in place of an unknown one
+
+
 def find_statements(slug: str) -> tuple[Statement, ...]:
-    """The statements called ``slug`` (one); InputError lists the slugs that exist."""
+    """The statements called ``slug`` (one); InputError names the nearest slugs, or lists all where none is near."""
     found = tuple(s for s in ALL_STATEMENTS if s.slug == slug)
     if not found:
-        raise InputError(f"statement {slug!r} is unknown; allowed: {', '.join(s.slug for s in ALL_STATEMENTS)}")
+        slugs = [s.slug for s in ALL_STATEMENTS]
+        if near := get_close_matches(slug, slugs, n=_NEAR):
+            raise InputError(
+                f"statement {slug!r} is unknown; nearest: {', '.join(near)}; fstsim check --examples 1 lists all"
+            )
+        raise InputError(f"statement {slug!r} is unknown; allowed: {', '.join(slugs)}")
     return found

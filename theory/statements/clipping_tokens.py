@@ -46,23 +46,32 @@ def _descend(share: Array, batch: Array, clip: Array, start: Array) -> Array:
     k = np.arange(batch.max() + 1.0)
     chance = np.where(k <= batch[:, None], binom.pmf(k, batch[:, None], share[:, None]), 0.0)
     ratio = k / batch[:, None]
-    at, here = start.copy(), np.eye(_TOKENS)
+    at, here, rows = start.copy(), np.eye(_TOKENS), np.arange(len(start))
     for _ in range(_NEWTON):
-        gap = at[:, None, :] - ratio[..., None]
+        y, law, c = at[rows], (ratio[rows], chance[rows]), clip[rows]
+        gap = y[:, None, :] - ratio[rows][..., None]
         far = np.linalg.norm(gap, axis=-1)
-        cut = far > clip[:, None]
-        weight = np.where(cut, clip[:, None] / np.where(cut, far, 1.0), 1.0) * chance
+        cut = far > c[:, None]
+        weight = np.where(cut, c[:, None] / np.where(cut, far, 1.0), 1.0) * chance[rows]
         slope = (weight[..., None] * gap).sum(1)
         along = np.where(cut, weight / np.where(cut, far * far, 1.0), 0.0)
         curve = weight.sum(1)[:, None, None] * here - np.einsum("nk,nki,nkj->nij", along, gap, gap)
         newton = np.linalg.solve(curve + 1e-13 * here, slope[..., None])[..., 0]
-        value, size = _loss(at, ratio, chance, clip), 1.0 / np.maximum(1.0, np.linalg.norm(newton, axis=1))
-        worse = np.zeros(len(at), dtype=bool)
+        value, size = _loss(y, *law, c), 1.0 / np.maximum(1.0, np.linalg.norm(newton, axis=1))
+        worse = np.arange(len(y))
         for _ in range(_CUTS):
-            worse = _loss(at - size[:, None] * newton, ratio, chance, clip) > value
-            size = np.where(worse, 0.5 * size, size)
+            trial = y[worse] - size[worse, None] * newton[worse]
+            worse = worse[_loss(trial, *(part[worse] for part in law), c[worse]) > value[worse]]
+            if worse.size == 0:
+                break
+            size[worse] *= 0.5
         # where the loss is straight, its own slope: a step of 1 never makes it worse, since its slope changes by at most 1
-        at = at - np.where(worse[:, None], slope, size[:, None] * newton)
+        step = size[:, None] * newton
+        step[worse] = slope[worse]
+        at[rows] = y - step
+        rows = rows[(at[rows] != y).any(axis=1)]  # a step that changes nothing would change nothing again
+        if rows.size == 0:
+            break
     return at
 
 

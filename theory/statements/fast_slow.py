@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
 
 import numpy as np
 import sympy as sp
 from numpy.typing import NDArray
-from scipy.integrate import solve_ivp
 from scipy.special import expit, log_expit
 
 from fstsim.theory.clocks import mobility_of
 from fstsim.theory.fast_slow import fast_slow_allocation, kl_reduction, no_context_kl
+from fstsim.theory.numerics.arrivals import Rows, first_arrivals
 from fstsim.theory.statements.instances import log_uniform, same, sometimes
 from fstsim.theory.statements.statement import Derivation, Sample, Statement
 from fstsim.theory.statements.symbolic import numeric, sigmoid, symbolic, vanishes_at
@@ -53,33 +53,29 @@ def _slow_share_of_flow(
     base: Array, gain: Array, eta_slow: Array, eta_fast: Array, capacity: Array, skill: Array, skill_rate: Array
 ) -> Array:
     """Slow share when the flow of (s, phi, skill) first reaches the target, by an ODE solver with events."""
-    out = np.empty(base.size)
-    for i in range(base.size):
-        s0, goal, room = float(base[i]), float(base[i] + gain[i]), float(capacity[i])
+    goal = base + gain
 
-        def velocity(_: float, y: Array, quick: float, i: int = i) -> tuple[float, float, float]:
-            rate = float(mobility_of(y[0] + y[1])) * y[2]
-            return eta_slow[i] * rate, quick * rate, skill_rate[i] * float(expit(y[0] + y[1])) * (1.0 - y[2])
+    def arrive(initial: Array, quick: Array, past: Callable[[Array, Rows], Array]) -> Array:
+        # the skill by -log(1 - skill): it fills within a time that is short beside that of the log-odds, and would be stiff
+        def velocity(y: Array, rows: Rows) -> Array:
+            rate = mobility_of(y[:, 0] + y[:, 1]) * -np.expm1(-y[:, 2])
+            learning = skill_rate[rows] * expit(y[:, 0] + y[:, 1])
+            return np.stack([eta_slow[rows] * rate, quick[rows] * rate, learning], axis=-1)
 
-        def reached(_: float, y: Array, goal: float = goal) -> float:
-            return float(goal - y[0] - y[1])
+        return first_arrivals(velocity, initial, past).state
 
-        def full(_: float, y: Array, room: float = room) -> float:
-            return float(room - y[1])
+    def reached(y: Array, rows: Rows) -> Array:
+        return y[:, 0] + y[:, 1] - goal[rows]
 
-        reached.terminal = full.terminal = True  # type: ignore[attr-defined]
-        y, quick, events = np.array([s0, 0.0, skill[i]]), float(eta_fast[i]), [reached, full]
-        while True:
-            sol = solve_ivp(
-                partial(velocity, quick=quick), (0.0, 1e9), y, "LSODA", events=events, rtol=1e-9, atol=1e-11
-            )
-            assert sol.t_events is not None
-            assert sol.y_events is not None
-            if sol.t_events[0].size:
-                out[i] = (sol.y_events[0][0][0] - s0) / gain[i]
-                break
-            y, quick, events = sol.y_events[1][0], 0.0, [reached]
-    return out
+    def full(y: Array, rows: Rows) -> Array:
+        return y[:, 1] - capacity[rows]
+
+    initial = np.stack([base, np.zeros_like(base), -np.log1p(-skill)], axis=-1)
+    here = arrive(initial, eta_fast, lambda y, rows: np.maximum(reached(y, rows), full(y, rows)))
+    # whoever stopped because the context is full goes on without it
+    rest = full(here, np.arange(base.size)) >= reached(here, np.arange(base.size))
+    end = arrive(here, np.where(rest, 0.0, eta_fast), reached)
+    return (end[:, 0] - base) / gain
 
 
 ALLOCATION = Statement(

@@ -8,16 +8,12 @@ from numpy.typing import NDArray
 from scipy.special import logit
 
 from fstsim.divergences import forward_kl_gradient
-from fstsim.objectives import ForwardKL
-from fstsim.optimizers import GradientFlow
-from fstsim.simulate import gradient_flow
 from fstsim.theory.forward_kl import old_mean_drift_forward, old_mean_drift_saddle
 from fstsim.theory.overlap import second_moment_constant
-from fstsim.theory.statements.forward_joint import short_flow
+from fstsim.theory.statements.forward_joint import long_flow, short_flow
 from fstsim.theory.statements.instances import column, log_uniform, sometimes
 from fstsim.theory.statements.statement import Bounds, Derivation, Sample, Statement
 from fstsim.theory.statements.symbolic import nothing, symbolic
-from fstsim.two_mode import TwoModeProblem
 
 Array = NDArray[np.float64]
 _TEST = "tests/theory/test_forward_kl.py"
@@ -133,14 +129,11 @@ DRIFT_SADDLE = Statement(
 
 def _half_time(delta: Array) -> Array:
     """``log t_{1/2}``: logarithm of the time at which the old mean is half way to the new data."""
-    out = np.empty(delta.size)
-    for k, d in enumerate(delta):
-        problem = TwoModeProblem.separated(float(d))
-        horizon = float(100.0 * np.exp(0.5 * d * d))
-        path = gradient_flow(problem, ForwardKL(problem), problem.initial(0.5), horizon, GradientFlow(rtol=1e-7))
-        times = np.geomspace(1e-3, horizon, 4000)
-        out[k] = np.log(np.interp(0.5 * d, path(times).mean_old[:, 0], times))
-    return out
+    horizon = 100.0 * np.exp(0.5 * delta * delta)
+    zero = np.zeros_like(delta)
+    times = np.geomspace(1e-3, horizon, 4000, axis=-1)
+    _, old, _ = long_flow((zero, zero, delta), delta, horizon, 1e-7)(times / column(horizon))
+    return np.log([np.interp(0.5 * d, path, t) for d, path, t in zip(delta, old, times, strict=True)])
 
 
 def _half_time_prediction(delta: Array) -> Bounds:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import sympy as sp
 from numpy.typing import NDArray
+from scipy.integrate import solve_ivp
 from scipy.special import expit, logit, ndtr
 
 from fstsim.divergences import forward_kl_gradient, two_mode_kl
 from fstsim.logistic_normal import responsibility_moments
-from fstsim.objectives import ForwardKL
-from fstsim.optimizers import GradientFlow
-from fstsim.simulate import gradient_flow
 from fstsim.theory.forward_kl import late_collapse_mass
 from fstsim.theory.numerics.flows import runge_kutta
 from fstsim.theory.statements.instances import column
 from fstsim.theory.statements.statement import Bounds, Derivation, Sample, Statement
 from fstsim.theory.statements.symbolic import nothing, symbolic
-from fstsim.two_mode import TwoModeProblem, TwoModeState
 from fstsim.whitened import Whitened
 
 Array = NDArray[np.float64]
@@ -106,16 +105,45 @@ OLD_REGION = Statement(
 )
 
 
+def long_flow(
+    initial: tuple[Array, Array, Array], delta: Array, duration: Array, rtol: float
+) -> Callable[[Array], tuple[Array, Array, Array]]:
+    """Forward flows on new data at ``delta (n,)``, as a function of ``duration (n,)``'s share of each: log-odds and means ``(n, times)``.
+
+    All in one call of LSODA, because such flows are stiff; the Jacobian has one block of three for each flow. ``initial`` are
+    log-odds, old and new means ``(n,)``. Shares ``(times,)``, or ``(n, times)`` where each flow has its own. Raises RuntimeError
+    where the solver gives up.
+    """
+    n = delta.size
+    centers, weights = column(delta)[:, None, :], np.ones((n, 1))
+
+    def velocity(_: float, y: Array) -> Array:
+        s, old, new = y.reshape(n, 3).T
+        gradient = forward_kl_gradient(s, column(old), column(new), weights, centers)
+        return -(duration * np.stack([gradient[0], gradient[1][:, 0], gradient[2][:, 0]])).T.ravel()
+
+    start = np.stack(initial, axis=-1).ravel()
+    # one flow's variables are next to each other, so that the Jacobian reaches two places from its diagonal
+    solution = solve_ivp(
+        velocity, (0.0, 1.0), start, "LSODA", dense_output=True, rtol=rtol, atol=1e-3 * rtol, lband=2, uband=2
+    )
+    dense = solution.sol
+    if not solution.success or dense is None:
+        raise RuntimeError(f"the flows could not be solved to rtol {rtol:g}: {solution.message}")
+
+    def at(share: Array) -> tuple[Array, Array, Array]:
+        shares = np.broadcast_to(share, (n, share.shape[-1]))
+        each = np.stack([dense(t).reshape(n, 3, -1)[i] for i, t in enumerate(shares)])
+        return each[:, 0], each[:, 1], each[:, 2]
+
+    return at
+
+
 def _late_flow(log_odds: Array, separation: Array) -> Array:
     """Final old mass of joint flows that start in the late regime, with the new mean at its adiabatic overshoot."""
-    out = np.empty(log_odds.size)
-    for k, (s, d) in enumerate(zip(log_odds, separation, strict=True)):
-        problem = TwoModeProblem.separated(float(d))
-        shift = float(expit(s) * d)  # v = beta D, away from the old component
-        state = TwoModeState(s, problem.mean_old, problem.mean_new + shift)
-        end = gradient_flow(problem, ForwardKL(problem), state, 200.0 * np.exp(-2.0 * s), GradientFlow(rtol=1e-8))
-        out[k] = float(end(200.0 * np.exp(-2.0 * s)).old_mass)
-    return out
+    shift = expit(log_odds) * separation  # v = beta D, away from the old component
+    initial = (log_odds, np.zeros_like(separation), separation + shift)
+    return expit(long_flow(initial, separation, 200.0 * np.exp(-2.0 * log_odds), 1e-8)(np.ones(1))[0][:, 0])
 
 
 def _late_prediction(log_odds: Array, separation: Array) -> Bounds:

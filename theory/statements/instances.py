@@ -1,6 +1,10 @@
-"""Small tools of the random instances: a log-uniform draw, scalars as means, one value as both bounds."""
+"""Small tools of the random instances: a log-uniform draw, scalars as means, one value as both bounds, a flow for both sides."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache, wraps
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +12,7 @@ from numpy.typing import NDArray
 from fstsim.theory.statements.statement import Bounds
 
 Array = NDArray[np.float64]
+T = TypeVar("T")
 
 
 def log_uniform(rng: np.random.Generator, low: float, high: float, size: int | tuple[int, ...]) -> Array:
@@ -28,3 +33,20 @@ def column(x: Array) -> Array:
 def same(value: Array) -> Bounds:
     """The bounds of an identity or an approximation: ``value`` below and above."""
     return value, value
+
+
+def once(function: Callable[..., T]) -> Callable[..., T]:
+    """``function(*arrays)``, whose last value is kept: exact side and bound of a statement may need the same flow of the same instances.
+
+    Instances are told apart by their numbers. The value is shared: callers do not write into it.
+    """
+
+    @lru_cache(maxsize=1)
+    def value(*instance: tuple[tuple[int, ...], bytes]) -> T:
+        return function(*(np.frombuffer(numbers).reshape(shape) for shape, numbers in instance))
+
+    @wraps(function)
+    def remembered(*arrays: Array) -> T:
+        return value(*((x.shape, np.ascontiguousarray(x, dtype=np.float64).tobytes()) for x in arrays))
+
+    return remembered

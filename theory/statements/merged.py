@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.special import logit
 
 from fstsim.theory.merged import merged_growth_bound, merged_pull
-from fstsim.theory.reverse_kl import merged_state, reverse_kl_gradient
+from fstsim.theory.reverse_kl import merged_states, reverse_kl_gradient
 from fstsim.theory.statements.instances import column, log_uniform
 from fstsim.theory.statements.statement import Bounds, Derivation, Sample, Statement
 from fstsim.theory.statements.symbolic import symbolic
@@ -44,13 +44,9 @@ def _sample(rng: np.random.Generator, n: int) -> Sample:
     }
 
 
-def _merged(alpha: Array, delta: Array) -> Array:
-    return np.array([merged_state(a, d) for a, d in zip(alpha, delta, strict=True)])
-
-
 def _growth(beta: Array, alpha: Array, delta: Array, old: Array, new: Array) -> Array:
     """1 and what the flow of the means adds to ``(u_o^2 + u_n^2) / 2``, from the gradient by quadrature, for each of ``M^2 + k``."""
-    middle, zero = _merged(alpha, delta), np.zeros((delta.size, 1))
+    middle, zero = merged_states(alpha, delta), np.zeros((delta.size, 1))
     place = column(middle + old), column(middle + new)
     _, g_old, g_new = reverse_kl_gradient(logit(beta), *place, logit(alpha), zero, column(delta))
     size = beta * old**2 + (1.0 - beta) * new**2
@@ -58,8 +54,7 @@ def _growth(beta: Array, alpha: Array, delta: Array, old: Array, new: Array) -> 
 
 
 def _bound(beta: Array, alpha: Array, delta: Array, old: Array, new: Array) -> Bounds:
-    far = np.maximum(np.abs(old), np.abs(new))
-    pull = np.array([float(merged_pull(*x)) for x in zip(alpha, delta, far, strict=True)])
+    pull = merged_pull(alpha, delta, np.maximum(np.abs(old), np.abs(new)))
     size = beta * old**2 + (1.0 - beta) * new**2
     return None, np.exp(merged_growth_bound(beta, old, new, pull) / size)
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from fstsim.theory.modes import mixture_weight_fisher, total_misassignment_bound, weight_velocity_forward
-from fstsim.theory.statements.instances import log_uniform
+from fstsim.theory.statements.instances import log_uniform, once
 from fstsim.theory.statements.statement import Bounds, Derivation, Sample, Statement
 from fstsim.theory.statements.symbolic import nothing, symbolic
 
@@ -26,6 +26,7 @@ def _sample_mixture(rng: np.random.Generator, n: int) -> Sample:
     }
 
 
+@once
 def _misassignment(weights: Array, means: Array, deviations: Array) -> Array:
     """``M (n, K, K)`` by the trapezoid in each component's own standard coordinate."""
     # The log-ratio of two components turns over within a unit of the narrower one. 0.05 of a deviation resolves a ratio of

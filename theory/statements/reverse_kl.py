@@ -11,7 +11,7 @@ from fstsim.divergences import reverse_kl, reverse_kl_gradient
 from fstsim.overlap import misassignment_probability
 from fstsim.theory.reverse_kl import (
     merged_saddle_growth,
-    merged_state,
+    merged_states,
     old_mean_force_bounds,
     polyak_lojasiewicz_constant,
     skeleton_kl,
@@ -236,7 +236,7 @@ def _saddle_growth(beta: Array, alpha: Array, delta: Array) -> Array:
 
 def _saddle_growth_from_flow(beta: Array, alpha: Array, delta: Array) -> Bounds:
     """Growth of a small split ``m_o = m* - (1-b) x, m_n = m* + b x`` under the exact flow, by symmetric difference."""
-    merged = np.array([merged_state(a, d) for a, d in zip(alpha, delta, strict=True)])
+    merged = merged_states(alpha, delta)
     zero, new, s_p = np.zeros((delta.size, 1)), column(delta), logit(alpha)
     width = 2e-4
     rate = np.zeros(delta.size)

@@ -9,7 +9,7 @@ import sympy as sp
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from fstsim.theory.numerics.flows import student_teacher_flow
+from fstsim.theory.numerics.flows import Parts, flow_to_rest, student_teacher_flow, student_teacher_velocity
 from fstsim.theory.sdft import sdft_fixed_point, sdft_local_rate
 from fstsim.theory.statements.instances import log_uniform
 from fstsim.theory.statements.statement import Bounds, Derivation, Sample, Statement
@@ -52,9 +52,11 @@ def _anchored_gap(base_log_odds: Array, tilt: Array, anchor: Array) -> Callable[
 
 
 def _final_mass(base_log_odds: Array, tilt: Array, anchor: Array, ema_rate: Array) -> Array:
-    duration = np.full(anchor.size, 3000.0)
-    gap = _anchored_gap(base_log_odds, tilt, anchor)
-    return expit(student_teacher_flow(gap, base_log_odds, base_log_odds, ema_rate, duration, 3000)[0])
+    def velocity(s: Array, sbar: Array, base: Array, tilt: Array, anchor: Array, ema_rate: Array) -> Parts:
+        return student_teacher_velocity(s, sbar, _anchored_gap(base, tilt, anchor)(s, sbar), ema_rate)
+
+    constants = (base_log_odds, tilt, anchor, ema_rate)
+    return expit(flow_to_rest(velocity, (base_log_odds, base_log_odds), constants, 3000.0, 3000)[0])
 
 
 def _anchored_mass(base_log_odds: Array, tilt: Array, anchor: Array, ema_rate: Array) -> Bounds:  # noqa: ARG001

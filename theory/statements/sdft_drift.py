@@ -9,7 +9,7 @@ from scipy.special import expit, logit
 from fstsim.divergences import reverse_kl_gradient
 from fstsim.theory.numerics.flows import flow_end
 from fstsim.theory.sdft import sdft_path_drift
-from fstsim.theory.statements.instances import log_uniform
+from fstsim.theory.statements.instances import log_uniform, once
 from fstsim.theory.statements.statement import Bounds, Sample, Statement
 from fstsim.theory.statements.symbolic import nothing
 
@@ -18,9 +18,11 @@ _TEST = "tests/theory/test_sdft.py"
 _SOURCE = "arXiv 2601.19897 (method), arXiv 2603.12163 (setting); own derivation"
 
 
-def _drift_flow(
-    delta: Array, beta0: Array, tilt: Array, ema_rate: Array, duration: float, steps: int
-) -> tuple[Array, Array, Array]:
+_DURATION, _STEPS = 20.0, 40
+
+
+@once
+def _drift_flow(delta: Array, beta0: Array, tilt: Array, ema_rate: Array) -> tuple[Array, Array, Array]:
     """Full flow with overlap from right components: ``A(T)``, the integral of ``beta |f|``, the final old mass."""
     n = delta.size
     zero = np.zeros(n)
@@ -34,7 +36,7 @@ def _drift_flow(
         student = np.stack([-g_s, -g_o[:, 0], -g_n[:, 0]])
         return (np.concatenate([student, ema_rate * (y[:3] - y[3:6]), np.abs(overlap_force)[None]]),)
 
-    (y,) = flow_end(velocity, (y,), duration, steps)
+    (y,) = flow_end(velocity, (y,), _DURATION, _STEPS)
     return np.maximum(np.abs(y[1]), np.abs(y[4])), y[6], expit(y[0])
 
 
@@ -48,11 +50,11 @@ def _sample_drift(rng: np.random.Generator, n: int) -> Sample:
 
 
 def _drift(delta: Array, beta0: Array, tilt: Array, ema_rate: Array) -> Array:
-    return _drift_flow(delta, beta0, tilt, ema_rate, 20.0, 40)[0]
+    return _drift_flow(delta, beta0, tilt, ema_rate)[0]
 
 
 def _path_drift(delta: Array, beta0: Array, tilt: Array, ema_rate: Array) -> Bounds:
-    value = sdft_path_drift(beta0, _drift_flow(delta, beta0, tilt, ema_rate, 20.0, 40)[2], tilt, delta)
+    value = sdft_path_drift(beta0, _drift_flow(delta, beta0, tilt, ema_rate)[2], tilt, delta)
     return value, value
 
 
@@ -66,7 +68,7 @@ DRIFT = Statement(
     derive=lambda: nothing("Dini derivative of the larger of |m_o - mu_o| and |mbar_o - mu_o|"),
     sample=_sample_drift,
     exact=_drift,
-    bound=lambda delta, beta0, tilt, ema_rate: (None, _drift_flow(delta, beta0, tilt, ema_rate, 20.0, 40)[1]),
+    bound=lambda delta, beta0, tilt, ema_rate: (None, _drift_flow(delta, beta0, tilt, ema_rate)[1]),
     source=_SOURCE,
     test=_TEST,
     tolerance=1e-4,  # fixed-step integration of the flow

@@ -7,7 +7,7 @@ import sympy as sp
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from fstsim.theory.numerics.flows import student_teacher_flow
+from fstsim.theory.numerics.flows import Parts, flow_to_rest, student_teacher_velocity
 from fstsim.theory.sdft import sdft_response_bracket
 from fstsim.theory.statements.statement import Bounds, Derivation, Sample, Statement
 from fstsim.theory.statements.symbolic import symbolic
@@ -57,11 +57,14 @@ def _end(
 ) -> Array:
     """Old log-odds at the end of the flow of student and averaged weights from the base."""
 
-    def gap(s: Array, sbar: Array) -> Array:
-        return s - (base_log_odds - tilt + anchor * _response(sbar - base_log_odds, least, most, bend))
+    def velocity(
+        s: Array, sbar: Array, base: Array, taught: Array, anchor: Array, ema_rate: Array, *response: Array
+    ) -> Parts:
+        gap = s - (taught + anchor * _response(sbar - base, *response))
+        return student_teacher_velocity(s, sbar, gap, ema_rate)
 
-    duration = np.full(anchor.size, 3000.0)
-    return student_teacher_flow(gap, base_log_odds, base_log_odds, ema_rate, duration, 3000)[0]
+    constants = (base_log_odds, base_log_odds - tilt, anchor, ema_rate, least, most, bend)
+    return flow_to_rest(velocity, (base_log_odds, base_log_odds), constants, 3000.0, 3000)[0]
 
 
 def _mass_bounds(base_log_odds: Array, tilt: Array, anchor: Array, least: Array, most: Array, **_: Array) -> Bounds:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.integrate import solve_ivp
 from scipy.special import expit
 
-from fstsim.theory.numerics.flows import flow_end, runge_kutta, student_teacher_flow
+from fstsim.theory.numerics.flows import flow_end, flow_to_rest, runge_kutta, student_teacher_flow
 
 Array = NDArray[np.float64]
 
@@ -62,3 +62,20 @@ def test_student_and_teacher_are_those_of_lsoda() -> None:
         lambda s, sbar: s - sbar + 1.0, np.ones(1), np.full(1, 0.5), np.full(1, rate), np.full(1, duration), 60
     )
     assert [s[0], sbar[0]] == pytest.approx(list(exact), rel=1e-7)
+
+
+def test_a_flow_at_rest_is_followed_no_further_and_ends_at_the_same_digits() -> None:
+    rate, target = np.array([0.9, 0.5, 0.11, 0.03, 0.0001]), np.array([1.0, -2.0, 3.0, 0.5, -1.0])
+    rows = []
+
+    def velocity(x: Array, rate: Array, target: Array) -> tuple[Array]:
+        rows.append(x.size)
+        return (rate * (target - x),)
+
+    (whole,) = flow_end(lambda x: velocity(x, rate, target), (np.zeros(5),), 1000.0, 1000)
+    rows.clear()
+    (rested,) = flow_to_rest(velocity, (np.zeros(5),), (rate, target), 1000.0, 1000)
+    np.testing.assert_array_equal(rested, whole)
+    np.testing.assert_allclose(rested[:3], target[:3], rtol=1e-14)  # at rest
+    assert rows[0] == 5
+    assert rows[-1] < 3  # the slow ones alone
