@@ -57,7 +57,7 @@ def run_fstsim(words: list[str], folder: Path) -> None:
         patch.chdir(folder)
         if words[0] == "train":
             import fstsim.llm.runs.run as train_run
-            from fstsim.llm.runs.probes import relearn_steps
+            from fstsim.llm.runs.relearning import relearn_steps
 
             patch.setattr(train_run, "relearn_steps", functools.partial(relearn_steps, most=3, batch=4))
         assert main(words) == 0, f"fstsim {shlex.join(words)}"

@@ -11,7 +11,7 @@ import torch
 from fstsim.errors import InputError
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.pretraining.exam import Exam
-from fstsim.llm.runs.probes import answer_logprobs, mean_se
+from fstsim.llm.runs.behaviour import answer_logprobs, mean_se
 from fstsim.llm.tasks.parse import parse_task
 from fstsim.llm.types import Answered
 from fstsim.records import read_json, write_json

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fstsim.llm.forecast.reading import OLD, Reading
 from fstsim.llm.policy.policy import Policy
-from fstsim.llm.runs.probes import answer_logprobs
+from fstsim.llm.runs.behaviour import answer_logprobs
 from fstsim.llm.types import Answered, Demonstrated, Task, rule_words
 
 Array = NDArray[np.float64]

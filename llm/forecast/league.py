@@ -30,7 +30,7 @@ from fstsim.llm.forecast.reading import Asked
 from fstsim.llm.forecast.rule import Rule
 from fstsim.llm.forecast.start import moving
 from fstsim.llm.policy.policy import Policy
-from fstsim.llm.runs.probes import answer_logprobs, sample_once
+from fstsim.llm.runs.behaviour import answer_logprobs, sample_once
 from fstsim.theory.coarse_adam import AdamW
 
 Array = NDArray[np.float64]

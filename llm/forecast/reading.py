@@ -17,8 +17,8 @@ from scipy.special import logsumexp
 
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import Rollouts
+from fstsim.llm.runs.behaviour import answer_logprobs, rewards, sample_once, sequence_kl
 from fstsim.llm.runs.config import TrainConfig
-from fstsim.llm.runs.probes import answer_logprobs, rewards, sample_once, sequence_kl
 from fstsim.llm.types import Answered, Demonstrated, Problem, Task, rule_words
 
 Array = NDArray[np.float64]

@@ -22,7 +22,7 @@ from fstsim.llm.measure.paired import flips, mean_se, pass_fan, ratio_se
 from fstsim.llm.policy.divergence import inside
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import Rollouts
-from fstsim.llm.runs.probes import answer_logprobs
+from fstsim.llm.runs.behaviour import answer_logprobs
 from fstsim.llm.tasks.parse import problems_hash
 from fstsim.llm.types import Answered, Demonstrated, Problem, Task
 

@@ -9,7 +9,7 @@ from fstsim.errors import InputError
 from fstsim.llm.measure.config import RELEARN_LEVEL, RELEARN_MOST, MeasureSettings
 from fstsim.llm.measure.quantities import ProblemSet
 from fstsim.llm.policy.policy import Policy
-from fstsim.llm.runs.probes import relearn_steps
+from fstsim.llm.runs.relearning import relearn_steps
 from fstsim.llm.runs.run_input import check_splits
 from fstsim.llm.tasks.parse import parse_task
 from fstsim.llm.types import Answered, Task

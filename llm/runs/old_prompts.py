@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import Rollouts
 from fstsim.llm.pretraining.exam import world_items
-from fstsim.llm.runs.probes import ProbeConfig, Written, mean_se, sample_once, sequence_kl
+from fstsim.llm.runs.behaviour import Written, mean_se, sample_once, sequence_kl
+from fstsim.llm.runs.probes import ProbeConfig
 from fstsim.llm.types import Measured, Problem, Task, rule_words
 
 Asked = tuple[str, Problem]

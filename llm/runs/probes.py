@@ -13,7 +13,6 @@ r"""Probes: the columns of a run for a language model, on fixed problems, exact 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,16 +22,21 @@ import torch
 
 from fstsim.errors import InputError
 from fstsim.llm.measure.layers import weight_distances
-from fstsim.llm.policy.blocks import block_size
-from fstsim.llm.policy.divergence import inside
-from fstsim.llm.policy.next_tokens import NextTokens
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import Rollouts
+from fstsim.llm.runs.behaviour import (
+    Written,
+    answer_logprobs,
+    behaviour,
+    excess,
+    logprobs_in_blocks,
+    mean_se,
+    rewards,
+    sample_once,
+    sequence_kls,
+)
 from fstsim.llm.types import Answered, Demonstrated, Population, Problem, Skills, Task
 from fstsim.settings import check_types
-from fstsim.theory.deployed import deployed_kl_floor
-
-_KEPT = 1 << 23  # most logits that a probe keeps of what the base wrote: 32 MB
 
 
 @dataclass(frozen=True)
@@ -70,134 +74,6 @@ class ProbeConfig:
         while power < min(step, self.every):
             power *= self.early
         return step % self.every == 0 or (step < self.every and power == step)
-
-
-def mean_se(values: np.ndarray) -> tuple[float, float]:
-    """Mean and its standard error over independent problems; nan for the error where a value is infinite."""
-    with np.errstate(invalid="ignore"):
-        return float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values)))
-
-
-@torch.no_grad()
-def answer_logprobs(
-    policy: Policy, contexts: Sequence[str], problems: Sequence[Problem], answers: Sequence[str]
-) -> np.ndarray:
-    """Log-probability of given answers and an end, any that sampling stops at, exactly, nats: ``(contexts, problems)``."""
-    prompts = policy.encode_all([(c, p) for c in contexts for p in problems])
-    encoded = policy.encode_answers(answers) * len(contexts)
-    return _in_blocks(policy, prompts, encoded).reshape(len(contexts), len(problems))
-
-
-def _in_blocks(policy: Policy, prompts: Sequence[list[int]], answers: Sequence[list[int]]) -> np.ndarray:
-    """`Policy.answer_logprobs` of as many prompts and answers at a time as fit in memory."""
-    size = block_size(policy, max(map(len, answers)))
-    parts = [
-        policy.answer_logprobs(prompts[first : first + size], answers[first : first + size])
-        for first in range(0, len(prompts), size)
-    ]
-    return torch.cat(parts).double().cpu().numpy()
-
-
-def sequence_kl(p: Policy, q: Policy, rollouts: Rollouts) -> np.ndarray:
-    """Exact KL(p || q) summed over the tokens of each sequence in ``rollouts``, which ``p`` sampled; nats, ``(B,)``."""
-    return sequence_kl_and_entropy(p, q, rollouts)[0]
-
-
-def sequence_kl_and_entropy(p: Policy, q: Policy, rollouts: Rollouts) -> tuple[np.ndarray, np.ndarray]:
-    """`sequence_kl`, and the entropy of ``p`` summed over the same tokens, from one pass of ``p``; nats, ``(B,)`` each."""
-    (kl,), entropy = sequence_kls(p, rollouts, [(q, rollouts)])
-    return kl, entropy
-
-
-@dataclass(frozen=True)
-class Written:
-    """What a model wrote, and its next-token distributions of it, block by block, where they are few enough to be kept: the base's never change."""
-
-    rollouts: Rollouts
-    distributions: tuple[NextTokens, ...] | None
-
-    @classmethod
-    @torch.no_grad()
-    def by(cls, p: Policy, rollouts: Rollouts) -> Written:
-        """What ``p`` wrote."""
-        if rollouts.completions.numel() * p.vocabulary > _KEPT:
-            return cls(rollouts, None)
-        return cls(rollouts, tuple(p.next_tokens(rollouts.take(rows)) for rows in _blocks(p, rollouts)))
-
-    def kl(self, p: Policy, q: Policy) -> np.ndarray:
-        """KL(p || q) of ``p``, which wrote it; nats, ``(B,)``."""
-        (kl,), _ = sequence_kls(p, self.rollouts, [(q, self.rollouts)], self.distributions)
-        return kl
-
-
-def _blocks(p: Policy, rollouts: Rollouts) -> Sequence[torch.Tensor]:
-    return torch.arange(len(rollouts), device=p.device).split(block_size(p, rollouts.completions.shape[1]))
-
-
-@torch.no_grad()
-def sequence_kls(
-    p: Policy,
-    rollouts: Rollouts,
-    others: Sequence[tuple[Policy, Rollouts]],
-    kept: Sequence[NextTokens] | None = None,
-) -> tuple[list[np.ndarray], np.ndarray]:
-    """KL(p || q) of each q in ``others`` and the entropy of ``p``, nats, ``(B,)`` each, from one pass of ``p``.
-
-    ``rollouts`` were sampled by ``p``; beside each q stand the same completions after the prompts that q sees. ``kept`` are the
-    distributions of ``p``, where they are known (`Written`).
-    """
-    kls: list[list[np.ndarray]] = [[] for _ in others]
-    entropy = []
-    for k, rows in enumerate(_blocks(p, rollouts)):
-        part = rollouts.take(rows)
-        own = p.next_tokens(part) if kept is None else kept[k]
-        for found, (q, shown) in zip(kls, others, strict=True):
-            given = own.kl(q.next_tokens(part if shown is rollouts else shown.take(rows)), part.mask)
-            found.append(given.sum(-1).double().cpu().numpy())
-        entropy.append(inside(own.entropy(), part.mask).sum(-1).double().cpu().numpy())
-    return [np.concatenate(found) for found in kls], np.concatenate(entropy)
-
-
-def behaviour(to_bare: np.ndarray, from_bare: np.ndarray) -> dict[str, float]:
-    """Columns of K2, how far a deployed system is from the base alone, in both directions."""
-    row = {}
-    row["kl_deployed"], row["kl_deployed_se"] = mean_se(to_bare)
-    row["kl_deployed_from"], row["kl_deployed_from_se"] = mean_se(from_bare)
-    return row
-
-
-def excess(to_bare: np.ndarray, logps: np.ndarray, base_logps: np.ndarray) -> dict[str, float]:
-    """The column of what a system's KL has beyond its floor, problem by problem (statement deployed-kl-floor)."""
-    beyond = to_bare - deployed_kl_floor(log_odds(logps), log_odds(base_logps))
-    value, error = mean_se(beyond)
-    return {"kl_excess": value, "kl_excess_se": error}
-
-
-def log_odds(logps: np.ndarray) -> np.ndarray:
-    """Log-odds from log-probabilities, nats; certainty, rounded or not, counts as 1e-12 short of it, what cannot be as e^-700."""
-    short = np.clip(logps, -700.0, -1e-12)
-    return short - np.log(-np.expm1(short))
-
-
-def sample_once(
-    policy: Policy, contexts: Sequence[str], problems: Sequence[Problem], seed: int, max_new_tokens: int
-) -> Rollouts:
-    """One completion of each problem, the contexts in turn; always the same random numbers."""
-    prompts = policy.encode_all([(contexts[i % len(contexts)], p) for i, p in enumerate(problems)])
-    generator = torch.Generator(policy.device).manual_seed(seed)
-    return policy.sample(prompts, 1, generator, max_new_tokens=max_new_tokens)
-
-
-@torch.no_grad()
-def rewards(
-    policy: Policy, task: Task, problems: Sequence[Problem], contexts: Sequence[str], seed: int, max_new_tokens: int
-) -> np.ndarray:
-    """Reward of each problem: the success probability, mean over contexts, of an exact task; else that of one sample."""
-    if task.exact and isinstance(task, Answered):
-        answers = [task.answer(p) for p in problems]
-        return np.exp(answer_logprobs(policy, contexts, problems, answers)).mean(0)
-    texts = policy.decode(sample_once(policy, contexts, problems, seed, max_new_tokens))
-    return np.array([task.score(p, t).reward for p, t in zip(problems, texts, strict=True)])
 
 
 @dataclass
@@ -319,79 +195,11 @@ class Probe:
             return
         answers = policy.encode_answers([task.answer(p) for p in self._problems])
         if self._base_logps is None:
-            self._base_logps = _in_blocks(self.base, self._prompts(self.base, ("",)), answers)
-        logps = _in_blocks(policy, self._prompts(policy, contexts), answers) if right is None else right[0]
+            self._base_logps = logprobs_in_blocks(self.base, self._prompts(self.base, ("",)), answers)
+        logps = logprobs_in_blocks(policy, self._prompts(policy, contexts), answers) if right is None else right[0]
         row |= excess(kls[0], logps, self._base_logps)
 
 
 def _mean_reward(values: np.ndarray, tail: str) -> dict[str, float]:
     mean, error = mean_se(values)
     return {f"reward{tail}": mean, f"reward{tail}_se": error}
-
-
-def relearn_steps(
-    policy: Policy,
-    task: Demonstrated,
-    *,
-    level: float = 0.5,
-    most: int = 60,
-    lr: float = 1e-3,
-    batch: int = 32,
-    held_out: int = 32,
-) -> int:
-    """Supervised steps until the right answer of the next task has probability ``level`` on ``held_out`` problems without context.
-
-    The probe trains a copy with a fresh AdamW; ``most + 1`` stands for "not within ``most`` steps". Its random numbers are always the
-    same, and so is what it finds: the same weights, as all seeds have at the start of a run, are measured once in a process.
-    """
-    asked = (level, most, lr, batch, held_out)
-    known = (_digest(policy, task), *asked)
-    if known not in _relearned:
-        _relearned[known] = _relearn_steps(policy, task, *asked)
-    return _relearned[known]
-
-
-_relearned: dict[tuple[Any, ...], int] = {}
-
-
-def _digest(policy: Policy, task: Demonstrated) -> str:
-    """SHA-256 of what `relearn_steps` depends on: the weights and the shape of the model, its tokens, the task's problems and answers."""
-    found = hashlib.sha256()
-    model = policy.model
-    about = (
-        model.config.to_json_string(),
-        policy.template,
-        policy.end_tokens,
-        str(policy.device),
-        torch.get_num_threads(),
-    )
-    for said in (about, sorted(policy.tokenizer.get_vocab().items()), task.name):
-        found.update(repr(said).encode())
-    for split in ("train", "test"):
-        for problem in task.problems(split):
-            found.update(repr((problem, task.answer(problem))).encode())
-    for name, tensor in model.state_dict().items():
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return found.hexdigest()
-
-
-def _relearn_steps(
-    policy: Policy, task: Demonstrated, level: float, most: int, lr: float, batch: int, held_out: int
-) -> int:
-    import copy
-
-    from fstsim.llm.learners.sft import SupervisedFineTuning
-    from fstsim.llm.learners.weights import Weights
-
-    learner = Policy.of(copy.deepcopy(policy.model).requires_grad_(True), policy.tokenizer)
-    weights = Weights(learner, policy, torch.optim.AdamW(learner.model.parameters(), lr=lr, weight_decay=0.0))
-    problems = list(task.problems("test"))[:held_out]
-    answers = [task.answer(p) for p in problems]
-    rng = np.random.default_rng(0)
-    for step in range(most + 1):
-        if np.exp(answer_logprobs(learner, ("",), problems, answers)).mean() >= level:
-            return step
-        if step < most:
-            SupervisedFineTuning(batch).step(weights, Population(), task, rng)
-    return most + 1

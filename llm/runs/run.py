@@ -29,8 +29,9 @@ from fstsim.llm.runs.config import TrainConfig
 from fstsim.llm.runs.memory import check_memory
 from fstsim.llm.runs.old_answers import known, with_old_answers
 from fstsim.llm.runs.optimizer import set_rate
-from fstsim.llm.runs.probes import Probe, relearn_steps
+from fstsim.llm.runs.probes import Probe
 from fstsim.llm.runs.recorded import read_metrics
+from fstsim.llm.runs.relearning import relearn_steps
 from fstsim.llm.runs.rows import measure_row, progress_note, summary_of, write_record, write_result
 from fstsim.llm.runs.run_checkpoint import RunRecord, State, load_run, save_run
 from fstsim.llm.runs.run_input import check_problems, check_tasks, with_tasks

@@ -10,8 +10,9 @@ import numpy as np
 
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.pretraining.exam import ExamSkills
+from fstsim.llm.runs.behaviour import rewards
 from fstsim.llm.runs.old_prompts import OldPrompts, task_prompts, world_prompts
-from fstsim.llm.runs.probes import ProbeConfig, rewards
+from fstsim.llm.runs.probes import ProbeConfig
 from fstsim.llm.types import Measured, Skills, Task, rule_words
 
 

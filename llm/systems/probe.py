@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from fstsim.llm.runs.probes import Probe, behaviour, excess, mean_se
+from fstsim.llm.runs.behaviour import behaviour, excess, mean_se
+from fstsim.llm.runs.probes import Probe
 from fstsim.llm.runs.skills import TaskSkills
 from fstsim.llm.systems.measure import SystemExam, answer_scores, deployed_kl, system_rewards
 from fstsim.llm.systems.system import Asked, Bare, Beside, Deployed

@@ -16,7 +16,7 @@ import torch
 
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import Rollouts
-from fstsim.llm.runs.probes import answer_logprobs
+from fstsim.llm.runs.behaviour import answer_logprobs
 from fstsim.llm.systems.contexts import Mixed, joined, mixture_logits, sample_mixture
 from fstsim.llm.systems.embedding import model_mark
 from fstsim.llm.systems.library import Library, Program, Skill, behaviour, run_program

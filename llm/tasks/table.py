@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from fstsim.llm.policy.policy import Policy
-from fstsim.llm.runs.probes import answer_logprobs, mean_se
+from fstsim.llm.runs.behaviour import answer_logprobs, mean_se
 from fstsim.llm.tasks.families import FAMILIES, UNNAMED
 from fstsim.llm.tasks.rules import SIZES, RuleTask
 from fstsim.llm.types import Answered, Demonstrated, Measured, Problem, Task, rule_words

@@ -18,8 +18,9 @@ from fstsim.crossings import first_crossing
 from fstsim.llm.experiments.plan import Planned, Scale
 from fstsim.llm.learners.policy_gradient import PolicyGradient
 from fstsim.llm.policy.policy import Policy
+from fstsim.llm.runs.behaviour import answer_logprobs
 from fstsim.llm.runs.config import TrainConfig
-from fstsim.llm.runs.probes import ProbeConfig, answer_logprobs
+from fstsim.llm.runs.probes import ProbeConfig
 from fstsim.llm.tasks.families import FAMILIES
 from fstsim.llm.tasks.rules import RuleTask, parse_rules
 from fstsim.llm.types import Problem

@@ -19,8 +19,9 @@ from fstsim.llm.learners.oapl import OAPL
 from fstsim.llm.learners.sdft import SDFT, rule_context
 from fstsim.llm.learners.ttt import TTTDiscover
 from fstsim.llm.policy.policy import Policy
+from fstsim.llm.runs.behaviour import answer_logprobs
 from fstsim.llm.runs.config import TrainConfig
-from fstsim.llm.runs.probes import ProbeConfig, answer_logprobs
+from fstsim.llm.runs.probes import ProbeConfig
 from fstsim.llm.tasks.rules import RuleTask, parse_rules
 from fstsim.llm.validation.claim import Chapter, Claim, Records, curve, settled
 from fstsim.llm.validation.equilibria import PROBLEMS, TASK

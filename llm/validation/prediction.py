@@ -25,7 +25,7 @@ from scipy.special import expit, logit
 
 from fstsim.intervals import student_interval
 from fstsim.llm.policy.policy import Policy
-from fstsim.llm.runs.probes import answer_logprobs
+from fstsim.llm.runs.behaviour import answer_logprobs
 from fstsim.llm.types import Demonstrated
 from fstsim.llm.validation.kinds import Label
 from fstsim.theory import dead_group_probability

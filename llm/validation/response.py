@@ -21,7 +21,7 @@ from fstsim.errors import InputError
 from fstsim.llm.learners.sft import SupervisedFineTuning
 from fstsim.llm.learners.weights import Weights
 from fstsim.llm.policy.policy import Policy
-from fstsim.llm.runs.probes import answer_logprobs
+from fstsim.llm.runs.behaviour import answer_logprobs
 from fstsim.llm.types import Demonstrated, Population
 
 Array = NDArray[np.float64]

@@ -18,8 +18,9 @@ from fstsim.llm.experiments.plan import Planned, Scale
 from fstsim.llm.learners.policy_gradient import PolicyGradient
 from fstsim.llm.learners.sdft import rule_context
 from fstsim.llm.policy.policy import Policy
+from fstsim.llm.runs.behaviour import answer_logprobs
 from fstsim.llm.runs.config import TrainConfig
-from fstsim.llm.runs.probes import ProbeConfig, answer_logprobs
+from fstsim.llm.runs.probes import ProbeConfig
 from fstsim.llm.tasks.rules import parse_rules
 from fstsim.llm.validation.claim import Chapter, Claim, Records, Rows
 from fstsim.llm.validation.equilibria import PROBLEMS

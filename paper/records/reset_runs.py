@@ -21,8 +21,9 @@ from fstsim.front.console import Progress, show
 from fstsim.front.entry import run_module
 from fstsim.llm.learners.policy_gradient import PolicyGradient
 from fstsim.llm.policy.policy import Policy
+from fstsim.llm.runs.behaviour import answer_logprobs
 from fstsim.llm.runs.config import TrainConfig
-from fstsim.llm.runs.probes import ProbeConfig, answer_logprobs
+from fstsim.llm.runs.probes import ProbeConfig
 from fstsim.llm.runs.run import run_training
 from fstsim.llm.tasks.rules import parse_rules
 from fstsim.paper import DATA

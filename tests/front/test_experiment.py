@@ -25,7 +25,8 @@ from fstsim.llm.experiments.plan import EASY, LEARNING_RATES, TASKS, Planned, Si
 from fstsim.llm.experiments.plasticity import SECOND
 from fstsim.llm.experiments.reuse import REUSE as REUSED
 from fstsim.llm.policy.loading import shipped_path
-from fstsim.llm.runs.probes import ProbeConfig, relearn_steps
+from fstsim.llm.runs.probes import ProbeConfig
+from fstsim.llm.runs.relearning import relearn_steps
 from fstsim.paper.experiments import figures, tables
 from fstsim.paper.experiments.numbers import own_context, read_curves, totals
 from fstsim.records import read_json, read_rows, write_json, write_rows

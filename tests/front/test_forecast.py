@@ -15,7 +15,7 @@ from fstsim.__main__ import main
 from fstsim.errors import InputError
 from fstsim.front.forecast import Forecast
 from fstsim.front.forecast_flags import with_grid
-from fstsim.llm.runs.probes import relearn_steps
+from fstsim.llm.runs.relearning import relearn_steps
 from fstsim.records import read_json
 
 MakeModel = Callable[..., PreTrainedModel]

@@ -36,7 +36,8 @@ from fstsim.llm.policy.policy import Policy
 from fstsim.llm.pretraining.tokenizer import build_tokenizer
 from fstsim.llm.runs.config import PRESETS, TrainConfig
 from fstsim.llm.runs.optimizer import OptimizerConfig
-from fstsim.llm.runs.probes import ProbeConfig, relearn_steps
+from fstsim.llm.runs.probes import ProbeConfig
+from fstsim.llm.runs.relearning import relearn_steps
 from fstsim.llm.tasks.families import FAMILIES
 from fstsim.paper.records.train_picture import columns, draw_training, save_train_picture, segments
 from fstsim.records import read_json, read_rows, write_rows

@@ -20,7 +20,7 @@ import fstsim.llm.runs.run as train_run
 from fstsim.__main__ import main
 from fstsim.llm.learners.sft import SupervisedFineTuning
 from fstsim.llm.pretraining.tokenizer import build_tokenizer
-from fstsim.llm.runs.probes import relearn_steps
+from fstsim.llm.runs.relearning import relearn_steps
 from fstsim.llm.validation.equilibria import SHARES
 from fstsim.records import read_json, read_rows
 

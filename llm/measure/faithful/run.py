@@ -40,8 +40,8 @@ from fstsim.llm.measure.restored_runs import runs_in
 from fstsim.llm.policy.loading import find_model
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.pretraining.exam import ExamSkills
+from fstsim.llm.runs.behaviour import mean_se, sample_once, sequence_kl
 from fstsim.llm.runs.config import TrainConfig
-from fstsim.llm.runs.probes import mean_se, sample_once, sequence_kl
 from fstsim.llm.tasks.families import FAMILIES
 from fstsim.llm.tasks.parse import parse_task
 from fstsim.llm.tasks.rules import RuleTask

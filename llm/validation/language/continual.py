@@ -12,7 +12,7 @@ import torch
 from fstsim.llm.experiments.plan import Planned, Scale
 from fstsim.llm.learners.policy_gradient import PolicyGradient
 from fstsim.llm.policy.policy import Policy
-from fstsim.llm.runs.probes import answer_logprobs
+from fstsim.llm.runs.behaviour import answer_logprobs
 from fstsim.llm.tasks.parse import parse_task
 from fstsim.llm.types import Answered
 from fstsim.llm.validation.claim import Chapter, Claim, Records

@@ -18,7 +18,7 @@ from fstsim.llm.experiments.plan import Planned, Scale
 from fstsim.llm.learners.policy_gradient import PolicyGradient
 from fstsim.llm.learners.sdft import rule_context
 from fstsim.llm.policy.policy import Policy
-from fstsim.llm.runs.probes import answer_logprobs
+from fstsim.llm.runs.behaviour import answer_logprobs
 from fstsim.llm.validation.claim import Chapter, Claim, Records
 from fstsim.llm.validation.distance import kl_saved, log_odds_of
 from fstsim.llm.validation.equilibria import measure_dead_groups

@@ -29,7 +29,8 @@ from fstsim.llm.learners.sft import SupervisedFineTuning
 from fstsim.llm.learners.weights import Weights
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.config import TrainConfig
-from fstsim.llm.runs.probes import ProbeConfig, relearn_steps
+from fstsim.llm.runs.probes import ProbeConfig
+from fstsim.llm.runs.relearning import relearn_steps
 from fstsim.llm.runs.run import run_training
 from fstsim.llm.tasks.rules import RuleTask
 from fstsim.llm.types import Population, Problem, Score, Split

@@ -19,8 +19,9 @@ from fstsim.llm.forecast.league import AtBase, at_base, best_fit, gradient_produ
 from fstsim.llm.forecast.reading import OLD, Asked
 from fstsim.llm.learners.sft import SupervisedFineTuning
 from fstsim.llm.policy.policy import Policy
+from fstsim.llm.runs.behaviour import answer_logprobs
 from fstsim.llm.runs.config import TrainConfig
-from fstsim.llm.runs.probes import ProbeConfig, answer_logprobs
+from fstsim.llm.runs.probes import ProbeConfig
 from fstsim.llm.tasks.rules import parse_rules
 
 MakePolicy = Callable[..., Policy]

@@ -18,9 +18,10 @@ from fstsim.llm.learners.policy_gradient import PolicyGradient
 from fstsim.llm.learners.weights import Weights
 from fstsim.llm.policy.adapters import own_weights
 from fstsim.llm.policy.policy import Policy
+from fstsim.llm.runs.behaviour import answer_logprobs
 from fstsim.llm.runs.checkpoint import read_checkpoint
 from fstsim.llm.runs.config import TrainConfig
-from fstsim.llm.runs.probes import ProbeConfig, answer_logprobs
+from fstsim.llm.runs.probes import ProbeConfig
 from fstsim.llm.runs.run import run_training
 from fstsim.llm.tasks.rules import parse_rules
 from fstsim.llm.types import Population

@@ -12,7 +12,7 @@ from fstsim.llm.learners.own_replay import own_answers
 from fstsim.llm.learners.sft import SupervisedFineTuning
 from fstsim.llm.learners.weights import Weights
 from fstsim.llm.policy.policy import Policy
-from fstsim.llm.runs.probes import answer_logprobs
+from fstsim.llm.runs.behaviour import answer_logprobs
 from fstsim.llm.tasks.rules import parse_rules
 from fstsim.llm.types import Population
 

@@ -20,7 +20,8 @@ from fstsim.llm.measure.loading import load_checkpoint
 from fstsim.llm.measure.measure import run_measure
 from fstsim.llm.measure.quantities import ProblemSet, kl_entropy_length, sample_set
 from fstsim.llm.policy.policy import Policy
-from fstsim.llm.runs.probes import answer_logprobs, relearn_steps, sequence_kl_and_entropy
+from fstsim.llm.runs.behaviour import answer_logprobs, sequence_kl_and_entropy
+from fstsim.llm.runs.relearning import relearn_steps
 from fstsim.llm.tasks.parse import parse_task
 
 MakeModel = Callable[..., PreTrainedModel]

@@ -20,7 +20,7 @@ from fstsim.errors import InputError
 from fstsim.llm.policy import chat
 from fstsim.llm.policy.chat import chat_form, within
 from fstsim.llm.policy.policy import Policy
-from fstsim.llm.runs.probes import answer_logprobs
+from fstsim.llm.runs.behaviour import answer_logprobs
 from fstsim.llm.types import Problem
 
 MakeModel = Callable[..., PreTrainedModel]

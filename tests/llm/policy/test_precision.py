@@ -32,7 +32,8 @@ from fstsim.llm.policy.policy import Policy
 from fstsim.llm.pretraining.tokenizer import build_tokenizer
 from fstsim.llm.runs.checkpoint import read_checkpoint
 from fstsim.llm.runs.config import METHODS, PRESETS, TrainConfig
-from fstsim.llm.runs.probes import Probe, ProbeConfig, relearn_steps
+from fstsim.llm.runs.probes import Probe, ProbeConfig
+from fstsim.llm.runs.relearning import relearn_steps
 from fstsim.llm.runs.run import run_training
 from fstsim.llm.tasks.parse import parse_task
 from fstsim.llm.types import Population

@@ -23,7 +23,7 @@ from fstsim.llm.learners.weights import Weights
 from fstsim.llm.policy import pretrained
 from fstsim.llm.policy.loading import load_model
 from fstsim.llm.policy.policy import Policy
-from fstsim.llm.runs.probes import answer_logprobs
+from fstsim.llm.runs.behaviour import answer_logprobs
 from fstsim.llm.tasks.jsonl import read_jsonl
 from fstsim.llm.types import Population, Problem
 

@@ -14,8 +14,9 @@ import torch
 
 from fstsim.errors import InputError
 from fstsim.llm.policy.policy import Policy
+from fstsim.llm.runs.behaviour import answer_logprobs
 from fstsim.llm.runs.old_answers import FILE, WithOldAnswers, known, with_old_answers
-from fstsim.llm.runs.probes import Probe, ProbeConfig, answer_logprobs
+from fstsim.llm.runs.probes import Probe, ProbeConfig
 from fstsim.llm.tasks.jsonl import JsonlTask, read_jsonl
 from fstsim.llm.tasks.rules import parse_rules
 from fstsim.llm.types import Demonstrated, Population

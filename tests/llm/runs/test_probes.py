@@ -21,7 +21,9 @@ from fstsim.llm.learners.sft import SupervisedFineTuning
 from fstsim.llm.learners.weights import Weights
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.pretraining.exam import Exam
-from fstsim.llm.runs.probes import Probe, ProbeConfig, answer_logprobs, mean_se, relearn_steps, sequence_kl
+from fstsim.llm.runs.behaviour import answer_logprobs, mean_se, sequence_kl
+from fstsim.llm.runs.probes import Probe, ProbeConfig
+from fstsim.llm.runs.relearning import relearn_steps
 from fstsim.llm.runs.skills import old_skills
 from fstsim.llm.tasks.rules import RuleTask
 from fstsim.llm.types import Population, Problem
@@ -458,7 +460,7 @@ def test_what_is_kept_of_the_base_changes_no_bit(make_policy: MakePolicy, monkey
     base, now = make_policy(seed=0), make_policy(seed=1)
     found = []
     for most in (1 << 23, 0):
-        monkeypatch.setattr("fstsim.llm.runs.probes._KEPT", most)
+        monkeypatch.setattr("fstsim.llm.runs.behaviour._KEPT", most)
         probe = Probe(base, REVERSE, SMALL, seed=3)
         found.append([probe.measure(now, Population(contexts)) for contexts in (("",), ("next", "reverse"), ("",))])
     assert found[0] == found[1]

@@ -59,7 +59,8 @@ from fstsim.llm.pretraining.corpus import collate, problem_line, reflection_line
 from fstsim.llm.runs.checkpoint import read_checkpoint
 from fstsim.llm.runs.config import METHODS, PRESETS, TrainConfig
 from fstsim.llm.runs.optimizer import OptimizerConfig
-from fstsim.llm.runs.probes import Probe, ProbeConfig, relearn_steps
+from fstsim.llm.runs.probes import Probe, ProbeConfig
+from fstsim.llm.runs.relearning import relearn_steps
 from fstsim.llm.runs.run import run_training
 from fstsim.llm.tasks.families import STRINGS
 from fstsim.llm.tasks.rules import parse_rules

@@ -17,7 +17,8 @@ from fstsim.__main__ import main
 from fstsim.errors import InputError
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.config import PRESETS, TrainConfig
-from fstsim.llm.runs.probes import ProbeConfig, relearn_steps
+from fstsim.llm.runs.probes import ProbeConfig
+from fstsim.llm.runs.relearning import relearn_steps
 from fstsim.llm.runs.run import run_training
 from fstsim.llm.tasks.parse import problems_hash
 from fstsim.llm.tasks.rules import parse_rules

@@ -31,7 +31,8 @@ from fstsim.llm.learners.ttt import TTTDiscover
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.pretraining.pretrain import PRESETS, pretrain
 from fstsim.llm.runs.config import METHODS, TrainConfig
-from fstsim.llm.runs.probes import ProbeConfig, relearn_steps
+from fstsim.llm.runs.probes import ProbeConfig
+from fstsim.llm.runs.relearning import relearn_steps
 from fstsim.llm.runs.run import run_training
 
 LEARNER: dict[str, Any] = {

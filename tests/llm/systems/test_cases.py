@@ -15,7 +15,7 @@ import torch
 from fstsim.errors import InputError
 from fstsim.llm.learners.cases import CaseMemory
 from fstsim.llm.policy.policy import Policy
-from fstsim.llm.runs.probes import answer_logprobs
+from fstsim.llm.runs.behaviour import answer_logprobs
 from fstsim.llm.systems.cases import Cases, Read, Reading
 from fstsim.llm.systems.measure import answer_scores
 from fstsim.llm.systems.system import Asked, Bare

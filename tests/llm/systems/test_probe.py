@@ -10,7 +10,8 @@ import torch
 
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.pretraining.exam import world_items
-from fstsim.llm.runs.probes import Probe, ProbeConfig, answer_logprobs
+from fstsim.llm.runs.behaviour import answer_logprobs
+from fstsim.llm.runs.probes import Probe, ProbeConfig
 from fstsim.llm.runs.skills import old_skills
 from fstsim.llm.systems.cases import Cases, Reading
 from fstsim.llm.systems.probe import SystemProbe

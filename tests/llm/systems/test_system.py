@@ -11,7 +11,8 @@ import torch
 
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.policy.rollouts import Rollouts
-from fstsim.llm.runs.probes import ProbeConfig, answer_logprobs
+from fstsim.llm.runs.behaviour import answer_logprobs
+from fstsim.llm.runs.probes import ProbeConfig
 from fstsim.llm.runs.skills import old_skills
 from fstsim.llm.systems.measure import SystemExam, answer_scores, deployed_kl, system_rewards
 from fstsim.llm.systems.system import Asked, Bare, Deployed, bare_prompts, mixed_logits, sample_stepwise

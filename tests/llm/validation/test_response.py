@@ -13,7 +13,7 @@ from fstsim import InputError
 from fstsim.llm.learners.sft import SupervisedFineTuning
 from fstsim.llm.learners.weights import Weights
 from fstsim.llm.policy.policy import Policy
-from fstsim.llm.runs.probes import answer_logprobs
+from fstsim.llm.runs.behaviour import answer_logprobs
 from fstsim.llm.tasks.rules import parse_rules
 from fstsim.llm.types import Population
 from fstsim.llm.validation.response import adam_direction, old_mass_response, response_forgetting
