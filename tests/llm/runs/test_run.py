@@ -35,6 +35,7 @@ from transformers import PreTrainedTokenizerFast
 import fstsim.llm.learners.sdft as sdft_module
 import fstsim.llm.learners.weights as weights_module
 import fstsim.llm.policy.blocks as blocks_module
+import fstsim.llm.runs.behaviour as behaviour_module
 import fstsim.llm.runs.clock as clock_module
 import fstsim.llm.runs.old_prompts as old_prompts_module
 import fstsim.llm.runs.probes as probes_module
@@ -746,7 +747,7 @@ def test_samples_are_the_rollouts_of_both_channels(
         return read(policy, task, count, rng)
 
     monkeypatch.setattr(Policy, "sample", counted)
-    for where in (probes_module, old_prompts_module):
+    for where in (probes_module, behaviour_module, old_prompts_module):
         monkeypatch.setattr(where, "sample_once", counted_probe)
     monkeypatch.setattr(sdft_module, "read_examples", counted_examples)
     rows = run_training(tiny(method, model), tmp_path / "run")
