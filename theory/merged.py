@@ -35,7 +35,7 @@ def merged_pull(alpha: ArrayLike, delta: ArrayLike, radius: ArrayLike) -> Array:
     [0.00157, 0.04326, 3.11361]
     """
     r, d = nonnegative(radius, "radius"), np.asarray(delta, dtype=np.float64)
-    middle = logit(alpha) + 0.5 * d * d - d * merged_states(alpha, d)
+    middle = logit(np.asarray(alpha, dtype=np.float64)) + 0.5 * d * d - d * merged_states(alpha, d)
     nearest = np.clip(0.0, middle - d * r, middle + d * r)
     return d * d * logistic_normal_slope(nearest, d)
 

@@ -55,7 +55,7 @@ def _meet(
 ) -> Array:
     """Lengths of steps at whose ends ``past`` is 0, between 0 (``before`` < 0) and ``longest`` (``after`` >= 0): Illinois rule."""
     low, high, g_low, g_high = np.zeros_like(longest), longest, before, after
-    side = np.zeros(longest.shape)
+    side, h = np.zeros(longest.shape), longest
     for _ in range(_LOCATE):
         h = np.where(g_high > g_low, high - g_high * (high - low) / (g_high - g_low), high)
         g = past(step(h))

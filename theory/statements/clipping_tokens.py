@@ -48,20 +48,20 @@ def _descend(share: Array, batch: Array, clip: Array, start: Array) -> Array:
     ratio = k / batch[:, None]
     at, here, rows = start.copy(), np.eye(_TOKENS), np.arange(len(start))
     for _ in range(_NEWTON):
-        y, law, c = at[rows], (ratio[rows], chance[rows]), clip[rows]
-        gap = y[:, None, :] - ratio[rows][..., None]
+        y, shares, chances, c = at[rows], ratio[rows], chance[rows], clip[rows]
+        gap = y[:, None, :] - shares[..., None]
         far = np.linalg.norm(gap, axis=-1)
         cut = far > c[:, None]
-        weight = np.where(cut, c[:, None] / np.where(cut, far, 1.0), 1.0) * chance[rows]
+        weight = np.where(cut, c[:, None] / np.where(cut, far, 1.0), 1.0) * chances
         slope = (weight[..., None] * gap).sum(1)
         along = np.where(cut, weight / np.where(cut, far * far, 1.0), 0.0)
         curve = weight.sum(1)[:, None, None] * here - np.einsum("nk,nki,nkj->nij", along, gap, gap)
         newton = np.linalg.solve(curve + 1e-13 * here, slope[..., None])[..., 0]
-        value, size = _loss(y, *law, c), 1.0 / np.maximum(1.0, np.linalg.norm(newton, axis=1))
+        value, size = _loss(y, shares, chances, c), 1.0 / np.maximum(1.0, np.linalg.norm(newton, axis=1))
         worse = np.arange(len(y))
         for _ in range(_CUTS):
             trial = y[worse] - size[worse, None] * newton[worse]
-            worse = worse[_loss(trial, *(part[worse] for part in law), c[worse]) > value[worse]]
+            worse = worse[_loss(trial, shares[worse], chances[worse], c[worse]) > value[worse]]
             if worse.size == 0:
                 break
             size[worse] *= 0.5
