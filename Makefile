@@ -17,7 +17,8 @@ INPUTS := pyproject.toml constraints.txt
 # One thread of linear algebra in each pytest worker: the workers already share the cores. A file's tests stay together,
 # so that what they share is made once.
 PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest
-WORKERS := -n $(JOBS) --dist loadfile
+# Files in their own order, not those with the most tests first: short ones of the theory come last, and no core waits for the other.
+WORKERS := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help reproduce reproduce-full docs paper smollm2 test test-slow test-pythons nightly nightly-check readme attack mutants bench bench-trl bench-gpu lint format types clean
