@@ -58,7 +58,7 @@ def test_a_run_from_end_to_end(
     command = [*SMALL, "--steps", "2", "--engine", "trl", "--out", "run"]
     assert main(command) == 0
     said = capsys.readouterr()
-    assert "fst on strings:next from base in float32, 2 steps" in said.out
+    assert "fst on strings:next from base in float32, reflector self, 2 steps" in " ".join(said.out.split())
     assert "fast_best" in said.out
     assert (tmp_path / "run/picture.png").exists()
     assert [row["step"] for row in read_metrics(tmp_path / "run/seed-0")] == [0, 1, 2]

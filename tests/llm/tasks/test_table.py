@@ -73,8 +73,11 @@ def test_other_models_are_shown_the_rules_in_english(
     """Words of the world say nothing to them."""
     task = parse_rules("strings:reverse+rotate", reward)
     seen: set[str] = set()
-    encode = Policy.encode
+    encode, encode_all = Policy.encode, Policy.encode_all
     monkeypatch.setattr(Policy, "encode", lambda self, context, p: seen.add(context) or encode(self, context, p))
+    monkeypatch.setattr(
+        Policy, "encode_all", lambda self, pairs: seen.update(c for c, _ in pairs) or encode_all(self, pairs)
+    )
     for template, told in [
         ("world", "reverse rotate"),
         ("plain", "; then ".join(STRINGS.explained[word] for word in task.rules)),
