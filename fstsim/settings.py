@@ -17,9 +17,13 @@ _LARGEST_SEED = 2**63 - 1
 _LONGEST = 100_000  # characters of a name or a context
 
 
-@functools.cache
-def type_hints(kind: type) -> Mapping[str, Any]:
+def type_hints(kind: Any) -> Mapping[str, Any]:
     """Types of the fields of a dataclass by name, worked out once a class: annotations are texts, and reading them takes long."""
+    return _type_hints(kind)
+
+
+@functools.cache
+def _type_hints(kind: Any) -> Mapping[str, Any]:
     return get_type_hints(kind)
 
 

@@ -14,7 +14,8 @@ _C = TypeVar("_C")
 
 def with_grid(command: type[_C]) -> type[_C]:
     """The command `forecast` with a flag for every setting of every channel; replay_share takes several."""
-    whole: Any = with_settings(command)
+    plain: Any = command
+    whole: Any = with_settings(plain)
     learner = next(iter(USERS["replay_share"].values()))
     arg = tyro.conf.arg(
         help=f"{field_help(learner)['replay_share']} (sft); several are a grid",
