@@ -91,6 +91,11 @@ class Trained:
         if self.adapter:
             check_adapter(self.adapter)
 
+    @property
+    def plainly(self) -> bool:
+        """Whether all weights are trained, in float32."""
+        return self.about() == Trained().about()
+
     def about(self) -> dict[str, str]:
         """What the records of a validation say of it."""
         return {"adapter": self.adapter, "precision": self.precision}
@@ -137,7 +142,8 @@ def validate(
 
     ``only`` names chapters whose runs are made; predictions are written (forecasts aside), and finished claims judged, for all. A run that
     diverges is an event that ``failed``, and what needs it is not judged. With an adapter every run trains one in place of all
-    weights, at `ADAPTER_LR` times the learning rate; the predictions are the same, and what needs no run is not judged again. Raises InputError, before anything is
+    weights, at `ADAPTER_LR` times the learning rate; the predictions are the same, and what needs no run is not judged again, nor is it in bfloat16. Raises
+    InputError, before anything is
     written, for an unknown chapter, a model or an adapter that no chapter is for or an ``out`` that belongs to something else.
     """
     for name in only:
@@ -181,7 +187,7 @@ def validate(
             prediction = written.get(claim.prediction.name)
             if prediction is None or not records.finished(claim.needs):
                 continue
-            if adapter and not claim.needs:  # of the base alone: judged where its weights are trained
+            if not trained.plainly and not claim.needs:  # of the base alone: judged where runs are as by default
                 continue
             if claim.calibrated is not None:
                 prediction = claim.calibrated(records)

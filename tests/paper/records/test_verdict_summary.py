@@ -12,7 +12,8 @@ from small_chapters import small_chapters
 from fstsim import InputError
 from fstsim.llm.validation.kinds import KINDS, Label
 from fstsim.paper.bridge.numbers import Verdict, read_verdicts
-from fstsim.paper.records.verdict_summary import grouped, pretrained_folders, verdict_summary
+from fstsim.paper.records.verdict_summary import command_of, grouped, pretrained_folders, verdict_summary
+from fstsim.records import write_json
 
 ROOT = Path(__file__).parents[3]
 LABEL = Label("replay", run="replay-0.1", x=0.1)
@@ -66,3 +67,14 @@ def test_what_needs_no_run_is_counted_once_of_the_pretrained_model() -> None:
     base_alone = [row.name for row in rows if not row.label.run]
     assert base_alone
     assert len(base_alone) == len(set(base_alone))
+
+
+def test_the_command_says_how_runs_were_trained(tmp_path: Path) -> None:
+    about = {"model": "smollm2", "scale": "small"}
+    for more, said in [
+        ({}, ""),
+        ({"adapter": "", "precision": "float32"}, ""),
+        ({"precision": "bfloat16"}, " --precision bfloat16"),
+    ]:
+        write_json(tmp_path / "predictions.json", about | more)
+        assert command_of(tmp_path) == f"`fstsim validate --model smollm2 --preset small{said}`"
