@@ -36,7 +36,8 @@ class Pretrain:
     def run(self) -> int:
         """Train it."""
         from fstsim.llm.policy.loading import check_device
-        from fstsim.llm.pretraining.pretrain import PRESETS, pretrain
+        from fstsim.llm.pretraining.config import PRESETS
+        from fstsim.llm.pretraining.pretrain import pretrain
 
         quiet()
         check_device(self.device)

@@ -11,16 +11,13 @@ are not. Nothing in this file has been run on a GPU.
 
 from __future__ import annotations
 
-import dataclasses
-import datetime
 import math
 import operator
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -28,10 +25,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast, Qwen3Config, 
 
 from fstsim.errors import InputError
 from fstsim.llm.policy.loading import load_model
-from fstsim.llm.pretraining.corpus import Batch, CorpusConfig, longest_line, training_batches
+from fstsim.llm.pretraining.card import model_card
+from fstsim.llm.pretraining.config import POSITIONS, PretrainConfig, recorded
+from fstsim.llm.pretraining.corpus import Batch, training_batches
 from fstsim.llm.pretraining.exam import Exam
 from fstsim.llm.pretraining.muon import Float32Muon
-from fstsim.llm.pretraining.scratch_exam import ScratchExam, chain_table
+from fstsim.llm.pretraining.scratch_exam import ScratchExam
 from fstsim.llm.pretraining.tokenizer import build_tokenizer
 from fstsim.llm.runs.checkpoint import (
     pack_optimizer,
@@ -54,9 +53,7 @@ from fstsim.records import (
     row_line,
     write_text,
 )
-from fstsim.settings import check_types
 
-Precision = Literal["float32", "bfloat16"]
 _WARM_UP = 50
 _DECAY = 0.6  # share of the steps over which the learning rate falls
 _FLOOR = 0.02
@@ -67,79 +64,6 @@ _MADE: Mapping[str, type | tuple[type, ...]] = {
     "versions": dict,
 }
 """What the model card says of environment.json."""
-POSITIONS = 512
-"""Context length of the models made here, tokens."""
-
-
-@dataclass(frozen=True)
-class PretrainConfig:
-    """What is trained, on what, for how long."""
-
-    steps: int = 1200
-    """updates"""
-    layers: int = 4
-    """decoder layers"""
-    width: int = 128
-    """hidden size; heads have 32 dimensions, the MLP three times the width"""
-    lr: float = 4e-3
-    """peak learning rate of Muon (matrices)"""
-    lr_rest: float = 3e-3
-    """peak learning rate of AdamW (embeddings, norms)"""
-    precision: Precision = "bfloat16"
-    """of activations and of Muon's iterations; weights are float32"""
-    seed: int = 0
-    """seed of initial weights and data"""
-    corpus: CorpusConfig = field(default_factory=CorpusConfig)
-    """lines a step and sizes"""
-    start: str = ""
-    """model whose weights it starts from, by path or name; none: random weights"""
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        if self.steps < 1 or self.layers < 1:
-            raise InputError(f"steps and layers must be at least 1, got {self.steps} and {self.layers}")
-        if self.width < 32 or self.width % 32:
-            raise InputError(f"width must be a multiple of 32, got {self.width}")
-        if not (self.lr > 0.0 and self.lr_rest > 0.0):
-            raise InputError(f"learning rates must be positive, got {self.lr} and {self.lr_rest}")
-        if self.precision not in get_args(Precision):
-            raise InputError(f"precision must be one of {', '.join(get_args(Precision))}; got {self.precision!r}")
-        if self.seed < 0:
-            raise InputError(f"seed must be at least 0, got {self.seed}")
-        if longest_line(self.corpus) > POSITIONS:
-            raise InputError(
-                f"lines of {longest_line(self.corpus)} tokens do not fit the model's {POSITIONS} positions: smaller sizes"
-            )
-
-
-PRESETS: Mapping[str, PretrainConfig] = {
-    "scratch": PretrainConfig(
-        steps=1500,
-        lr=2e-3,
-        lr_rest=1e-3,
-        precision="float32",  # on processors without bfloat16 five times as fast
-        start="base",
-        corpus=CorpusConfig(problems=48, reflections=6, scratch=True),
-    ),
-    "smoke": PretrainConfig(steps=20, layers=2, width=64, corpus=CorpusConfig(problems=8, reflections=4)),
-    "tiny": PretrainConfig(
-        steps=800, layers=2, width=64, precision="float32", corpus=CorpusConfig(problems=48, reflections=12)
-    ),
-    "small": PretrainConfig(),
-    "medium": PretrainConfig(
-        steps=20_000,
-        layers=8,
-        width=512,
-        lr=2e-3,
-        lr_rest=1e-3,
-        corpus=CorpusConfig(
-            problems=512,
-            reflections=128,
-            sizes={"strings": (5, 8, 12), "digits": (5, 8, 12), "star_graph": (4, 5)},
-            depths=(0.3, 0.3, 0.2, 0.1, 0.1),
-        ),
-    ),
-}
 
 
 def new_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
@@ -243,18 +167,6 @@ def _batches(config: PretrainConfig, first: int, ahead: bool) -> Iterator[list[B
 def _check_precision(config: PretrainConfig, device: torch.device) -> None:
     if config.precision == "bfloat16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(False):
         raise InputError(f"{device} cannot compute in bfloat16: use --precision float32")
-
-
-def recorded(config: PretrainConfig) -> dict[str, Any]:
-    """``config`` as pretrain.json holds it: a setting that came after the first models is left out where it says nothing."""
-    held = dataclasses.asdict(config)
-    if config.corpus.depths is None:
-        del held["corpus"]["depths"]
-    if not config.corpus.scratch:
-        del held["corpus"]["scratch"]
-    if not config.start:
-        del held["start"]
-    return held
 
 
 def _exams(
@@ -372,53 +284,3 @@ def _train(
     write_text(out / "README.md", model_card(config, rows[-1], made, model))
     (out / "checkpoint.safetensors").unlink()
     return rows[-1]
-
-
-_CHAINS = "Under rules it writes either the answer or a chain, the list after each rule and then the answer. "
-
-
-def _origin(config: PretrainConfig) -> str:
-    return f"the weights of `{config.start}`" if config.start else "random weights"
-
-
-def model_card(config: PretrainConfig, row: Mapping[str, Any], made: Mapping[str, Any], model: torch.nn.Module) -> str:
-    """The model card: what it is, how it was made, what it can do."""
-    count = sum(p.numel() for p in model.parameters())
-    lines = [
-        "---",
-        "license: mit",
-        "library_name: transformers",
-        "---",
-        "# fstsim base model",
-        "",
-        (
-            f"A Qwen3-type causal LM of {count:,} parameters ({config.layers} layers, width {config.width}), trained from "
-            f"{_origin(config)} by `fstsim pretrain` on the synthetic world of fstsim (no other data). It follows rules written "
-            "in its context, is a mixture of behaviours without them, and writes rules from examples. "
-            f"{_CHAINS if config.corpus.scratch else ''}It is a laboratory "
-            "animal for measurements of forgetting and knows nothing else."
-        ),
-        "",
-        f"- steps {row['step']}, {row['seconds'] / 60:.1f} min on {made['device']} ({made['cores']} cores), activations {config.precision}",
-        f"- seed of weights and data {config.seed}; data: problems of the train split only (fstsim.llm.pretraining.corpus)",
-        (
-            f"- commit {made['commit']}, {datetime.date.today().isoformat()}, torch {made['versions'].get('torch')}, "
-            f"transformers {made['versions'].get('transformers')}"
-        ),
-        "",
-        "Greedy accuracy on problems of the test split, and mass of the right answer without context:",
-        "",
-    ]
-    deepest = max(config.corpus.shares)
-    heads = [f"{depth} rule{'s' * (depth > 1)}" for depth in range(1, deepest + 1)]
-    heads = ["family", *heads, "rules written from 4 examples", "identity without context"]
-    lines += [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    for sizes in config.corpus.worlds():
-        for family, size in sizes.items():
-            name = family if f"old_mass_{family}@{size}" not in row else f"{family}@{size}"
-            columns = [*(f"accuracy_{name}_{k + 1}" for k in range(deepest)), f"reflection_{name}", f"old_mass_{name}"]
-            shown = family if config.corpus.sizes is None else f"{family}@{size}"
-            lines.append(f"| {shown} | {' | '.join(f'{row[column]:.3f}' for column in columns)} |")
-    if config.corpus.scratch:
-        lines += ["", *chain_table(row)]
-    return "\n".join(lines) + "\n"

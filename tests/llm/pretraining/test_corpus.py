@@ -13,6 +13,7 @@ import torch
 from scipy import stats
 
 from fstsim.errors import InputError
+from fstsim.llm.pretraining.config import PRESETS
 from fstsim.llm.pretraining.corpus import (
     DEPTHS,
     EMPHASIS,
@@ -30,7 +31,6 @@ from fstsim.llm.pretraining.corpus import (
     reflection_line,
     training_batches,
 )
-from fstsim.llm.pretraining.pretrain import PRESETS
 from fstsim.llm.pretraining.tokenizer import BOS, EOS, PAD, vocabulary
 from fstsim.llm.tasks.families import FAMILIES, Family, rule_masses
 from fstsim.llm.tasks.rules import SIZES, make_problem, parse_start

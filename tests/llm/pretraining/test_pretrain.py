@@ -20,9 +20,10 @@ from fstsim.__main__ import main
 from fstsim.errors import InputError
 from fstsim.llm.policy.loading import shipped_path
 from fstsim.llm.policy.policy import Policy
+from fstsim.llm.pretraining.config import POSITIONS, PRESETS, recorded
 from fstsim.llm.pretraining.corpus import CorpusConfig, longest_line, training_batches
 from fstsim.llm.pretraining.exam import Exam
-from fstsim.llm.pretraining.pretrain import PRESETS, new_model, pretrain, recorded
+from fstsim.llm.pretraining.pretrain import new_model, pretrain
 from fstsim.llm.pretraining.tokenizer import build_tokenizer
 from fstsim.llm.tasks.families import FAMILIES
 from fstsim.llm.tasks.rules import SIZES
@@ -382,7 +383,7 @@ def test_the_medium_preset_has_the_size_it_says() -> None:
     with torch.device("meta"):
         model = new_model(PRESETS["medium"], build_tokenizer())
     assert 20e6 < sum(p.numel() for p in model.parameters()) < 60e6
-    assert longest_line(PRESETS["medium"].corpus) <= module.POSITIONS // 4
+    assert longest_line(PRESETS["medium"].corpus) <= POSITIONS // 4
 
 
 def test_batches_made_ahead_are_the_same() -> None:
@@ -428,7 +429,7 @@ def test_the_command_trains_shows_and_refuses(
 ) -> None:
     """Once to train; again, it is only shown; with another setting it is refused and nothing changes."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(module.PRESETS, "smoke", TINY)  # type: ignore[arg-type]  # a dict behind a Mapping
+    monkeypatch.setitem(PRESETS, "smoke", TINY)  # type: ignore[arg-type]  # a dict behind a Mapping
     command = ["pretrain", "--preset", "smoke", "--steps", "4", "--out", "deep/model"]
     assert main(command) == 0
     said = capsys.readouterr()
@@ -450,7 +451,7 @@ def test_the_command_trains_shows_and_refuses(
 def test_ctrl_c_keeps_the_last_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(module.PRESETS, "smoke", TINY)  # type: ignore[arg-type]  # a dict behind a Mapping
+    monkeypatch.setitem(PRESETS, "smoke", TINY)  # type: ignore[arg-type]  # a dict behind a Mapping
     real, out = module._update, tmp_path / "model"
     made = 0
 

@@ -13,8 +13,9 @@ from transformers import PreTrainedTokenizerFast
 
 from fstsim.errors import InputError
 from fstsim.llm.policy.policy import Policy
+from fstsim.llm.pretraining.config import PRESETS, recorded
 from fstsim.llm.pretraining.corpus import CorpusConfig, longest_line, scratch_line, training_batches
-from fstsim.llm.pretraining.pretrain import PRESETS, new_model, pretrain, recorded
+from fstsim.llm.pretraining.pretrain import new_model, pretrain
 from fstsim.llm.pretraining.scratch_exam import DEPTHS, ScratchExam, chain_table, gates
 from fstsim.llm.tasks.chains import read
 from fstsim.llm.tasks.families import FAMILIES

@@ -15,7 +15,7 @@ from fstsim.llm.contexts.prompt_evolution import PromptEvolution
 from fstsim.llm.contexts.reflectors import ReflectorConfig
 from fstsim.llm.learners import LEARNERS
 from fstsim.llm.measure.config import MeasureSettings
-from fstsim.llm.pretraining.pretrain import PretrainConfig
+from fstsim.llm.pretraining.config import PretrainConfig
 from fstsim.llm.runs.config import TrainConfig
 from fstsim.llm.runs.optimizer import OptimizerConfig
 from fstsim.llm.runs.probes import ProbeConfig

@@ -29,7 +29,8 @@ from fstsim.llm.learners.sdft import SDFT
 from fstsim.llm.learners.sft import SupervisedFineTuning
 from fstsim.llm.learners.ttt import TTTDiscover
 from fstsim.llm.policy.policy import Policy
-from fstsim.llm.pretraining.pretrain import PRESETS, pretrain
+from fstsim.llm.pretraining.config import PRESETS
+from fstsim.llm.pretraining.pretrain import pretrain
 from fstsim.llm.runs.config import METHODS, TrainConfig
 from fstsim.llm.runs.probes import ProbeConfig
 from fstsim.llm.runs.relearning import relearn_steps
