@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 
 from fstsim.llm.policy.policy import Policy
 from fstsim.llm.runs.behaviour import answer_logprobs
+from fstsim.llm.tasks.rules import RuleTask
 from fstsim.llm.types import Demonstrated, Population
 
 
@@ -51,13 +53,26 @@ def _digest(policy: Policy, task: Demonstrated) -> str:
     )
     for said in (about, sorted(policy.tokenizer.get_vocab().items()), task.name):
         found.update(repr(said).encode())
-    for split in ("train", "test"):
-        for problem in task.problems(split):
-            found.update(repr((problem, task.answer(problem))).encode())
+    found.update(_of_rules(task) if isinstance(task, RuleTask) else _of_problems(task))
     for name, tensor in model.state_dict().items():
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return found.hexdigest()
+
+
+def _of_problems(task: Demonstrated) -> bytes:
+    """SHA-256 of the problems and answers of a task."""
+    found = hashlib.sha256()
+    for split in ("train", "test"):
+        for problem in task.problems(split):
+            found.update(repr((problem, task.answer(problem))).encode())
+    return found.digest()
+
+
+@functools.cache
+def _of_rules(task: RuleTask) -> bytes:
+    """The same of rules, once in a process: their problems follow from their name."""
+    return _of_problems(task)
 
 
 def _relearn_steps(
