@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
@@ -60,12 +61,20 @@ def imported(path: Path) -> set[str]:
     return {name for name in names if name.split(".")[0] == "fstsim"}
 
 
-GRAPH = {name: imported(path) for name, (_, path) in MODULES.items()}
-GATHERING = {
-    name
-    for name, (_, path) in MODULES.items()
-    if path.name == "__init__.py" and any(target.startswith(f"{name}.") for target in GRAPH[name])
-}
+@functools.cache
+def graph() -> dict[str, set[str]]:
+    """Module -> modules that it imports. Read when the first test asks: every worker collects this file, one runs it."""
+    return {name: imported(path) for name, (_, path) in MODULES.items()}
+
+
+@functools.cache
+def gathering() -> set[str]:
+    """Packages whose ``__init__`` imports their own modules for others."""
+    return {
+        name
+        for name, (_, path) in MODULES.items()
+        if path.name == "__init__.py" and any(target.startswith(f"{name}.") for target in graph()[name])
+    }
 
 
 def fault(name: str, target: str) -> str | None:
@@ -75,7 +84,7 @@ def fault(name: str, target: str) -> str | None:
     room, other = MODULES[name][0], MODULES[target][0]
     if other not in ALLOWED[room] and not (room == "paper" and target in SHARED):
         return f"is in {other}, which {room} must not know"
-    if room != "front" and room == other and target in GATHERING and f"{name}.".startswith(f"{target}."):
+    if room != "front" and room == other and target in gathering() and f"{name}.".startswith(f"{target}."):
         return "gathers the modules of the importer's own package for others: import the module itself"
     return None
 
@@ -84,18 +93,18 @@ def test_there_is_something_to_check() -> None:
     assert {"fstsim", "fstsim.two_mode", "fstsim.theory", "fstsim.llm", "fstsim.paper"} <= MODULES.keys()
     assert {room for room, _ in MODULES.values()} == ALLOWED.keys()
     assert MODULES.keys() >= SHARED
-    assert {"fstsim", "fstsim.theory", "fstsim.theory.statements", "fstsim.llm"} <= GATHERING
+    assert {"fstsim", "fstsim.theory", "fstsim.theory.statements", "fstsim.llm"} <= gathering()
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_imports_go_one_way(name: str) -> None:
-    faults = {target: fault(name, target) for target in sorted(GRAPH[name] - {name})}
+    faults = {target: fault(name, target) for target in sorted(graph()[name] - {name})}
     assert {target: what for target, what in faults.items() if what} == {}
 
 
 @pytest.mark.parametrize("name", sorted(SHARED))
 def test_what_paper_shares_with_the_front_door_knows_no_room(name: str) -> None:
-    assert {target for target in GRAPH[name] if MODULES[target][0] != "fstsim"} <= SHARED
+    assert {target for target in graph()[name] if MODULES[target][0] != "fstsim"} <= SHARED
 
 
 @pytest.mark.parametrize(
@@ -121,7 +130,7 @@ def test_a_wrong_import_is_noticed(name: str, target: str) -> None:
 
 def test_no_two_modules_import_each_other() -> None:
     try:
-        TopologicalSorter({name: targets - {name} for name, targets in GRAPH.items()}).prepare()
+        TopologicalSorter({name: targets - {name} for name, targets in graph().items()}).prepare()
     except CycleError as error:
         pytest.fail(" -> ".join(error.args[1]))
 
