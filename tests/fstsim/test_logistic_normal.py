@@ -39,24 +39,29 @@ def reference(loc: float, scale: float) -> Triple:
     """``(SP, LN, LP)`` to 30 digits: a plain sum over the nodes ``u_k = k h`` that carry the mass of all three.
 
     The trapezoid errs by ``exp(-2 pi^2 / (d h)) = exp(-79)`` relative to the largest term times ``d``, and the
-    window keeps 12.5 standard deviations (``exp(-78)``) about 0 and about the saddle.
+    window keeps 12.5 standard deviations (``exp(-78)``) about 0 and about the saddle. From node to node the exponentials
+    are multiplied on, which costs ``n^2`` units in the last of 50 digits, with n below 8,000; a logarithm near 1 is its
+    series to the fourth term. That takes half the time of functions of every node, and agrees with them to 1e-38.
     """
-    with mpmath.workdps(40):
+    with mpmath.workdps(50):
         a, d = mpmath.mpf(loc), mpmath.mpf(scale)
         h = mpmath.mpf(1) / (4 * max(1, d))
         saddle = max(-d, min(d, -a / d)) if d else mpmath.mpf(0)
         centers = (saddle,) if a <= 0 else (saddle, mpmath.mpf(0))
         first, last = (int(mpmath.nint(u / h)) for u in (min(centers) - 12.5, max(centers) + 12.5))
-        total = [mpmath.mpf(0)] * 3
-        for k in range(first, last + 1):
-            u = k * h
-            weight, e = mpmath.exp(-u * u / 2), mpmath.exp(a + d * u)
-            sigmoid = e / (1 + e)
-            for i, value in enumerate((mpmath.log1p(e), sigmoid, sigmoid / (1 + e))):
-                total[i] += weight * value
+        u, half, third = first * h, mpmath.mpf(1) / 2, mpmath.mpf(1) / 3
+        weight, ratio, shrink = mpmath.exp(-u * u / 2), mpmath.exp(-h * (u + h / 2)), mpmath.exp(-h * h)
+        e, grow = mpmath.exp(a + d * u), mpmath.exp(d * h)
+        softplus = mean = slope = mpmath.mpf(0)
+        for _ in range(first, last + 1):
+            rest = 1 / (1 + e)
+            sigmoid = weight * e * rest
+            softplus += weight * (mpmath.log(1 + e) if e > 1e-10 else e * (1 - e * (half - e * (third - e / 4))))
+            mean += sigmoid
+            slope += sigmoid * rest
+            weight, ratio, e = weight * ratio, ratio * shrink, e * grow
         norm = h / mpmath.sqrt(2 * mpmath.pi)
-        softplus, mean, slope = (norm * value for value in total)
-        return softplus, mean, slope
+        return norm * softplus, norm * mean, norm * slope
 
 
 def check_against_reference(loc: float, scale: float) -> None:

@@ -183,18 +183,23 @@ def mpmath_overlap(s: float, delta: float) -> tuple[mpmath.mpf, mpmath.mpf]:
     """``kappa`` and ``D`` to 30 digits from their definitions, by a trapezoid between both centres and beyond.
 
     In units of the poles' distance ``pi / delta`` the step is 1 / 12 of ``2 pi``: error ``exp(-75)`` relative to ``D``
-    and, as ``kappa`` is summed where it peaks, to ``kappa``.
+    and, as ``kappa`` is summed where it peaks, to ``kappa``. From node to node ``f`` and the ratio ``g / f`` are multiplied on,
+    which costs ``n^2`` units in the last of 50 digits, with n below 11,000.
     """
-    with mpmath.workdps(40):
+    with mpmath.workdps(50):
         s_, d_ = mpmath.mpf(s), mpmath.mpf(delta)
         beta, rest = 1 / (1 + mpmath.exp(-s_)), 1 / (1 + mpmath.exp(s_))
         h = mpmath.mpf(1) / (4 * max(1, d_))
         kappa = fisher = mpmath.mpf(0)
-        for k in range(int(-13 / h), int((13 + d_) / h) + 1):
-            f, g = mpmath.npdf(k * h), mpmath.npdf(k * h - d_)
-            q = beta * f + rest * g
-            kappa += f * g / q
-            fisher += (f - g) ** 2 / q
+        first, last = int(-13 / h), int((13 + d_) / h)
+        x = first * h
+        f, step, shrink = mpmath.npdf(x), mpmath.exp(-h * (x + h / 2)), mpmath.exp(-h * h)
+        ratio, grow = mpmath.exp(d_ * (x - d_ / 2)), mpmath.exp(d_ * h)
+        for _ in range(first, last + 1):
+            share = f / (beta + rest * ratio)  # f g / q over g / f
+            kappa += share * ratio
+            fisher += share * (1 - ratio) ** 2
+            f, step, ratio = f * step, step * shrink, ratio * grow
         return h * kappa, h * fisher
 
 

@@ -51,7 +51,7 @@ def train(models: Path) -> TrainConfig:
         steps=STEPS,
         lr=1e-3,
         learner=SupervisedFineTuning(32),
-        probe=ProbeConfig(every=2, problems=12, exam=2),
+        probe=ProbeConfig(every=2, problems=12, exam=2, relearn=0),
     )
 
 
@@ -171,7 +171,9 @@ def test_an_adapter_is_forecast_and_compared(train: TrainConfig, tmp_path: Path)
 
 
 def test_old_mass_is_compared_where_both_answers_agree_on_some_prompts(train: TrainConfig, tmp_path: Path) -> None:
-    config = replace(train, tasks=("digits:lead",), old=(), steps=2, probe=ProbeConfig(every=2, problems=24, exam=2))
+    config = replace(
+        train, tasks=("digits:lead",), old=(), steps=2, probe=ProbeConfig(every=2, problems=24, exam=2, relearn=0)
+    )
     run_training(config, tmp_path / "run")
     found = forecast(ForecastConfig(config, (1, 2), replace(SETTINGS, replicates=1)))
     assert len(found.base.old[OLD]) < len(found.base.reward)
