@@ -14,22 +14,17 @@ _RESAMPLES = 400
 
 
 def spearman(x: ArrayLike, y: ArrayLike) -> float:
-    """Spearman's rank correlation, ties at their mean rank; nan where one of the two does not vary, or has a nan.
+    """Spearman's rank correlation, ties at their mean rank; nan where one of the two does not vary.
 
     >>> spearman([1.0, 2.0, 3.0], [1.0, 10.0, 100.0])
     1.0
     """
     a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    if len(a) < 2 or np.ptp(a) == 0.0 or np.ptp(b) == 0.0 or np.isnan(a).any() or np.isnan(b).any():
+    if len(a) < 2 or np.ptp(a) == 0.0 or np.ptp(b) == 0.0:
         return float("nan")
-    return float(np.corrcoef(_ranks(a), _ranks(b))[0, 1])
+    from scipy.stats import rankdata  # scipy.stats is a second of start-up
 
-
-def _ranks(x: Array) -> Array:
-    """Ranks from 1, ties at their mean rank; a third of the time of scipy's, which checks more than it ranks."""
-    _, inverse, counts = np.unique(x, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return (last - 0.5 * (counts - 1))[inverse]
+    return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])
 
 
 def partial_spearman(x: ArrayLike, y: ArrayLike) -> float:
