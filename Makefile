@@ -15,8 +15,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
 INPUTS := pyproject.toml constraints.txt
 # One thread of linear algebra in each pytest worker: the workers already share the cores. A file's tests stay together,
-# so that what they share is made once.
-PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest
+# so that what they share is made once. Bytecode is kept also where the environment says not to: else each worker compiles
+# all tests again in every run.
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest
 # Files in their own order, not those with the most tests first: short ones of the theory come last, and no core waits for the other.
 WORKERS := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
