@@ -61,7 +61,8 @@ def test_a_step_is_that_of_our_learner(
     prompts = [r[m.bool()].tolist() for r, m in zip(batch["prompt_ids"], batch["prompt_mask"], strict=True)]
     wrote = [r[m.bool()].tolist() for r, m in zip(batch["completion_ids"], batch["completion_mask"], strict=True)]
     policy, (task,) = Policy.load("base"), [parse_task(name) for name in config.tasks]
-    problem_of = {tuple(policy.encode("", problem)): problem for problem in task.problems("train")}
+    known = task.problems("train")
+    problem_of = {tuple(p): q for p, q in zip(policy.encode_all([("", q) for q in known]), known, strict=True)}
     texts = [policy.tokenizer.decode(tokens, skip_special_tokens=True) for tokens in wrote]
     rewards = torch.tensor(
         [task.score(problem_of[tuple(p)], text).reward for p, text in zip(prompts, texts, strict=True)]
